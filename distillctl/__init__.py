@@ -1,0 +1,48 @@
+"""Knowledge distillation for vision models: one TOML profile, every method in its own package.
+
+The names below are the public API. They are loaded on first use, so that importing `distillctl` costs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from distillctl.api.data import ArrayImages, FileImages, Images, Splits, View
+    from distillctl.api.hooks import hookimpl
+    from distillctl.api.losses import kd_loss, kl_divergence, match_size
+    from distillctl.api.method import Batch, Features, Method, Progress, Setup, Side, TemperatureMethod, Wants, Wrapper, fp32
+    from distillctl.api.options import Options, PathOption
+    from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset
+    from distillctl.data.splits import listing_hash, stratified_split, three_way_split
+    from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
+
+_WHERE = {
+    "distillctl.api.data": ("ArrayImages", "FileImages", "Images", "Splits", "View"),
+    "distillctl.api.hooks": ("hookimpl",),
+    "distillctl.api.losses": ("kd_loss", "kl_divergence", "match_size"),
+    "distillctl.api.method": (
+        "Batch", "Features", "Method", "Progress", "Setup", "Side", "TemperatureMethod", "Wants", "Wrapper", "fp32",
+    ),
+    "distillctl.api.options": ("Options", "PathOption"),
+    "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset"),
+    "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
+    "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Images", "Method", "MethodSpec",
+    "ModelSpec", "OptimizerSpec", "Options", "PathOption", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError",
+    "Setup", "Side", "Splits", "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "fp32", "hookimpl", "kd_loss",
+    "kl_divergence", "listing_hash", "match_size", "stratified_split", "three_way_split",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'distillctl' has no attribute {name!r}")

@@ -1,0 +1,39 @@
+"""The four hooks. A plugin package implements those it needs and names its module as an entry point:
+
+    [project.entry-points.distillctl]
+    mgd = "distillctl_mgd"
+
+Each hook takes nothing and returns one spec or a list of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pluggy
+
+from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec
+
+PROJECT = "distillctl"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_method() -> MethodSpec | Sequence[MethodSpec]:  # type: ignore[empty-body]
+    """Distillation methods."""
+
+
+@hookspec
+def register_model() -> ModelSpec | Sequence[ModelSpec]:  # type: ignore[empty-body]
+    """Image classifiers."""
+
+
+@hookspec
+def register_dataset() -> DatasetSpec | Sequence[DatasetSpec]:  # type: ignore[empty-body]
+    """Data sets."""
+
+
+@hookspec
+def register_optimizer() -> OptimizerSpec | Sequence[OptimizerSpec]:  # type: ignore[empty-body]
+    """Optimizers."""

@@ -1,0 +1,130 @@
+"""What a plugin declares: plain data that imports neither torch nor pydantic.
+
+A plugin's entry-point module returns these from its hooks. What costs time to import (the module with the
+computation, the pydantic model of the options) is named by a string `"package.module:attribute"` and is loaded
+when somebody needs it. That is why `distillctl list-methods` stays fast with thirty plugins installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labels"]
+
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every plugin object has.
+
+    name: what the user writes in a profile.
+    summary: one line for the lists.
+    implementation: `"package.module:attribute"`, loaded when a run is assembled; what it must be, the subclass says.
+    options: `"package.module:Class"`, a subclass of `distillctl.Options`; empty if there is nothing to set.
+    namespace: set for objects whose names others use too (model zoos). `cifar/vgg13` always works; the bare
+        `vgg13` works as long as only one installed package has it.
+    aliases: other names that mean the same.
+    paper: authors, year and arXiv id, or where the data come from.
+    """
+
+    name: str
+    summary: str
+    implementation: str
+    options: str = ""
+    namespace: str = ""
+    aliases: tuple[str, ...] = ()
+    paper: str = ""
+
+    @property
+    def qualified(self) -> str:
+        """The name that is never ambiguous."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Defaults of a method for certain data or pairs, as its paper or the benchmark gives them.
+
+    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options).
+    dataset, teacher, student: names, or patterns with `*`; empty matches everything.
+    source: where the values come from, shown by `check` beside each value.
+    Later presets win over earlier ones; what the profile states wins over all.
+    """
+
+    values: Mapping[str, object]
+    dataset: str = ""
+    teacher: str = ""
+    student: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec(Spec):
+    """A distillation method. `implementation` names a subclass of `distillctl.Method`.
+
+    kind: what it compares.
+    formula: the loss in one line of text.
+    weight, task_weight, warmup_epochs: defaults of the keys that every `[method]` table has.
+    needs_teacher: False for methods that work without one.
+    takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
+        (the class derives from `distillctl.TemperatureMethod`).
+    inner: for wrappers, the method that is wrapped when the profile names none in `[method.inner]`.
+    presets: defaults by data set and pair.
+    """
+
+    kind: MethodKind
+    formula: str = ""
+    weight: float = 1.0
+    task_weight: float = 1.0
+    warmup_epochs: float = 0.0
+    needs_teacher: bool = True
+    takes_temperature: bool = False
+    inner: str = ""
+    presets: tuple[Preset, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """An image classifier.
+
+    implementation: a function `build(name: str, num_classes: int, options: Options) -> torch.nn.Module`.
+    stages: ordered names of features and where to take them: a module path with optional suffixes.
+        `:input` takes what the module receives instead of what it returns, `:nhwc` turns (B, H, W, C) into
+        (B, C, H, W), `:tokens` drops a class token and folds (B, 1 + h·w, C) into (B, C, h, w).
+        By convention `stem`, `stage1` … `stageN`, and `stageK:pre` for the tensor before the last ReLU of a stage.
+    classifier: path of the last Linear layer; its input is the feature called `pooled`.
+    weights: names of pretrained weights that can be asked for by `weights = "…"`.
+    weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
+    input_size: side length in pixels that the model was designed for.
+    """
+
+    stages: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    classifier: str = ""
+    weights: tuple[str, ...] = ()
+    weights_loader: str = ""
+    input_size: int = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A data set of labelled images.
+
+    implementation: a function `build(options: Options, seed: int) -> distillctl.Splits`.
+    family: a name that presets may match for several data sets alike (`cifar100`); empty means the name itself.
+    """
+
+    family: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec(Spec):
+    """An optimizer.
+
+    implementation: a function `build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer`.
+        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate) and
+        `weight_decay` (overrides the option). The options must have a field `lr`.
+    """

@@ -1,0 +1,234 @@
+"""Takes features out of any model: resolves names, installs hooks, finds in-place writes, measures shapes.
+
+A name is a stage that the model declares, `last`, `pooled`, `stages`, or a module path; suffixes change what is taken
+(see `distillctl.ModelSpec.stages`). Hooks survive `torch.compile(fullgraph=True)`; rewriting the forward does not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distillctl.api.method import Side
+from distillctl.api.specs import ModelSpec
+from distillctl.errors import ProfileError, RunError
+
+_SUFFIXES = ("input", "nhwc", "tokens")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where one feature is taken: a module path and suffixes."""
+
+    path: str
+    suffixes: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Tap:
+        """`layer4.1.conv2:input` → path and suffixes."""
+        path, *suffixes = text.split(":")
+        unknown = [s for s in suffixes if s not in _SUFFIXES]
+        if unknown:
+            raise ProfileError(
+                f"unknown suffix `:{unknown[0]}` in the feature `{text}`", hint="allowed: " + ", ".join(f":{s}" for s in _SUFFIXES)
+            )
+        return cls(path, tuple(suffixes))
+
+    def arrange(self, value: Tensor) -> Tensor:
+        """Brings what the module gave into the order (B, C, H, W)."""
+        if "nhwc" in self.suffixes:
+            value = value.permute(0, 3, 1, 2)
+        if "tokens" in self.suffixes:
+            side = math.isqrt(value.shape[1])
+            extra = value.shape[1] - side * side
+            if extra not in (0, 1):
+                raise RunError(f"`{self.path}` gives {value.shape[1]} tokens, which are no square with at most one class token")
+            value = value[:, extra:].transpose(1, 2).reshape(len(value), -1, side, side)
+        return value
+
+
+def stage_names(spec: ModelSpec) -> tuple[str, ...]:
+    """What `stages` stands for: declared stages, shallow to deep, without the stem and without pre-activations."""
+    return tuple(name for name in spec.stages if name != "stem" and ":" not in name)
+
+
+def expand(names: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:
+    """Replaces the name `stages` by the stages themselves; every name once."""
+    result: dict[str, None] = {}
+    for name in names:
+        for one in stage_names(spec) if name == "stages" else (name,):
+            result[one] = None
+    return tuple(result)
+
+
+def resolve(name: str, spec: ModelSpec, model: nn.Module) -> Tap:
+    """Where a name is taken in this model.
+
+    Raises:
+        ProfileError: the model has no such stage or module; the message lists its stages and the nearest spelling.
+    """
+    if name == "last":
+        stages = stage_names(spec)
+        if not stages:
+            raise ProfileError(f"`{spec.name}` declares no stages, so `last` means nothing", hint="name a module path instead")
+        return Tap.parse(spec.stages[stages[-1]])
+    if name == "pooled":
+        if not spec.classifier:
+            raise ProfileError(
+                f"`{spec.name}` declares no classifier, so `pooled` means nothing", hint="name a module path with `:input` instead"
+            )
+        return Tap(spec.classifier, ("input",))
+    if name in spec.stages:
+        return Tap.parse(spec.stages[name])
+    tap = Tap.parse(name)
+    modules = dict(model.named_modules())
+    if tap.path and tap.path in modules:
+        return tap
+    near = difflib.get_close_matches(tap.path, [*spec.stages, *modules], 3, 0.6)
+    hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}? " if near else ""
+    raise ProfileError(
+        f"`{spec.name}` has no stage or module `{name}`", hint=f"{hint}its stages: {', '.join(spec.stages) or 'none declared'}"
+    )
+
+
+class Tapped(nn.Module):
+    """A model whose forward returns the wanted features and the logits, as `dict[str, Tensor]`.
+
+    The model itself stays usable and keeps its state dict; `close` takes the hooks off.
+
+    model: the classifier. In-place activations of it are switched off, since they overwrite what was captured.
+    spec: its declaration.
+    names: what to capture; expanded and resolved here.
+    """
+
+    def __init__(self, model: nn.Module, spec: ModelSpec, names: Iterable[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+        self.names = expand(names, spec)
+        self._taps = {name: resolve(name, spec, model) for name in self.names if name != "logits"}
+        self._cloned: set[str] = set()
+        self._captured: dict[str, Tensor] = {}
+        self._recording = False
+        if self._taps:
+            for module in model.modules():
+                if getattr(module, "inplace", False) is True:
+                    module.inplace = False  # type: ignore[assignment]
+        self._handles = [self._install(name, tap) for name, tap in self._taps.items()]
+
+    def _install(self, name: str, tap: Tap) -> torch.utils.hooks.RemovableHandle:
+        module = self.model.get_submodule(tap.path)
+
+        def keep(value: object) -> None:
+            if not self._recording:  # somebody uses the bare model
+                return
+            if isinstance(value, tuple) and len(value) == 1:
+                value = value[0]
+            if not isinstance(value, Tensor):
+                raise RunError(f"`{tap.path}` of `{self.spec.name}` gives {type(value).__name__}, not a tensor, so it cannot be a feature")
+            if name in self._captured:
+                raise RunError(f"`{tap.path}` of `{self.spec.name}` runs more than once in a forward, so `{name}` is not one feature")
+            self._captured[name] = value.clone() if name in self._cloned else value
+
+        if "input" in tap.suffixes:
+
+            def before(_module: nn.Module, args: tuple[object, ...]) -> None:
+                keep(args[0])
+
+            return module.register_forward_pre_hook(before)
+
+        def after(_module: nn.Module, _args: tuple[object, ...], output: object) -> None:
+            keep(output)
+
+        return module.register_forward_hook(after)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (B, C, H, W) → features by name, and `logits` (B, num_classes)."""
+        self._captured.clear()
+        self._recording = True
+        logits = self.model(images)
+        self._recording = False
+        features = {name: self._taps[name].arrange(value) for name, value in self._captured.items()}
+        self._captured.clear()
+        features["logits"] = logits
+        return features
+
+    def close(self) -> None:
+        """Takes the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def probe(self, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+        """Shapes without the batch dimension of all features and the logits, for images of `shape` (C, H, W).
+
+        Runs the model in evaluation mode, so that no statistics change, and finds captured tensors that are written to
+        later: those are cloned in their hook from then on.
+
+        Raises:
+            RunError: the forward fails, or a wanted module is not reached.
+        """
+        device = next(self.model.parameters()).device
+        with evaluating(self.model), torch.no_grad():
+            self._captured.clear()
+            self._recording = True
+            try:
+                # The hooks fire while the model runs; versions are compared at its end.
+                versions: dict[str, int] = {}
+                with self._versions(versions):
+                    logits = self.model(torch.zeros(2, *shape, device=device))
+            except RuntimeError as error:
+                raise RunError(f"`{self.spec.name}` cannot take images of shape {shape}: {error}") from error
+            finally:
+                self._recording = False
+            missing = [name for name in self._taps if name not in self._captured]
+            if missing:
+                raise RunError(f"`{missing[0]}` of `{self.spec.name}` is not reached in a forward")
+            self._cloned |= {name for name, version in versions.items() if self._captured[name]._version != version}
+            shapes = {name: tuple(self._taps[name].arrange(value).shape[1:]) for name, value in self._captured.items()}
+            self._captured.clear()
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise RunError(f"`{self.spec.name}` does not return logits of shape (B, classes)")
+        return {**shapes, "logits": tuple(logits.shape[1:])}
+
+    @contextmanager
+    def _versions(self, versions: dict[str, int]) -> Iterator[None]:
+        def note(name: str) -> Callable[..., None]:
+            def hook(*_: object) -> None:
+                versions[name] = self._captured[name]._version
+
+            return hook
+
+        handles = []
+        for name, tap in self._taps.items():
+            module = self.model.get_submodule(tap.path)
+            register = module.register_forward_pre_hook if "input" in tap.suffixes else module.register_forward_hook
+            handles.append(register(note(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def side(self, shapes: Mapping[str, tuple[int, ...]], name: str) -> Side:
+        """This model as methods see it."""
+        classifier = self.model.get_submodule(self.spec.classifier) if self.spec.classifier else None
+        return Side(name, self.model, shapes, stage_names(self.spec), classifier)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every module gets back the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

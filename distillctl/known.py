@@ -1,0 +1,22 @@
+"""Names that packages of this project provide, so that an error can say what to install."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_RESNETS = frozenset(f"resnet{size}" for size in ("8", "14", "20", "32", "44", "56", "110", "8x4", "32x4"))
+_WIDE = frozenset(f"wrn_{depth}_{width}" for depth in (16, 40) for width in (1, 2))
+_VGGS = frozenset({"vgg8", *(f"cifar/vgg{depth}" for depth in (11, 13, 16, 19))})
+_MOBILE = frozenset({"MobileNetV2", "ShuffleV1", "ShuffleV2"})
+_LARGE = frozenset(f"ResNet{depth}" for depth in (18, 34, 50, 101, 152))
+
+PACKAGES: Mapping[str, Mapping[str, frozenset[str]]] = {
+    "method": {f"distillctl-{name}": frozenset({name}) for name in ("crd", "mgd", "ctkd", "dkd")},
+    "model": {"distillctl-cifar": _RESNETS | _WIDE | _VGGS | _MOBILE | _LARGE},
+    "data set": {
+        "distillctl-cifar": frozenset({"cifar10", "cifar100"}),
+        "distillctl-cub": frozenset({"cub200"}),
+        "distillctl-digits": frozenset({"digits"}),
+    },
+}
+"""kind → package → names."""

@@ -1,0 +1,1 @@
+"""Profiles: the tables (`schema`), and how a file becomes one checked `Profile` (`reading`). Imports no torch."""

@@ -1,0 +1,219 @@
+"""The tables of a profile. Tables of plugins have the core keys below and, beside them, the plugin's own options.
+
+A profile is checked in two phases: the core tables first, then each plugin's keys against its own `Options`; so that an
+error names the key as the user wrote it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from distillctl.api.options import Options, PathOption
+from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec
+
+
+class DatasetTable(Options):
+    """`[dataset]`: core keys; all others are the data set's own options."""
+
+    name: str
+    """Name of the data set: `distillctl list-datasets`."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Use only so many training images, the same share of every class, chosen by seed; 0 means all."""
+
+
+class StudentTable(Options):
+    """`[student]`: core keys; all others are the model's own options."""
+
+    name: str
+    """Name of the model: `distillctl list-models`."""
+    weights: str = ""
+    """Pretrained weights by name, to start from. A classifier for other classes is left out."""
+    checkpoint: PathOption | None = None
+    """A file of weights to start from. A classifier for other classes is left out."""
+
+
+class TeacherTable(Options):
+    """`[teacher]`: exactly one of `run`, `checkpoint`, `weights` or `profile`; other keys are the model's own options."""
+
+    name: str = ""
+    """Name of the model. `run` and `profile` know it already."""
+    run: PathOption | None = None
+    """A finished run directory: its best student is the teacher."""
+    checkpoint: PathOption | None = None
+    """A file of weights, in any of the common layouts."""
+    weights: str = ""
+    """Pretrained weights that the model plugin knows by this name."""
+    profile: PathOption | None = None
+    """Another profile, looked up beside this one: trained first if its finished run is not there, reused if it is."""
+    overrides: dict[str, object] = {}
+    """With `profile`: keys of that profile to replace, as dotted keys: `overrides = {"train.epochs" = 2}`."""
+    allow_untrained: bool = False
+    """Go on with a teacher that is no better than chance (for tests)."""
+
+
+class MethodTable(Options):
+    """`[method]`, or several `[[method]]`: core keys; all others are the method's own options."""
+
+    name: str
+    """Name of the method: `distillctl list-methods`."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the method's terms. The default comes from the method's paper."""
+    task_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the label loss. The default comes from the method's paper."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """The weight grows linearly over so many epochs: in epoch e (from 1) it is multiplied by min(e / warmup_epochs, 1)."""
+
+
+class OptimizerTable(Options):
+    """`[optimizer]`: core keys; all others are the optimizer's own options."""
+
+    name: str = "sgd"
+    """Name of the optimizer: `distillctl plugins`."""
+
+
+def _milestones(value: list[float]) -> list[float]:
+    if any(not 0 < m < 1 for m in value):
+        raise ValueError("milestones are shares of the run, between 0 and 1: epoch 150 of 240 is 0.625")
+    if value != sorted(set(value)):
+        raise ValueError("milestones must rise")
+    return value
+
+
+class ScheduleTable(Options):
+    """`[schedule]`: the learning rate as a pure function of the progress; what is said in shares holds for cut runs too."""
+
+    name: Literal["constant", "step", "cosine"] = "constant"
+    """The shape after the warm-up."""
+    milestones: Annotated[list[float], AfterValidator(_milestones)] = []
+    """step: shares of the run at which the rate is multiplied by `gamma`: epoch 150 of 240 is 0.625."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """step: the factor at each milestone."""
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """cosine: the rate at the end."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the run over which the rate rises linearly."""
+    warmup_lr: Annotated[float, Field(ge=0)] = 0.0
+    """The rate at the start of the warm-up."""
+
+
+class TrainTable(Options):
+    """`[train]`."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Images in one step, over all processes together."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the forward passes; weights, optimizer and losses stay in fp32. `fp16` needs a GPU."""
+    compile: Literal["auto", "off", "on"] = "auto"
+    """`torch.compile` for teacher, student and losses. `auto`: on a GPU for runs long enough to repay it."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of an exponential moving average of the student, which is then evaluated and deployed; 0 means none."""
+    ema_ramp: Annotated[float, Field(ge=0)] = 2000.0
+    """The decay after n updates is ema·(1 − exp(−n/ema_ramp)); 0 keeps it constant."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the label's mass spread over all classes, in the label loss."""
+    clip_grad_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of all gradients together; 0 means no limit."""
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Keep a checkpoint every so many epochs; 0 keeps only the last and the best."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes that decode images. `auto`: as many as there are cores, and none for data that lies in memory."""
+
+
+class EvaluateTable(Options):
+    """`[evaluate]`."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Images in one forward of an evaluation."""
+    every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    tta: Literal["auto", "flip", "ten_crop"] = "auto"
+    """What `eval --tta` does: `auto` is `ten_crop` for image files and `flip` for arrays."""
+    tta_resize: Annotated[int, Field(ge=0)] = 0
+    """ten_crop: length of the short side before the crops; 0 means 1.1 times the crop."""
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """The data set of a run."""
+
+    spec: DatasetSpec
+    table: DatasetTable
+    options: Options
+
+
+@dataclass(frozen=True)
+class StudentChoice:
+    """The student of a run."""
+
+    spec: ModelSpec
+    table: StudentTable
+    options: Options
+
+
+@dataclass(frozen=True)
+class TeacherChoice:
+    """The teacher of a run. `spec` and `options` are None where `run` or `profile` decides them."""
+
+    table: TeacherTable
+    spec: ModelSpec | None
+    options: Options | None
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """One method of a run. `inner` is the wrapped method of a wrapper; its weight counts, its task weight does not."""
+
+    spec: MethodSpec
+    table: MethodTable
+    options: Options
+    inner: MethodChoice | None = None
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """The optimizer of a run."""
+
+    spec: OptimizerSpec
+    table: OptimizerTable
+    options: Options
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A checked profile with every value filled in.
+
+    path, text: the file and its bytes as given.
+    task_weight: factor of the label loss.
+    resolved: every value as plain TOML data; reading it back gives the same run.
+    origins: for each dotted key of `resolved`, where its value comes from: `default`, `profile:12`, `command line`,
+        or the source of a preset.
+    digest: hash of `resolved`; two runs with the same digest are the same run.
+    """
+
+    path: Path
+    text: bytes
+    seed: int
+    dataset: DatasetChoice
+    student: StudentChoice
+    teacher: TeacherChoice | None
+    methods: tuple[MethodChoice, ...]
+    task_weight: float
+    optimizer: OptimizerChoice
+    schedule: ScheduleTable
+    train: TrainTable
+    evaluate: EvaluateTable
+    resolved: Mapping[str, object]
+    origins: Mapping[str, str]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem

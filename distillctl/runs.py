@@ -1,0 +1,167 @@
+"""Run directories: created, appended to, read. From one of them `eval` and resuming work without the profile.
+
+<name>/profile.toml  resolved.toml  environment.json  run.json  metrics.jsonl
+checkpoints/{last,best,epoch-NNNN}.pt  student.safetensors  model.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from distillctl.errors import DataError, ProfileError
+from distillctl.files import write_json, write_text
+
+ROOT = Path("runs")
+
+
+class RunDirectory:
+    """One run. `create` makes it, `open` finds it again; nothing in it is ever deleted by us but its own newer records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def last(self) -> Path:
+        """Full state after the last finished epoch."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """Student of the best epoch."""
+        return self.path / "checkpoints" / "best.pt"
+
+    def kept(self, epoch: int) -> Path:
+        """Student of an epoch kept by `keep_every`."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
+
+    @property
+    def resolved(self) -> Path:
+        """The profile with every value filled in."""
+        return self.path / "resolved.toml"
+
+    @classmethod
+    def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
+        """Makes the folder. `run.json` is written last: a folder without it is no run."""
+        run = cls(path)
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (path / "profile.toml").write_bytes(profile)
+        write_text(run.resolved, resolved)
+        write_json(path / "environment.json", environment)
+        write_json(path / "run.json", {"format": 1, "state": "running", "created": now(), **state})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not (path / "run.json").is_file():
+            raise DataError(f"`{path}` is not a run directory: it has no `run.json`")
+        return cls(path)
+
+    def info(self) -> dict[str, Any]:
+        """What `run.json` says.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            value = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"`{self.path / 'run.json'}` cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            raise DataError(f"`{self.path / 'run.json'}` does not describe a run")
+        return value
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done and the student is written."""
+        return bool(self.info().get("state") == "finished")
+
+    def update(self, **values: Any) -> None:
+        """Replaces keys of `run.json`."""
+        write_json(self.path / "run.json", {**self.info(), **values, "updated": now()})
+
+    def append(self, record: dict[str, Any]) -> None:
+        """One more line of `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole lines of `metrics.jsonl`; a line cut short by a crash ends the list."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        result = []
+        for line in lines:
+            try:
+                result.append(json.loads(line))
+            except ValueError:
+                break
+        return result
+
+    def drop_records_after(self, epoch: int) -> None:
+        """Takes out lines of epochs that the checkpoint does not have: they are trained, and written, again."""
+        records = self.records()
+        kept = [r for r in records if r["epoch"] <= epoch]
+        path = self.path / "metrics.jsonl"
+        text = "".join(json.dumps(r) + "\n" for r in kept)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+
+def runs_in(root: Path) -> Iterator[RunDirectory]:
+    """All runs below a folder, the newest first."""
+    found = [(p.stat().st_mtime_ns, p.parent) for p in root.glob("*/run.json")]
+    for _, path in sorted(found, reverse=True):
+        yield RunDirectory(path)
+
+
+def place(name: str, digest: str, *, root: Path = ROOT, out: Path | None = None, fresh: bool = False) -> tuple[Path, RunDirectory | None]:
+    """Where a run of this profile belongs: its path, and the run if it is there already.
+
+    Without `out` that is `root/<name>-<first 8 of digest>`, or, with `fresh`, the next free `…-2`, `…-3`. The newest of them
+    is the one that the same command continues.
+
+    Raises:
+        ProfileError: `out` holds another run, or something that is no run.
+    """
+    if out is not None:
+        return _place_at(out, digest, fresh)
+    base = root / f"{name}-{digest[:8]}"
+    number, existing = 1, None
+    while True:
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if not path.exists():
+            break
+        if (path / "run.json").is_file():
+            existing = RunDirectory(path)
+        number += 1
+    if existing is not None and not fresh:
+        return existing.path, existing
+    return path, None
+
+
+def _place_at(out: Path, digest: str, fresh: bool) -> tuple[Path, RunDirectory | None]:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return out, None
+    if not (out / "run.json").is_file():
+        raise ProfileError(f"`{out}` exists and is not a run directory", where="--out", hint="nothing is overwritten: name another folder")
+    run = RunDirectory(out)
+    if fresh:
+        raise ProfileError(f"`{out}` holds a run already", where="--out", hint="nothing is overwritten: name another folder for `--fresh`")
+    if run.info().get("digest") != digest:
+        raise ProfileError(f"`{out}` holds the run of another profile", where="--out", hint="nothing is overwritten: name another folder")
+    return out, run
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Curriculum temperature for knowledge distillation, a distillctl wrapper."""

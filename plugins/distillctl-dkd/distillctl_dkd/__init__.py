@@ -1,0 +1,1 @@
+"""Decoupled knowledge distillation for distillctl."""

@@ -1,0 +1,3 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations

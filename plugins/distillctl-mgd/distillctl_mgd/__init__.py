@@ -1,0 +1,1 @@
+"""Masked generative distillation for distillctl."""

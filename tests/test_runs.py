@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distillctl.errors import DataError, ProfileError
+from distillctl.files import sha256, write_atomically, write_text
+from distillctl.runs import RunDirectory, place, runs_in
+
+A, B = "a" * 64, "b" * 64
+
+
+def make(path: Path, digest: str = A, state: str = "running") -> RunDirectory:
+    run = RunDirectory.create(path, profile=b"x", resolved="", environment={}, state={"digest": digest})
+    run.update(state=state)
+    return run
+
+
+def test_place_is_named_after_profile_and_digest_and_found_again(tmp_path: Path) -> None:
+    path, run = place("cub", A, root=tmp_path)
+    assert (path, run) == (tmp_path / "cub-aaaaaaaa", None)
+    make(path)
+    path, run = place("cub", A, root=tmp_path)
+    assert run is not None
+    assert run.path == path == tmp_path / "cub-aaaaaaaa"
+    assert place("cub", B, root=tmp_path)[1] is None
+
+
+def test_fresh_goes_beside_and_is_what_the_next_command_continues(tmp_path: Path) -> None:
+    make(place("cub", A, root=tmp_path)[0])
+    path, run = place("cub", A, root=tmp_path, fresh=True)
+    assert (path.name, run) == ("cub-aaaaaaaa-2", None)
+    make(path)
+    assert place("cub", A, root=tmp_path)[0] == path
+    assert place("cub", A, root=tmp_path, fresh=True)[0].name == "cub-aaaaaaaa-3"
+
+
+def test_out_takes_new_empty_and_own_folders_only(tmp_path: Path) -> None:
+    assert place("x", A, out=tmp_path / "new") == (tmp_path / "new", None)
+    (tmp_path / "empty").mkdir()
+    assert place("x", A, out=tmp_path / "empty")[1] is None
+    make(tmp_path / "own")
+    found = place("x", A, out=tmp_path / "own")[1]
+    assert found is not None
+    for digest, fresh, words in ((B, False, "another profile"), (A, True, "a run already")):
+        with pytest.raises(ProfileError, match=words):
+            place("x", digest, out=tmp_path / "own", fresh=fresh)
+    with pytest.raises(ProfileError, match="not a run directory"):
+        place("x", A, out=tmp_path)
+
+
+def test_records_end_where_a_crash_cut_them(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    assert run.records() == []
+    for epoch in (1, 2, 3):
+        run.append({"epoch": epoch})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epo')
+    assert [r["epoch"] for r in run.records()] == [1, 2, 3]
+    run.drop_records_after(2)
+    assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+
+
+def test_damaged_or_missing_runs_are_data_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run directory"):
+        RunDirectory.open(tmp_path)
+    for text in ("{", "[]"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(DataError):
+            RunDirectory.open(tmp_path).info()
+
+
+def test_runs_come_newest_first(tmp_path: Path) -> None:
+    first, second = make(tmp_path / "one"), make(tmp_path / "two")
+    first.update(state="finished")
+    assert [r.path.name for r in runs_in(tmp_path)] == ["one", "two"]
+    assert first.finished
+    assert not second.finished
+
+
+def test_update_keeps_the_other_keys(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.update(epoch=4)
+    info = json.loads((run.path / "run.json").read_text())
+    assert (info["epoch"], info["digest"]) == (4, A)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    write_text(target, "old")
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(target, fail)
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert sha256(target) == "cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4"
