@@ -93,11 +93,13 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int) -> Ev
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor
     if images.ndim == 4:
-        return model(images)  # type: ignore[no-any-return]
-    views = images.shape[1]
-    logits: Tensor = model(images.flatten(0, 1))
-    return logits.unflatten(0, (-1, views)).mean(1)
+        logits = model(images)
+        return logits
+    count, views = images.shape[:2]
+    logits = model(images.flatten(0, 1))
+    return logits.reshape(count, views, -1).mean(1)
 
 
 def chance_level(labels: Tensor, num_classes: int) -> float:

@@ -1,0 +1,63 @@
+"""How an image file becomes a view, in training and in evaluation: torchvision v2 transforms of uint8 tensors.
+
+| `augment` | training view |
+| --- | --- |
+| `none` | as in evaluation: short side to `eval_resize`, centre crop |
+| `resize_crop` | short side to `resize`, random crop |
+| `crop_flip` | the same, then a flip with probability 1/2 |
+| `random_resized_crop` | 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3, resized (Szegedy et al. 2015), then a flip |
+| `autoaugment` | as `resize_crop`, then AutoAugment's ImageNet policy (Cubuk et al. 2019, arXiv 1805.09501); no flip |
+| `randaugment` | as `crop_flip`, then RandAugment, 2 operations of magnitude 9 (Cubuk et al. 2020, arXiv 1909.13719) |
+
+The two policies work on Pillow images, as published, which is also faster than on tensors. All draw from torch's global
+generator, which the loader seeds for every image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2  # type: ignore[import-untyped]
+
+from distillctl.api.data import View
+
+
+def training_transform(view: View) -> nn.Module:
+    """uint8 (3, H, W) → uint8 (3, size, size), at random."""
+    crop = [v2.Resize(view.resize or view.size, antialias=True), v2.RandomCrop(view.size)]
+    flip = v2.RandomHorizontalFlip()
+    match view.augment:
+        case "none":
+            return evaluation_transform(view)
+        case "resize_crop":
+            return nn.Sequential(*crop)
+        case "crop_flip":
+            return nn.Sequential(*crop, flip)
+        case "random_resized_crop":
+            return nn.Sequential(v2.RandomResizedCrop(view.size, antialias=True), flip)
+        case "autoaugment":
+            return nn.Sequential(*crop, *_on_pillow(v2.AutoAugment()))
+        case "randaugment":
+            return nn.Sequential(*crop, flip, *_on_pillow(v2.RandAugment()))
+
+
+def evaluation_transform(view: View) -> nn.Module:
+    """uint8 (3, H, W) → uint8 (3, size, size), always the same."""
+    return nn.Sequential(v2.Resize(view.eval_resize or view.size, antialias=True), v2.CenterCrop(view.size))
+
+
+def ten_crop_transform(view: View, resize: int) -> nn.Module:
+    """uint8 (3, H, W) → uint8 (10, 3, size, size): four corners and the centre, and the same of the mirror image.
+
+    resize: length of the short side before; 0 means 1.1 times the crop.
+    """
+    return nn.Sequential(v2.Resize(resize or round(1.1 * view.size), antialias=True), v2.TenCrop(view.size), _Stack())
+
+
+class _Stack(nn.Module):
+    def forward(self, views: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack(views)
+
+
+def _on_pillow(policy: nn.Module) -> list[nn.Module]:
+    return [v2.ToPILImage(), policy, v2.PILToTensor()]

@@ -1,0 +1,43 @@
+"""What the engine sees of the data: loaders that yield `Batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+from distillctl.api.method import Batch
+
+Tta = Literal["", "flip", "ten_crop"]
+"""Test-time augmentation: none, the image and its mirror image, or ten crops."""
+
+Workers = int | Literal["auto"]
+
+
+class TrainLoader(Protocol):
+    """Training batches.
+
+    steps: batches in an epoch. The last batch may be short, nothing is dropped; a last batch of one image is merged into
+        the one before it.
+    """
+
+    steps: int
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0. The order depends on seed and epoch, a view on seed, epoch and index."""
+
+    def close(self) -> None:
+        """Ends worker processes; the loader cannot be used afterwards."""
+
+
+class EvalLoader(Protocol):
+    """Evaluation batches in a fixed order, with images (B, C, H, W), or (B, V, C, H, W) with V views of each.
+
+    count: images in all.
+    """
+
+    count: int
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def close(self) -> None:
+        """Ends worker processes; the loader cannot be used afterwards."""

@@ -1,0 +1,110 @@
+"""The right loader for a kind of images, and what must fit before one is built."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+
+from distillctl.api.data import ArrayAugment, ArrayImages, FileAugment, Images, Splits
+from distillctl.data.batches import EvalLoader, TrainLoader, Tta, Workers
+from distillctl.errors import DataError, ProfileError
+
+_CROPS = ("resize_crop", "crop_flip", "autoaugment", "randaugment")
+
+
+def train_loader(
+    splits: Splits, *, batch_size: int, seed: int, device: torch.device, workers: Workers, channels_last: bool = False
+) -> TrainLoader:
+    """A loader of the training split: normalised float32 images on the device.
+
+    Args:
+        splits: the data set.
+        batch_size: images in a batch.
+        seed: of order and augmentation.
+        device: where batches are wanted.
+        workers: processes that decode files; images in memory need none.
+        channels_last: memory format of the images.
+
+    Raises:
+        DataError: there are no training images.
+        ProfileError: the view cannot be cut from these images.
+    """
+    if len(splits.train) == 0:
+        raise DataError("there are no training images")
+    _check_view(splits)
+    if isinstance(splits.train, ArrayImages):
+        from distillctl.data.resident import ResidentTrainLoader
+
+        return ResidentTrainLoader(splits, batch_size=batch_size, seed=seed, device=device, channels_last=channels_last)
+    from distillctl.data.stream import StreamTrainLoader
+
+    return StreamTrainLoader(splits, batch_size=batch_size, seed=seed, device=device, workers=workers, channels_last=channels_last)
+
+
+def eval_loader(
+    splits: Splits,
+    images: Images,
+    *,
+    batch_size: int,
+    device: torch.device,
+    workers: Workers,
+    tta: Tta = "",
+    tta_resize: int = 0,
+    channels_last: bool = False,
+) -> EvalLoader:
+    """A loader of one split in its own order, seen as in evaluation.
+
+    Args:
+        splits: the data set.
+        images: one of its splits; `Batch.index` counts its images.
+        batch_size: images in a batch; with test-time augmentation each brings several views.
+        device: where batches are wanted.
+        workers: processes that decode files.
+        tta: empty, `flip` (2 views) or `ten_crop` (10 views, for files).
+        tta_resize: length of the short side before ten crops; 0 means 1.1 times the crop.
+        channels_last: memory format of the images.
+
+    Raises:
+        ProfileError: the view cannot be cut from these images.
+    """
+    _check_view(splits)
+    if isinstance(images, ArrayImages):
+        from distillctl.data.resident import ResidentEvalLoader
+
+        if tta == "ten_crop":
+            raise ProfileError("`ten_crop` needs image files: images in memory have no pixels around the crop", hint="use `flip`")
+        return ResidentEvalLoader(splits, images, batch_size=batch_size, device=device, tta=tta, channels_last=channels_last)
+    from distillctl.data.stream import StreamEvalLoader
+
+    if tta == "ten_crop" and 0 < tta_resize < splits.view.size:
+        raise ProfileError(f"`evaluate.tta_resize` must be at least the crop's {splits.view.size} pixels, not {tta_resize}")
+    return StreamEvalLoader(
+        splits,
+        images,
+        batch_size=batch_size,
+        device=device,
+        workers=workers,
+        tta=tta,
+        tta_resize=tta_resize,
+        channels_last=channels_last,
+    )
+
+
+def _check_view(splits: Splits) -> None:
+    view, images = splits.view, splits.train
+    if isinstance(images, ArrayImages):
+        if view.augment not in get_args(ArrayAugment):
+            raise ProfileError(f"images in memory can be augmented by `none` or `crop_flip`, not by `{view.augment}`")
+        short = min(images.images.shape[1:3])
+        if view.augment == "crop_flip" and short + 2 * view.padding < view.size:
+            raise ProfileError(f"a crop of {view.size} pixels does not fit into images of {short} with a padding of {view.padding}")
+        return
+    if view.augment not in get_args(FileAugment):
+        raise ProfileError(f"image files cannot be augmented by `{view.augment}`", hint=f"one of {', '.join(get_args(FileAugment))}")
+    if splits.channels != 3:
+        raise ProfileError(f"image files have 3 channels, but `mean` has {splits.channels} values")
+    if view.augment in _CROPS and 0 < view.resize < view.size:
+        raise ProfileError(f"`resize` must be at least the crop's {view.size} pixels, not {view.resize}")
+    if 0 < view.eval_resize < view.size:
+        raise ProfileError(f"`eval_resize` must be at least the crop's {view.size} pixels, not {view.eval_resize}")

@@ -1,0 +1,228 @@
+"""Loaders for image files: worker processes decode and cut to uint8, normalisation happens on the device.
+
+A worker is handed (epoch, index) pairs, so it lives through all epochs, and every view has a seed of its own,
+mix(seed, epoch, VIEW, index): results do not depend on the number of workers, and none is drawn from the run's own
+generators.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from distillctl.api.data import FileImages, Splits
+from distillctl.api.method import Batch
+from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
+from distillctl.data.batches import Tta, Workers
+from distillctl.data.decode import read_image
+from distillctl.data.hashing import VIEW, mix
+from distillctl.data.order import batch_bounds, epoch_order
+from distillctl.data.pixels import Normalise
+from distillctl.data.workers import prepare_worker, worker_count
+from distillctl.errors import DataError, Problem, RunError
+
+_CPU = torch.device("cpu")
+_Key = tuple[int, int]  # epoch, index
+_Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is wrong with a file
+
+
+class _Views(Dataset[_Loaded]):
+    """What a worker does: decode the files of a batch and cut a view out of each."""
+
+    def __init__(self, paths: Sequence[Path], transform: nn.Module, seed: int) -> None:
+        self._paths, self._transform, self._seed = [str(p) for p in paths], transform, seed
+
+    def __getitems__(self, keys: list[_Key]) -> _Loaded:
+        """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
+        try:
+            views = [self._view(epoch, index) for epoch, index in keys]
+        except DataError as error:
+            return error.problems[0]
+        stacked: Tensor = default_collate(views)  # in a worker: straight into shared memory
+        return stacked, torch.tensor([index for _, index in keys])
+
+    def _view(self, epoch: int, index: int) -> Tensor:
+        image = read_image(self._paths[index])
+        with own_generator(mix(self._seed, epoch, VIEW, index)):
+            return self._transform(image)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def own_generator(seed: int) -> Iterator[None]:
+    """Inside, torch's CPU generator and Python's `random` start at `seed`; afterwards they are where they were before."""
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which also seeds the GPU's
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+
+
+class _Keys(Sampler[list[_Key]]):
+    """The batches of the epoch that is set, as lists of keys."""
+
+    def __init__(self, bounds: list[tuple[int, int]], order: Callable[[int], list[int]]) -> None:
+        self._bounds, self._order = bounds, order
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[_Key]]:
+        order = self._order(self.epoch)
+        for start, end in self._bounds:
+            yield [(self.epoch, index) for index in order[start:end]]
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+
+class _Pipeline:
+    """Worker processes, started when the first batch is asked for, and the way of a batch to the device."""
+
+    def __init__(self, views: _Views, keys: _Keys, labels: Tensor, normalise: Normalise, device: torch.device, workers: Workers) -> None:
+        self._keys, self._labels, self._normalise, self._device = keys, labels, normalise, device
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        count = worker_count(workers, len(keys), device)
+        with _no_advice():
+            self._loader: DataLoader[_Loaded] | None = DataLoader(
+                views,
+                batch_sampler=keys,
+                collate_fn=_as_it_is,
+                num_workers=count,
+                persistent_workers=count > 0,
+                worker_init_fn=prepare_worker if count else None,
+                # Forked workers begin at once and share the list of files; they touch no GPU.
+                multiprocessing_context="fork" if count and sys.platform == "linux" else None,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # otherwise every epoch would draw from the run's own generator
+            )
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Normalised images, labels and indices on the device."""
+        if self._loader is None:
+            raise RuntimeError("the loader is closed")
+        self._keys.epoch = epoch
+        with _no_advice():
+            batches = iter(self._loader)
+        while (loaded := _next(batches)) is not None:
+            if isinstance(loaded, Problem):
+                raise DataError(loaded)
+            pixels, index = loaded
+            labels = self._labels[index]
+            pixels, labels, index = self._moved(pixels, labels, index)
+            yield self._normalise(pixels), labels, index
+
+    def _moved(self, *tensors: Tensor) -> list[Tensor]:
+        """Copies to the device on a stream of its own, so that the copy runs beside the step before it."""
+        if self._copies is None:
+            return list(tensors)
+        with torch.cuda.stream(self._copies):
+            moved = [t.to(self._device, non_blocking=True) for t in tensors]
+        now = torch.cuda.current_stream(self._device)
+        now.wait_stream(self._copies)
+        for t in moved:
+            t.record_stream(now)
+        return moved
+
+    def close(self) -> None:
+        """Ends the workers now. torch has no public way to: left to the garbage collector, each can keep a program waiting for 5 s."""
+        shut_down = getattr(getattr(self._loader, "_iterator", None), "_shutdown_workers", None)
+        self._loader = None
+        if shut_down is not None:
+            shut_down()
+
+
+class StreamTrainLoader:
+    """Training batches of image files. Implements `TrainLoader`."""
+
+    def __init__(
+        self, splits: Splits, *, batch_size: int, seed: int, device: torch.device, workers: Workers, channels_last: bool = False
+    ) -> None:
+        images = splits.train
+        assert isinstance(images, FileImages)
+        bounds = batch_bounds(len(images), batch_size, merge_single=True)
+        keys = _Keys(bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist())
+        views = _Views(images.paths, training_transform(splits.view), seed)
+        normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
+        self._pipeline = _Pipeline(views, keys, images.labels, normalise, device, workers)
+        self.steps = len(bounds)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0.
+
+        Raises:
+            DataError: a file is missing or broken.
+            RunError: a worker process died.
+        """
+        for images, labels, index in self._pipeline.batches(epoch):
+            yield Batch(images, labels, index)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._pipeline.close()
+
+
+class StreamEvalLoader:
+    """Evaluation batches of image files. Implements `EvalLoader`."""
+
+    def __init__(
+        self,
+        splits: Splits,
+        images: FileImages,
+        *,
+        batch_size: int,
+        device: torch.device,
+        workers: Workers,
+        tta: Tta = "",
+        tta_resize: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        transform = ten_crop_transform(splits.view, tta_resize) if tta == "ten_crop" else evaluation_transform(splits.view)
+        count = len(images)
+        keys = _Keys(batch_bounds(count, batch_size, merge_single=False), lambda _epoch: list(range(count)))
+        normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
+        self._pipeline = _Pipeline(_Views(images.paths, transform, 0), keys, images.labels, normalise, device, workers)
+        self._flip = tta == "flip"
+        self.count = count
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels, index in self._pipeline.batches(0):
+            yield Batch(torch.stack([images, images.flip(-1)], dim=1) if self._flip else images, labels, index)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._pipeline.close()
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """torch warns about more workers than cores, Python (from 3.12) about forking beside threads: both are chosen here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded
+
+
+def _next(batches: Iterator[_Loaded]) -> _Loaded | None:
+    try:
+        return next(batches, None)
+    except RuntimeError as error:
+        # torch's words for a worker that is gone; every other RuntimeError is a bug and keeps its traceback.
+        if re.match(r"DataLoader worker \(pid", str(error)):
+            raise RunError(
+                "a process that decodes images died", hint="memory or shared memory ran out? lower `train.workers` or `train.batch_size`"
+            ) from None
+        raise

@@ -1,0 +1,47 @@
+"""How many processes decode, and what each of them does first."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from distillctl.data.batches import Workers
+
+_MOST = 16
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity mask, and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota() or cores))
+
+
+def worker_count(workers: Workers, steps: int, device: torch.device) -> int:
+    """Processes to start: never more than there are batches.
+
+    `auto` takes every core, at most 16; where the CPU also trains, half of them, for there decoding is the smaller part.
+    """
+    if workers == "auto":
+        cores = available_cores()
+        return min(_MOST, cores if device.type == "cuda" else max(1, cores // 2), steps)
+    return min(workers, steps)
+
+
+def prepare_worker(_number: int) -> None:
+    """One thread each; signals are the parent's business, which ends its workers itself."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """The CPU quota of a control group (version 2) in whole cores, rounded up; None without one."""
+    try:
+        quota, period = path.read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        return None

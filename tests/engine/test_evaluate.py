@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distillctl.api.method import Batch
+from distillctl.engine.evaluate import chance_level, evaluate
+from distillctl.errors import RunError
+
+
+class Lookup(nn.Module):
+    """Returns as logits what stands in the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        return images.flatten(1)
+
+
+def batch(logits: Tensor, labels: Tensor) -> Batch:
+    return Batch(logits[:, :, None, None], labels, torch.arange(len(labels)))
+
+
+def test_against_plain_loops() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(50, 7), torch.randint(0, 6, (50,))
+    model = Lookup().train()
+    result = evaluate(model, [batch(logits[:32], labels[:32]), batch(logits[32:], labels[32:])], 7)
+    assert model.training
+    right = five = 0
+    loss = 0.0
+    by_class: dict[int, list[bool]] = {}
+    for row, label in zip(logits.double().tolist(), labels.tolist(), strict=True):
+        order = sorted(range(7), key=lambda c: -row[c])
+        right += order[0] == label
+        five += label in order[:5]
+        loss += math.log(sum(math.exp(v) for v in row)) - row[label]
+        by_class.setdefault(label, []).append(order[0] == label)
+    metrics = result.metrics
+    assert metrics.top1 == right / 50
+    assert metrics.top5 == five / 50
+    assert metrics.loss == pytest.approx(loss / 50, rel=1e-6)
+    assert metrics.mpa == pytest.approx(sum(sum(v) / len(v) for v in by_class.values()) / len(by_class))
+    assert result.total.tolist() == [len(by_class.get(c, [])) for c in range(7)]
+    assert metrics.count == 50
+
+
+def test_views_are_averaged_as_logits() -> None:
+    views = torch.tensor([[[0.0, 3.0], [5.0, 0.0]]])[..., None, None]  # one image, two views: mean logits favour class 0
+    result = evaluate(Lookup(), [Batch(views, torch.tensor([0]), torch.tensor([0]))], 2)
+    assert result.metrics.top1 == 1.0
+    assert result.metrics.loss == pytest.approx(math.log(1 + math.exp(1.5 - 2.5)))
+
+
+def test_no_images_and_infinite_logits_are_refused() -> None:
+    with pytest.raises(RunError, match="no image"):
+        evaluate(Lookup(), [], 2)
+    with pytest.raises(RunError, match="not finite"):
+        evaluate(Lookup(), [batch(torch.tensor([[float("nan"), 1.0]]), torch.tensor([0]))], 2)
+
+
+def test_chance_level_knows_unbalanced_classes() -> None:
+    assert chance_level(torch.tensor([0] * 90 + [1] * 10), 2) > 0.9
+    balanced = chance_level(torch.arange(10_000) % 100, 100)
+    assert 0.01 < balanced < 0.014

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillctl.api.method import Batch, Features, Method, Progress
+from distillctl.api.options import Options
+from distillctl.engine import checkpoint
+from distillctl.engine.experiment import Experiment
+from distillctl.engine.loop import Loop
+from distillctl.errors import DataError, RunError
+from distillctl.runs import RunDirectory
+
+Make = Callable[..., Experiment]
+
+
+def new_run(path: Path) -> RunDirectory:
+    return RunDirectory.create(path, profile=b"", resolved="", environment={}, state={"digest": "d" * 64})
+
+
+def weights(experiment: Experiment) -> Tensor:
+    return torch.cat([v.flatten().double() for v in experiment.model.state_dict().values()])
+
+
+def best(run: Path) -> Tensor:
+    return torch.cat([v.flatten().double() for v in checkpoint.load(run / "checkpoints" / "best.pt")["student"].values()])
+
+
+class Poison(Method):
+    """Is NaN from the third epoch on."""
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        return torch.where(progress.epoch > 2, float("nan"), 1.0) * student["logits"].mean()
+
+
+def test_it_learns_and_leaves_the_run_directory(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    made = experiment(epochs=6, keep_every=2)
+    run = new_run(tmp_path / "run")
+    Loop(made, run, watcher).train()
+    records = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1]["terms"]["task"] < records[0]["terms"]["task"]
+    assert records[-1]["val"]["top1"] > 0.5
+    assert set(records[0]["terms"]) == {"task", "kd"}
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
+        "best.pt", "epoch-0002.pt", "epoch-0004.pt", "epoch-0006.pt", "last.pt",
+    ]  # fmt: skip
+    assert watcher.records == records
+    top = max(reversed(records), key=lambda r: r["val"]["top1"])["epoch"]
+    assert checkpoint.load(run.best)["epoch"] == top == run.info()["best_epoch"]
+
+
+def test_teacher_and_its_statistics_do_not_change(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    made = experiment()
+    assert made.teacher is not None
+    before = {k: v.clone() for k, v in made.teacher.model.state_dict().items()}
+    Loop(made, new_run(tmp_path / "run"), watcher).train()
+    assert all(torch.equal(v, before[k]) for k, v in made.teacher.model.state_dict().items())
+    assert all(p.grad is None for p in made.teacher.parameters())
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_continued_run_is_bit_equal(experiment: Make, watcher: Any, tmp_path: Path, stop: int, ema: float) -> None:
+    straight = experiment(epochs=5, ema=ema)
+    Loop(straight, new_run(tmp_path / "a"), watcher).train()
+    run = new_run(tmp_path / "b")
+    first = experiment(epochs=5, ema=ema)
+    interrupted = Loop(first, run, _StopsAfter(stop))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 99, "half a li')
+    second = experiment(epochs=5, ema=ema)
+    loop = Loop(second, run, watcher)
+    assert loop.position.epoch == stop
+    loop.train()
+    assert torch.equal(weights(straight), weights(second))
+
+    def plain(folder: str) -> list[dict[str, Any]]:
+        timing = ("seconds", "images_per_second")
+        return [{k: v for k, v in r.items() if k not in timing} for r in RunDirectory(tmp_path / folder).records()]
+
+    assert plain("a") == plain("b")
+    assert torch.equal(best(tmp_path / "a"), best(tmp_path / "b"))
+
+
+class _StopsAfter:
+    """Interrupts when so many epochs are saved."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def batch(self, *args: object) -> None: ...
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        if record["epoch"] == self.epochs:
+            raise KeyboardInterrupt
+
+
+def test_without_validation_the_last_epoch_is_the_best_and_test_chooses_nothing(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    loop = Loop(experiment(val=False, epochs=4), run, watcher)
+    position = loop.train()
+    assert not loop.chooses
+    assert position.best_epoch == 4
+    assert checkpoint.load(run.best)["epoch"] == 4
+    assert all("test" in r and "val" not in r for r in watcher.records)
+
+
+def test_best_is_chosen_on_validation_even_if_evaluated_rarely(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    Loop(experiment(epochs=5, evaluate_every=2), run, watcher).train()
+    assert [r["epoch"] for r in watcher.records if "val" in r] == [2, 4, 5]
+    assert run.info()["best_epoch"] in (2, 4, 5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    experiment: Make, watcher: Any, tmp_path: Path, no_options: Options
+) -> None:
+    run = new_run(tmp_path / "run")
+    loop = Loop(experiment(methods=[("poison", Poison, no_options, 1.0)], epochs=5), run, watcher)
+    with pytest.raises(RunError, match=r"`poison` at step 7"):
+        loop.train()
+    state = checkpoint.load(run.last)
+    assert state["position"]["epoch"] == 2
+    assert all(v.isfinite().all() for v in state["student"].values())
+
+
+def test_a_checkpoint_of_another_profile_or_a_damaged_one_is_refused(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    Loop(experiment(epochs=1), run, watcher).train()
+    other = experiment(epochs=1)
+    other.digest = "e" * 64
+    with pytest.raises(DataError, match="another profile"):
+        Loop(other, run, watcher)
+    run.last.write_bytes(run.last.read_bytes()[:500])
+    with pytest.raises(DataError, match="damaged"):
+        Loop(experiment(epochs=1), run, watcher)
+
+
+def test_clipping_bounds_the_norm_of_all_gradients(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    free, tight = experiment(epochs=1), experiment(epochs=1, clip_grad_norm=1e-6)
+    start = weights(tight)
+    for made, name in ((free, "free"), (tight, "tight")):
+        Loop(made, new_run(tmp_path / name), watcher).train()
+    moved = [(p - q).abs().max() for p, q in zip(free.model.parameters(), tight.model.parameters(), strict=True)]
+    assert max(moved) > 1e-4
+    still = torch.cat([p.flatten().double() for p in tight.model.parameters()])
+    fresh = torch.cat([p.flatten().double() for p in experiment(epochs=1).model.parameters()])
+    # Weight decay alone moves a weight by lr · 5e-4 of itself at each of the three steps; the clipped gradients by next to nothing.
+    assert (still - fresh).abs().max() < 3 * 0.05 * 5e-4 * fresh.abs().max() * 2
+    assert len(start) > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision_reaches_the_networks_but_not_the_losses(experiment: Make, watcher: Any, tmp_path: Path, precision: str) -> None:
+    made = experiment(epochs=1, precision=precision)
+    seen: set[torch.dtype] = set()
+    made.model.fc.register_forward_hook(lambda _m, _i, out: seen.add(out.dtype) if out.requires_grad else None)  # type: ignore[operator, union-attr]
+    terms: set[torch.dtype] = set()
+    losses = made.objective.losses
+
+    def spy(*args: Any) -> Any:
+        total, found = losses(*args)
+        terms.update(v.dtype for v in found.values())
+        return total, found
+
+    made.objective.losses = spy  # type: ignore[method-assign]
+    Loop(made, new_run(tmp_path / "run"), watcher).train()
+    assert seen == {torch.float32 if precision == "fp32" else torch.bfloat16}
+    assert terms == {torch.float32}

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distillctl.api.method import Batch, Features, Method, Progress
+from distillctl.api.options import Options
+from distillctl.engine.experiment import Experiment
+from distillctl.engine.objective import Objective, Weighted
+
+Make = Callable[..., Experiment]
+
+
+class Two(Method):
+    """Two terms and a parameter."""
+
+    def __init__(self, options: object, setup: object) -> None:
+        super().__init__(options, setup)  # type: ignore[arg-type]
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> dict[str, Tensor]:
+        return {"a": self.scale * student["logits"].square().mean(), "b": (student["logits"] - teacher["logits"]).abs().mean()}
+
+
+class Explosive(Method):
+    """Must not be evaluated."""
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        raise AssertionError("a term of weight 0 was evaluated")
+
+
+def run(experiment: Experiment, objective: Objective, epoch: float) -> tuple[Tensor, dict[str, Tensor], Tensor, Batch, Features]:
+    batch = next(iter(experiment.loader.epoch(0)))
+    assert experiment.teacher is not None
+    teacher = experiment.teacher(batch.images)
+    total, terms, logits = objective(batch, teacher, Progress(torch.tensor(epoch), torch.tensor(0.0)))
+    return total, terms, logits, batch, teacher
+
+
+@pytest.mark.parametrize(("epoch", "factor"), [(1, 0.25), (3, 0.75), (4, 1.0), (9, 1.0)])
+def test_sum_of_weighted_terms_with_warmup(experiment: Make, no_options: Options, epoch: float, factor: float) -> None:
+    made = experiment()
+    method = Two(no_options, None)
+    objective = Objective(made.student, [Weighted("two", method, 3.0, 4.0)], task_weight=0.5, label_smoothing=0.1)
+    total, terms, logits, batch, teacher = run(made, objective, epoch)
+    task = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
+    a, b = 2.0 * logits.square().mean(), (logits - teacher["logits"]).abs().mean()
+    torch.testing.assert_close(total, 0.5 * task + 3.0 * factor * (a + b))
+    assert list(terms) == ["task", "two.a", "two.b"]
+
+
+def test_weight_zero_is_not_evaluated(experiment: Make, no_options: Options) -> None:
+    """D-40: a term of weight 0 may be NaN without harm."""
+    made = experiment()
+    objective = Objective(made.student, [Weighted("never", Explosive(no_options, None), 0.0)], task_weight=1.0)  # type: ignore[arg-type]
+    _, terms, *_ = run(made, objective, 1)
+    assert list(terms) == ["task"]
+
+
+def test_trained_are_student_and_methods_once(experiment: Make, no_options: Options) -> None:
+    made = experiment()
+    method = Two(no_options, None)
+    objective = Objective(made.student, [Weighted("two", method, 1.0)], task_weight=1.0)
+    grouped = [id(p) for g in objective.parameter_groups() for p in g["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in (*made.model.parameters(), *method.parameters()))
+    assert len(set(grouped)) == len(grouped)
