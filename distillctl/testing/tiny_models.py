@@ -89,7 +89,7 @@ def build_tiny(name: str, num_classes: int, options: Options | None = None) -> n
     width = options.width if isinstance(options, TinyOptions) else TinyOptions().width
     if name == "tiny_wide":
         return TinyCNN(num_classes, width + width // 2, strides=(1, 1, 2))
-    return {"tiny_cnn": TinyCNN, "tiny_vit": TinyViT}[name](num_classes, width)
+    return TinyViT(num_classes, width) if name == "tiny_vit" else TinyCNN(num_classes, width)
 
 
 _CNN_STAGES = {

@@ -1,3 +1,31 @@
 """What this package declares to distillctl."""
 
 from __future__ import annotations
+
+from distillctl import MethodSpec, Preset, hookimpl
+
+SPEC = MethodSpec(
+    name="ctkd",
+    kind="wrapper",
+    summary="learn the temperature of another method against the student, harder from epoch to epoch",
+    paper="Li, Li, Yang, Zhao, Song, Luo, Li, Yang 2023, arXiv 2211.16231",
+    implementation="distillctl_ctkd.method:CTKD",
+    options="distillctl_ctkd.options:CTKDOptions",
+    formula="L_inner at τ = t_start + t_end · σ(θ); ∂L/∂θ is multiplied by λ(e) = −½(1 − cos(π · min(e/loops, 1)))",
+    weight=0.9,
+    task_weight=0.1,
+    inner="kd",
+    presets=(
+        Preset(
+            dataset="imagenet",
+            values={"weight": 1.0, "task_weight": 1.0, "loops": 5.0},
+            source="the authors' ImageNet setting",
+        ),
+    ),
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Curriculum temperature."""
+    return SPEC

@@ -1,0 +1,151 @@
+"""What a contract for methods needs to know, and how it builds and evaluates a method without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from distillctl.api.method import Batch, Method, Setup, Wants
+from distillctl.api.options import Options
+from distillctl.api.specs import MethodSpec, Spec
+from distillctl.registry import load
+from distillctl.testing.tensors import GEOMETRIES, Shapes, make_batch, make_features, make_progress, make_setup
+
+
+def options_of(spec: Spec, **values: object) -> Options:
+    """The options of a plugin object with these values and defaults for the rest.
+
+    Raises:
+        pydantic.ValidationError: a value is wrong or unknown.
+    """
+    model: type[Options] = load(spec.options, spec.name) if spec.options else Options
+    return model.model_validate(values)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one call of a method receives, but for the progress."""
+
+    batch: Batch
+    student: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+
+    def leaves(self) -> list[Tensor]:
+        """The student's features, each tensor once."""
+        return list({id(value): value for value in self.student.values()}.values())
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """The same batch with changed features of both sides."""
+        return Inputs(self.batch, map_features(self.student, change), map_features(self.teacher, change))
+
+    def select(self, index: Tensor) -> Inputs:
+        """These samples, in this order."""
+        batch = Batch(self.batch.images[index], self.batch.labels[index], self.batch.index[index])
+        return Inputs(batch, *(map_features(side, lambda value: value[index]) for side in (self.student, self.teacher)))
+
+
+class MethodCase:
+    """One method with its options: attributes to set, and helpers for one's own tests.
+
+    spec: the method.
+    options: values of options that differ from the defaults.
+    inner_spec, inner_options: for wrappers, the wrapped method.
+    num_classes, num_data: of the made-up data.
+    epoch: epoch (from 1) in which the method is evaluated.
+    """
+
+    spec: ClassVar[MethodSpec]
+    options: ClassVar[Mapping[str, object]] = {}
+    inner_spec: ClassVar[MethodSpec | None] = None
+    inner_options: ClassVar[Mapping[str, object]] = {}
+    num_classes: ClassVar[int] = 10
+    num_data: ClassVar[int] = 96
+    epoch: ClassVar[float] = 3.0
+
+    def wants(self) -> Wants:
+        """What the method and, for a wrapper, the wrapped method want."""
+        wants: Wants = load(self.spec.implementation, self.spec.name).wants(options_of(self.spec, **self.options))
+        if self.inner_spec is None:
+            return wants
+        inner: Wants = load(self.inner_spec.implementation, self.inner_spec.name).wants(options_of(self.inner_spec, **self.inner_options))
+        return Wants((*wants.student, *inner.student), (*wants.teacher, *inner.teacher))
+
+    def setup(self, geometry: str = "wider") -> Setup:
+        """The setup for shapes of this name (see `distillctl.testing.tensors.GEOMETRIES`), with wanted features alone."""
+        shapes, wants = GEOMETRIES[geometry], self.wants()
+        return make_setup(
+            _chosen(shapes.student, wants.student),
+            _chosen(shapes.teacher, wants.teacher) if self.spec.needs_teacher else None,
+            self.num_classes,
+            self.num_data,
+        )
+
+    def build(self, setup: Setup | None = None, seed: int = 0) -> Method:
+        """The method, in training mode; its random start comes from `seed`."""
+        setup = self.setup() if setup is None else setup
+        implementation = load(self.spec.implementation, self.spec.name)
+        arguments: list[Any] = [options_of(self.spec, **self.options), setup]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.inner_spec is not None:
+                inner = load(self.inner_spec.implementation, self.inner_spec.name)
+                arguments.append(inner(options_of(self.inner_spec, **self.inner_options), setup))
+            method: Method = implementation(*arguments)
+        return method.train()
+
+    def inputs(self, setup: Setup, size: int = 7, seed: int = 0, scale: float = 1.0) -> Inputs:
+        """A batch and features of both sides; the student's require gradients."""
+        student = make_features(setup.student, size, 2 * seed + 1, scale)
+        for value in student.values():
+            value.requires_grad_()
+        return Inputs(make_batch(setup, size, seed), student, make_features(setup.teacher, size, 2 * seed + 2, scale))
+
+    def terms(self, method: Method, inputs: Inputs, epoch: float | None = None, seed: int = 0) -> dict[str, Tensor]:
+        """The method's terms; what it draws at random comes from `seed`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return method.terms(inputs.batch, inputs.student, inputs.teacher, make_progress(self.epoch if epoch is None else epoch))
+
+    def loss(self, method: Method, inputs: Inputs, epoch: float | None = None, seed: int = 0) -> Tensor:
+        """The sum of the terms, 0-dim."""
+        return torch.stack(list(self.terms(method, inputs, epoch, seed).values())).sum()
+
+    def steps(self, method: Method, setup: Setup, seeds: range, size: int = 7) -> None:
+        """Trains the method's own parameters for some steps, as an engine would, one batch for each seed."""
+        groups = method.parameter_groups()
+        optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9) if groups else None
+        for seed in seeds:
+            torch.autograd.backward(self.loss(method, self.inputs(setup, size, seed), seed=seed))
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
+            with torch.no_grad():
+                method.after_step()
+
+
+def map_features(features: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Changed copies, leaves again; a tensor that has two names still has them."""
+    changed = {id(v): change(v.detach().clone()).detach().requires_grad_(v.requires_grad) for v in features.values()}
+    return {name: changed[id(value)] for name, value in features.items()}
+
+
+def assert_finite_gradients(method: Method, inputs: Inputs, loss: Tensor) -> None:
+    """Goes backward from a loss that must be finite, and looks at every gradient that arrives."""
+    assert loss.isfinite(), loss
+    torch.autograd.backward(loss)
+    for name, value in [*inputs.student.items(), *method.named_parameters()]:
+        assert value.grad is None or value.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+
+def _chosen(shapes: Shapes, names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of these names, where `stages` stands for all stages; shallow to deep."""
+    stages = [name for name in shapes if name.startswith("stage") and ":" not in name]
+    wanted = {one for name in names for one in (stages if name == "stages" else [name])}
+    unknown = wanted - set(shapes) - {"logits"}
+    if unknown:
+        raise KeyError(f"the contract has no shape for {sorted(unknown)}: override `setup`")
+    return {name: shape for name, shape in shapes.items() if name in wanted}

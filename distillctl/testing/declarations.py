@@ -1,0 +1,129 @@
+"""The part of the contract for methods that looks at what a plugin declares: spec, options, README."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from distillctl.api.method import Method, TemperatureMethod, Wrapper
+from distillctl.api.options import Options
+from distillctl.api.specs import MethodSpec, Preset
+from distillctl.profile.schema import MethodTable
+from distillctl.registry import load
+from distillctl.testing.cases import MethodCase, options_of
+from distillctl.testing.docs import options_table
+
+_CORE = frozenset(MethodTable.model_fields)
+
+
+class DeclarationChecks(MethodCase):
+    """Tests of what the plugin declares.
+
+    plugin_module: the entry-point module; empty means `plugin` beside the implementation.
+    has_readme: False for methods that ship with distillctl.
+    """
+
+    plugin_module: ClassVar[str] = ""
+    has_readme: ClassVar[bool] = True
+
+    @property
+    def _plugin(self) -> str:
+        return self.plugin_module or f"{self.spec.implementation.partition(':')[0].rpartition('.')[0]}.plugin"
+
+    def test_spec_agrees_with_the_class(self) -> None:
+        """The implementation is a documented method of the kind that the spec says."""
+        implementation: type[Method] = load(self.spec.implementation, self.spec.name)
+        assert issubclass(implementation, Method)
+        assert issubclass(implementation, Wrapper) == (self.spec.kind == "wrapper") == bool(self.spec.inner)
+        assert issubclass(implementation, TemperatureMethod) == self.spec.takes_temperature
+        assert implementation.__doc__ not in (None, Method.__doc__), "the class needs a docstring with formula, reduction and source"
+        assert self.spec.formula, "show NAME prints the formula"
+        assert self.spec.paper, "name the paper with its arXiv id"
+        assert "\n" not in self.spec.summary
+
+    def test_plugin_module_is_light_and_registers_the_spec(self) -> None:
+        """Listing methods imports neither torch nor pydantic; options load without torch."""
+        code = (
+            "import sys, importlib\n"
+            f"module = importlib.import_module({self._plugin!r})\n"
+            "specs = module.register_method()\n"
+            "specs = list(specs) if isinstance(specs, (list, tuple)) else [specs]\n"
+            f"spec = next(s for s in specs if s.name == {self.spec.name!r})\n"
+            "print([m for m in ('torch', 'pydantic') if m in sys.modules])\n"
+            "spec.options and importlib.import_module(spec.options.partition(':')[0])\n"
+            "print('torch' in sys.modules)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        assert done.stdout.split("\n")[:2] == ["[]", "False"], done.stdout + done.stderr
+
+    def test_options_are_described_and_strict(self) -> None:
+        """Every option has a description, the options of the case are valid, unknown keys are refused."""
+        model = type(options_of(self.spec, **self.options))
+        assert issubclass(model, Options)
+        missing = [
+            f"{table.__name__}.{name}" for table in _tables(model) for name, field in table.model_fields.items() if not field.description
+        ]
+        assert not missing
+        assert not _CORE & set(model.model_fields), "these keys belong to every [method] table"
+        with pytest.raises(ValidationError):
+            options_of(self.spec, **{**self.options, "no_such_option": 1})
+
+    def test_presets_are_valid(self) -> None:
+        """Every preset has a source, and values that the table of the method takes."""
+        for preset in self.spec.presets:
+            assert preset.source, preset
+            assert preset.values, preset
+            _validate(self.spec, {"name": self.spec.name, **preset.values}, self.inner_spec)
+            assert preset != Preset(values=preset.values, source=preset.source), "a preset without a condition is a default"
+
+    def test_readme_has_the_options_and_valid_examples(self) -> None:
+        """The README holds the table of options as the code has it, and a `[method]` table that is valid."""
+        if not self.has_readme:
+            assert self.spec.implementation.startswith("distillctl.builtin."), "a plugin needs a README"
+            return
+        package = import_module(self.spec.implementation.partition(":")[0])
+        assert package.__file__ is not None
+        text = Path(package.__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+        table = options_table(self.spec)
+        assert table in text, f"the README needs this table:\n{table}"
+        examples = [t for t in _method_tables(text) if t.get("name") == self.spec.name]
+        assert examples, f'the README needs a TOML block with a [method] table with name = "{self.spec.name}"'
+        for example in examples:
+            _validate(self.spec, example, self.inner_spec)
+
+
+def _tables(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A model and all models within its fields."""
+    yield model
+    for field in model.model_fields.values():
+        pending: list[Any] = [field.annotation]
+        while pending:
+            annotation = pending.pop()
+            pending += getattr(annotation, "__args__", ())
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                yield from _tables(annotation)
+
+
+def _validate(spec: MethodSpec, table: dict[str, Any], inner_spec: MethodSpec | None) -> None:
+    """Raises pydantic's error if a `[method]` table has wrong keys or values."""
+    MethodTable.model_validate({key: value for key, value in table.items() if key in _CORE})
+    own = {key: value for key, value in table.items() if key not in _CORE}
+    inner = own.pop("inner", None) if spec.kind == "wrapper" else None
+    options_of(spec, **own)
+    if inner is not None and inner_spec is not None and inner.get("name", spec.inner) == inner_spec.name:
+        _validate(inner_spec, {"name": inner_spec.name, **inner}, None)
+
+
+def _method_tables(markdown: str) -> Iterator[dict[str, Any]]:
+    """All `[method]` tables in the TOML blocks of a Markdown text."""
+    for block in markdown.split("```toml\n")[1:]:
+        tables = tomllib.loads(block.partition("```")[0]).get("method", [])
+        yield from tables if isinstance(tables, list) else [tables]

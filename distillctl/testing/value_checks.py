@@ -1,0 +1,97 @@
+"""The part of the contract for methods that looks at the terms: their form, reduction, layout and precision."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import ClassVar
+
+import pytest
+import torch
+
+from distillctl.testing.cases import MethodCase, assert_finite_gradients
+from distillctl.testing.tensors import LAYOUTS
+
+
+class ValueChecks(MethodCase):
+    """Tests of the value; the attributes are explained in `MethodContract`."""
+
+    duplication_factor: ClassVar[float | None] = 1.0
+    permutation_invariant: ClassVar[bool] = True
+    half_tolerance: ClassVar[float] = 1e-2
+
+    @pytest.mark.parametrize("size", [1, 2, 7, 64])
+    def test_terms_are_finite_scalars(self, size: int) -> None:
+        """Each term is a finite 0-dim float32 tensor; terms have names if there are several."""
+        setup = self.setup()
+        method = self.build(setup)
+        terms = self.terms(method, self.inputs(setup, size))
+        assert terms
+        for name, term in terms.items():
+            assert name.isidentifier() if len(terms) > 1 else name.isidentifier() or not name, f"{name!r} is no name for a term"
+            assert (term.shape, term.dtype) == ((), torch.float32), f"{name}: {term}"
+            assert term.isfinite(), f"{name}: {term}"
+        for name, value in method.metrics().items():
+            assert value.shape == (), name
+            assert not value.requires_grad, f"{name} must be detached"
+
+    def test_same_seed_same_value_and_inputs_untouched(self) -> None:
+        """Evaluating a method twice gives the same value; nothing writes into features or the batch."""
+        setup = self.setup()
+        method, inputs = self.build(setup), self.inputs(setup)
+        tensors = [*inputs.student.values(), *inputs.teacher.values(), inputs.batch.images, inputs.batch.labels, inputs.batch.index]
+        before = [(t._version, t.detach().clone()) for t in tensors]
+        first = self.loss(method, inputs)
+        assert torch.equal(first, self.loss(method, inputs))
+        assert all(t._version == version and torch.equal(t, value) for t, (version, value) in zip(tensors, before, strict=True))
+
+    def test_duplicated_batch(self) -> None:
+        """Feeding every sample twice multiplies the loss by the documented factor."""
+        setup = self.setup()
+        method, inputs = self.build(setup), self.inputs(setup)
+        once, twice = self.loss(method, inputs), self.loss(method, inputs.select(torch.arange(7).repeat(2)))
+        if self.duplication_factor is not None:
+            torch.testing.assert_close(twice, once * self.duplication_factor, rtol=1e-4, atol=1e-6)
+            return
+        assert all(not torch.isclose(twice, once * factor, rtol=1e-5, atol=0) for factor in (1.0, 2.0)), "set duplication_factor"
+        text = f"{type(method).__doc__} {inspect.getmodule(type(method)).__doc__}"
+        assert re.search(r"\b(random|drawn|draws|relation|pair|negative)", text), "the docstring must say why the batch matters"
+
+    def test_permuted_batch(self) -> None:
+        """The order of the samples does not matter, unless the contract says so; then it does."""
+        setup = self.setup()
+        method, inputs = self.build(setup), self.inputs(setup)
+        order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+        ordered, permuted = self.loss(method, inputs), self.loss(method, inputs.select(order))
+        assert torch.isclose(permuted, ordered, rtol=1e-5, atol=1e-6) == self.permutation_invariant
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_memory_layout_does_not_matter(self, layout: str) -> None:
+        """Channels-last, transposed and sliced tensors give the same value."""
+        setup = self.setup()
+        method, inputs = self.build(setup), self.inputs(setup)
+        other = inputs.map(LAYOUTS[layout])
+        torch.testing.assert_close(self.loss(method, other), self.loss(method, inputs), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    def test_half_precision_features(self, dtype: torch.dtype) -> None:
+        """Under autocast, with features in half precision, the loss is that of the same features in float32."""
+        setup = self.setup()
+        method, inputs = self.build(setup), self.inputs(setup).map(lambda value: value.to(dtype))
+        with torch.autocast("cpu", dtype=dtype):
+            terms = self.terms(method, inputs)
+        assert all(term.dtype == torch.float32 for term in terms.values())
+        full = self.terms(method, inputs.map(lambda value: value.float()))
+        for name, term in terms.items():
+            torch.testing.assert_close(term, full[name], rtol=self.half_tolerance, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("dtype", "scale"), [(torch.float16, 100.0), (torch.bfloat16, 100.0), (torch.bfloat16, 1e4), (torch.float32, 1e4)], ids=str
+    )
+    def test_large_features(self, dtype: torch.dtype, scale: float) -> None:
+        """Features a hundred or ten thousand times larger: finite value and gradients."""
+        setup = self.setup()
+        method, inputs = self.build(setup), self.inputs(setup, scale=scale).map(lambda value: value.to(dtype))
+        with torch.autocast("cpu", dtype=torch.bfloat16 if dtype == torch.float32 else dtype, enabled=dtype != torch.float32):
+            loss = self.loss(method, inputs)
+        assert_finite_gradients(method, inputs, loss)

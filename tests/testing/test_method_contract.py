@@ -1,0 +1,296 @@
+"""The contract must fail for broken methods: each breach below is caught by the test named beside it."""
+
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from distillctl import Method, MethodSpec, Options, Preset, RunError, Wants
+from distillctl.testing import MethodContract
+
+
+class Good(Method):
+    """Squared distance of the projected last maps, mean over the batch and all elements. For tests."""
+
+    compiles = True
+
+    def __init__(self, options, setup):
+        super().__init__(options, setup)
+        self.projection = nn.Conv2d(setup.student.channels("last"), setup.require_teacher().channels("last"), 1)
+        self.register_buffer("count", torch.zeros(()))
+
+    @classmethod
+    def wants(cls, options):
+        return Wants(student=("last",), teacher=("last",))
+
+    def target(self, teacher):
+        return teacher["last"].detach()
+
+    def value(self, student, target):
+        return (F.adaptive_avg_pool2d(self.projection(student), 1) - F.adaptive_avg_pool2d(target, 1)).square().mean()
+
+    def forward(self, batch, student, teacher, progress):
+        return self.value(student["last"], self.target(teacher))
+
+    def after_step(self):
+        self.count += 1
+
+
+class Attached(Good):
+    def target(self, teacher):
+        return teacher["last"]
+
+
+class Summed(Good):
+    def value(self, student, target):
+        return super().value(student, target) * len(student)
+
+
+class Ordered(Good):
+    def value(self, student, target):
+        return super().value(student[:3], target[:3])
+
+
+class NotScalar(Good):
+    def value(self, student, target):
+        return super().value(student, target)[None]
+
+
+class Half(Good):
+    autocast = True
+
+    def value(self, student, target):
+        return (self.projection(student) - F.adaptive_avg_pool2d(target, student.shape[-2:])).mean()
+
+
+class Root(Good):
+    """Naive norm: its gradient is NaN at zero."""
+
+    def value(self, student, target):
+        return self.projection(student).square().mean() * 0 + student.square().sum((1, 2, 3)).sqrt().mean()
+
+
+class ViewOnly(Good):
+    def value(self, student, target):
+        return super().value(student, target) + student.view(len(student), -1).mean() * 0
+
+
+class ForgottenBuffer(Good):
+    """State that the state dict does not know."""
+
+    def __init__(self, options, setup):
+        super().__init__(options, setup)
+        self.seen = torch.zeros(())
+
+    def forward(self, batch, student, teacher, progress):
+        return super().forward(batch, student, teacher, progress) * (1 + self.seen)
+
+    def after_step(self):
+        self.seen = self.seen + 1
+
+
+class LostParameter(Good):
+    def parameter_groups(self):
+        return [{"params": [self.projection.weight]}]
+
+
+class IdleParameter(Good):
+    def __init__(self, options, setup):
+        super().__init__(options, setup)
+        self.idle = nn.Parameter(torch.ones(2))
+
+
+class HoldsTheStudent(Good):
+    def __init__(self, options, setup):
+        super().__init__(options, setup)
+        self.student = setup.student.model
+
+
+class WritesIntoFeatures(Good):
+    def forward(self, batch, student, teacher, progress):
+        teacher["last"].mul_(0.5)
+        return super().forward(batch, student, teacher, progress)
+
+
+class WantsTooMuch(Good):
+    @classmethod
+    def wants(cls, options):
+        return Wants(student=("last", "stage1"), teacher=("last",))
+
+
+class BranchesOnTheEpoch(Good):
+    """A Python branch on a tensor breaks the graph."""
+
+    def forward(self, batch, student, teacher, progress):
+        value = super().forward(batch, student, teacher, progress)
+        return value * 2 if progress.epoch > 1 else value
+
+
+class CountsInPython(Good):
+    """A Python number that changes becomes part of the graph."""
+
+    calls = 0
+
+    def forward(self, batch, student, teacher, progress):
+        self.calls += 1
+        return super().forward(batch, student, teacher, progress) * (1 + 0 * self.calls)
+
+
+class RandomButDeclaredFixed(Good):
+    def value(self, student, target):
+        return super().value(student * (torch.rand_like(student) > 0.5), target)
+
+
+class RefusesBadly(Good):
+    def __init__(self, options, setup):
+        if setup.student.shapes["last"][0] == 16:
+            raise RunError("cannot")
+        super().__init__(options, setup)
+
+
+class BadOptions(Options):
+    silent: int = 1
+    weight: float = 1.0
+    """Clashes with a core key."""
+
+
+def spec_of(implementation, **values):
+    return MethodSpec(
+        **{
+            "name": "made_up",
+            "kind": "features",
+            "summary": "for tests",
+            "paper": "nobody, arXiv 0000.00000",
+            "formula": "L",
+            "implementation": f"made_up:{implementation.__name__}",
+            **values,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def _module(monkeypatch):
+    """The methods above, importable as the module `made_up`."""
+    monkeypatch.setitem(__import__("sys").modules, "made_up", inspect.getmodule(Good))
+
+
+def run(test, implementation, *arguments, **attributes):
+    """Runs one test of the contract; `arguments` are its parameters."""
+    case = type("Case", (MethodContract,), {"spec": spec_of(implementation), **attributes})()
+    getattr(case, test)(*arguments)
+
+
+CHECKS = [
+    ("test_terms_are_finite_scalars", 7),
+    ("test_same_seed_same_value_and_inputs_untouched",),
+    ("test_duplicated_batch",),
+    ("test_permuted_batch",),
+    ("test_memory_layout_does_not_matter", "channels_last"),
+    ("test_shapes_of_all_kinds", "narrower"),
+    ("test_gradients_are_finite", 7),
+    ("test_teacher_gets_no_gradient",),
+    ("test_degenerate_features", "zero_rows", "student"),
+    ("test_student_equal_to_teacher",),
+    ("test_half_precision_features", torch.bfloat16),
+    ("test_large_features", torch.float32, 1e4),
+    ("test_parameter_groups",),
+    ("test_training_changes_every_parameter",),
+    ("test_state_dict_resumes_exactly",),
+    ("test_compiles_once_for_all_epochs",),
+    ("test_spec_agrees_with_the_class",),
+    ("test_options_are_described_and_strict",),
+    ("test_presets_are_valid",),
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check[0])
+def test_a_good_method_passes(check):
+    run(check[0], Good, *check[1:])
+
+
+BREACHES = [
+    (Attached, "test_teacher_gets_no_gradient"),
+    (Summed, "test_duplicated_batch"),
+    (Ordered, "test_permuted_batch"),
+    (NotScalar, "test_terms_are_finite_scalars", 7),
+    (Half, "test_half_precision_features", torch.bfloat16),
+    (Root, "test_degenerate_features", "zero_rows", "student"),
+    (ForgottenBuffer, "test_state_dict_resumes_exactly"),
+    (LostParameter, "test_parameter_groups"),
+    (LostParameter, "test_training_changes_every_parameter"),
+    (IdleParameter, "test_gradients_are_finite", 7),
+    (HoldsTheStudent, "test_parameter_groups"),
+    (WritesIntoFeatures, "test_same_seed_same_value_and_inputs_untouched"),
+    (WantsTooMuch, "test_gradients_are_finite", 7),
+    (RandomButDeclaredFixed, "test_duplicated_batch"),
+    (RandomButDeclaredFixed, "test_permuted_batch"),
+]
+
+
+@pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: f"{breach[0].__name__}-{breach[1]}")
+def test_a_breach_is_caught(breach):
+    implementation, test, *arguments = breach
+    with pytest.raises(AssertionError):
+        run(test, implementation, *arguments)
+
+
+def test_a_view_of_a_layout_is_caught():
+    with pytest.raises(RuntimeError, match="view"):
+        run("test_memory_layout_does_not_matter", ViewOnly, "channels_last")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_branch_on_the_epoch_is_caught():
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        run("test_compiles_once_for_all_epochs", BranchesOnTheEpoch)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_recompilation_is_caught():
+    with pytest.raises(AssertionError, match="graphs"):
+        run("test_compiles_once_for_all_epochs", CountsInPython)
+
+
+def test_a_refusal_must_be_declared_and_clear():
+    with pytest.raises(RunError):
+        run("test_shapes_of_all_kinds", RefusesBadly, "narrower")
+    with pytest.raises(AssertionError, match="Regex"):
+        run("test_shapes_of_all_kinds", RefusesBadly, "narrower", refuses=frozenset({"narrower"}))
+
+
+def test_declared_exceptions_must_be_true():
+    """`None` and `False` are no way to switch a test off."""
+    with pytest.raises(AssertionError, match="duplication_factor"):
+        run("test_duplicated_batch", Good, duplication_factor=None)
+    with pytest.raises(AssertionError):
+        run("test_permuted_batch", Good, permutation_invariant=False)
+
+
+@pytest.mark.parametrize(
+    ("test", "values"),
+    [
+        ("test_spec_agrees_with_the_class", {"kind": "wrapper", "inner": "kd"}),
+        ("test_spec_agrees_with_the_class", {"takes_temperature": True}),
+        ("test_spec_agrees_with_the_class", {"formula": ""}),
+        ("test_presets_are_valid", {"presets": (Preset(dataset="cifar100", values={"weight": 2.0}),)}),
+        ("test_presets_are_valid", {"presets": (Preset(values={"weight": 2.0}, source="paper"),)}),
+        ("test_options_are_described_and_strict", {"options": "made_up:BadOptions"}),
+    ],
+)
+def test_a_wrong_declaration_is_caught(test, values):
+    with pytest.raises(AssertionError):
+        run(test, Good, spec=spec_of(Good, **values))
+
+
+def test_a_preset_with_an_unknown_option_is_caught():
+    preset = Preset(dataset="cifar100", values={"betta": 2.0}, source="paper")
+    with pytest.raises(ValueError, match="betta"):
+        run("test_presets_are_valid", Good, spec=spec_of(Good, presets=(preset,)))
+
+
+def test_a_heavy_plugin_module_is_caught():
+    with pytest.raises(AssertionError):
+        run("test_plugin_module_is_light_and_registers_the_spec", Good, plugin_module="distillctl.builtin.kd")
