@@ -1,0 +1,175 @@
+"""The data sets, from both layouts."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torchvision.datasets
+from PIL import Image
+from pydantic import ValidationError
+
+from distillctl import DataError, View
+from distillctl_cifar.data.build import build_cifar10, build_cifar100
+from distillctl_cifar.options import CIFAR10Options, CIFAR100Options
+
+
+def build(root, seed=0, **options):
+    return build_cifar10(CIFAR10Options(root=root, **options), seed)
+
+
+def message(root, **options):
+    with pytest.raises(DataError) as caught:
+        build(root, **options)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def test_folders_give_the_pixels_by_class(folders, pixels):
+    splits = build(folders)
+    assert splits.classes == ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
+    assert splits.train.labels.tolist() == [c for c in range(10) for _ in range(4)]
+    assert np.array_equal(splits.train.images.numpy(), pixels["train"].reshape(-1, 32, 32, 3))
+    assert splits.test.labels.tolist() == [c for c in range(10) for _ in range(2)]
+    assert np.array_equal(splits.test.images.numpy(), pixels["test"].reshape(-1, 32, 32, 3))
+    assert splits.val is None
+    assert splits.view == View(size=32, augment="crop_flip", padding=4)
+    assert splits.mean == (0.4914, 0.4822, 0.4465)
+    assert str(folders) in splits.description
+    assert "40 images for training, none for validation, 20 for the test" in splits.description
+
+
+def test_torchvisions_files_give_the_same_images(archive, folders):
+    ours, theirs = build(folders), build(archive)
+    order = theirs.train.labels.argsort(stable=True)  # the archive is cut into batches
+    assert torch.equal(theirs.train.images[order], ours.train.images)
+    assert torch.equal(theirs.test.images, ours.test.images)
+    assert torch.equal(theirs.test.labels, ours.test.labels)
+    assert theirs.classes == ours.classes
+    assert "torchvision's files" in theirs.description
+
+
+@pytest.mark.parametrize("below", ["cifar10", "cifar-10-batches-py"], ids=["beside", "the-folder-itself"])
+def test_torchvisions_files_may_lie_beside_root(archive, below):
+    assert len(build(archive / below).train) == 40
+
+
+def test_damaged_files_of_torchvision(archive):
+    with (archive / "cifar-10-batches-py" / "data_batch_2").open("ab") as file:
+        file.write(b"x")
+    problem = message(archive)
+    assert "incomplete or damaged" in problem.message
+    assert "download" in problem.hint
+
+
+def test_download_is_asked_for(archive, tmp_path, monkeypatch):
+    def fetch(self):
+        shutil.copytree(archive / self.base_folder, f"{self.root}/{self.base_folder}", dirs_exist_ok=True)
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", fetch)
+    fresh = tmp_path / "deep" / "cifar10"
+    message(fresh)
+    assert len(build(fresh, download=True).train) == 40
+    assert len(build(fresh).train) == 40
+
+
+def test_download_that_fails(tmp_path, monkeypatch):
+    def fetch(self):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", fetch)
+    problem = message(tmp_path / "none", download=True)
+    assert "cannot be downloaded" in problem.message
+    assert "no route to host" in problem.message
+
+
+def test_nothing_there_names_both_layouts(tmp_path):
+    problem = message(tmp_path / "data" / "cifar10")
+    for part in (
+        tmp_path / "data" / "cifar10" / "cifar-10-batches-py",
+        tmp_path / "data" / "cifar-10-batches-py",
+        f"{tmp_path / 'data' / 'cifar10' / 'train'}/<class>/*.png",
+        f"{tmp_path / 'data' / 'cifar10' / 'test'}/<class>/*.png",
+    ):
+        assert f"`{part}`" in problem.message
+    assert "dataset.download=true" in problem.hint
+
+
+def test_the_validation_split_is_stratified_and_seeded(folders):
+    whole = build(folders)
+    first, again, other = build(folders, 1, val_fraction=0.25), build(folders, 1, val_fraction=0.25), build(folders, 2, val_fraction=0.25)
+    assert first.val.labels.tolist() == list(range(10))
+    assert first.train.labels.bincount().tolist() == [3] * 10
+    assert torch.equal(first.val.images, again.val.images)
+    assert not torch.equal(first.val.images, other.val.images)
+    together = torch.cat((first.train.images, first.val.images)).flatten(1)
+    assert sorted(map(bytes, together.numpy())) == sorted(map(bytes, whole.train.images.flatten(1).numpy()))
+    assert torch.equal(first.test.images, whole.test.images)
+    assert "30 images for training, 10 for validation, 20 for the test" in first.description
+
+
+def test_a_validation_fraction_too_small(folders):
+    assert "`val_fraction = 0.1`" in message(folders, val_fraction=0.1).message
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])
+def test_bounds_of_the_validation_fraction(value):
+    with pytest.raises(ValidationError):
+        CIFAR10Options(val_fraction=value)
+
+
+def test_augmentation_can_be_switched_off(folders):
+    assert build(folders, augment="none").view == View(size=32, augment="none", padding=4)
+
+
+def test_wrong_number_of_classes(folders):
+    with pytest.raises(DataError, match="10 classes \\(folders\\) instead of 100"):
+        build_cifar100(CIFAR100Options(root=folders), 0)
+
+
+def test_classes_that_are_numbers_are_sorted_as_numbers(folders):
+    for split in ("train", "test"):
+        for i, folder in enumerate(sorted((folders / split).iterdir())):
+            folder.rename(folders / split / str(i + 1))
+    assert build(folders).classes == tuple(str(i) for i in range(1, 11))
+
+
+def test_test_split_with_another_class(folders):
+    (folders / "test" / "jay").rename(folders / "test" / "kiwi")
+    assert "`jay` is in only one of them" in message(folders).message
+
+
+def test_missing_split(folders):
+    shutil.rmtree(folders / "test")
+    assert f"`{folders / 'test'}` is missing" in message(folders).message
+
+
+def test_class_without_images(folders):
+    for file in (folders / "train" / "elk").iterdir():
+        file.rename(file.with_suffix(".txt"))
+    assert f"no images in `{folders / 'train' / 'elk'}`" in message(folders).message
+
+
+def test_image_of_another_size(folders):
+    file = folders / "train" / "fox" / "01.png"
+    Image.new("RGB", (64, 48)).save(file)
+    problem = message(folders)
+    assert problem.message == f"`{file}` has 64×48 pixels instead of 32×32"
+    assert "imagefolder" in problem.hint
+
+
+@pytest.mark.parametrize("cut", [0, 20, 200], ids=["empty", "within-the-header", "within-the-pixels"])
+def test_image_that_cannot_be_decoded(folders, cut):
+    file = folders / "test" / "bee" / "00.png"
+    file.write_bytes(file.read_bytes()[:cut])
+    assert f"`{file}` cannot be decoded" in message(folders).message
+
+
+def test_grey_and_hidden_files(folders):
+    file = folders / "train" / "ant" / "00.png"
+    Image.new("L", (32, 32), 77).save(file)
+    (folders / "train" / "ant" / "._01.png").write_bytes(b"what some systems leave behind")
+    (folders / "train" / ".thumbs").mkdir()
+    splits = build(folders)
+    assert len(splits.train) == 40
+    assert (splits.train.images[0] == 77).all()
