@@ -1,0 +1,402 @@
+"""Files that people have load, files that could do harm do not, and what does not fit is told clearly."""
+
+from __future__ import annotations
+
+import argparse
+import copyreg
+import io
+import os
+import pathlib
+import pickle
+import zipfile
+from collections import OrderedDict
+from hashlib import sha256
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from distillctl.checkpoints import fingerprint, load_into, read_state_dict, torchvision_names
+from distillctl.errors import DataError
+from distillctl.testing.tiny_models import TinyCNN
+
+
+def net(classes=5, width=4):
+    torch.manual_seed(3)
+    return TinyCNN(classes, width)
+
+
+WEIGHTS = net().state_dict()
+
+
+def prefixed(prefix, weights=WEIGHTS):
+    return OrderedDict((prefix + name, value) for name, value in weights.items())
+
+
+def without_counters(weights=WEIGHTS):
+    return OrderedDict((name, value) for name, value in weights.items() if not name.endswith("num_batches_tracked"))
+
+
+def optimizer():
+    """What `SGD.state_dict` gives after a step, written out: a real step makes torch import its compiler, which takes seconds."""
+    buffers = {number: {"momentum_buffer": torch.ones_like(value)} for number, value in enumerate(net().parameters())}
+    return {"state": buffers, "param_groups": [{"lr": 0.1, "momentum": 0.9, "params": list(buffers)}]}
+
+
+def distiller():
+    """A whole distiller under DataParallel: student, teacher and connectors."""
+    return {
+        **prefixed("module.teacher.", net(5, 6).state_dict()),
+        **prefixed("module.student."),
+        "module.connectors.0.weight": torch.ones(3),
+    }
+
+
+NAMESPACE = argparse.Namespace(lr=0.05, model_s="resnet8x4", save=pathlib.PurePosixPath("save/x"), values=np.arange(3))
+
+LAYOUTS = {
+    "bare": lambda: WEIGHTS,
+    "plain_dict": lambda: dict(WEIGHTS),
+    "parameters": lambda: {**WEIGHTS, **{name: nn.Parameter(value) for name, value in WEIGHTS.items() if value.is_floating_point()}},
+    "model": lambda: {"model": WEIGHTS},
+    "state_dict": lambda: {"state_dict": WEIGHTS, "arch": "resnet20", "best_prec1": 91.2, "epoch": 4},
+    "model_state_dict": lambda: {"model_state_dict": WEIGHTS, "optimizer_state_dict": optimizer()},
+    "net": lambda: {"net": WEIGHTS, "acc": 93.1, "epoch": 12},
+    "network": lambda: {"network": WEIGHTS},
+    "weights": lambda: {"weights": WEIGHTS},
+    "student": lambda: {"student": WEIGHTS, "teacher": net(5, 6).state_dict()},
+    "own_best": lambda: {"format": 1, "student": WEIGHTS, "epoch": 7, "digest": "ab"},
+    "own_last": lambda: {
+        "format": 1,
+        "student": WEIGHTS,
+        "ema": None,
+        "optimizer": optimizer(),
+        "methods": {"crd": {"bank": torch.ones(2)}},
+    },
+    "own_with_average": lambda: {"format": 1, "student": net(5, 6).state_dict(), "ema": {"model": WEIGHTS, "updates": 3}},
+    "unknown_key": lambda: {"generator": WEIGHTS, "accuracy": torch.tensor(0.7), "optimizer": optimizer()},
+    "nested": lambda: {"state_dict": {"model": WEIGHTS}, "epoch": 1},
+    "config_under_model": lambda: {"model": {"name": "resnet8"}, "state_dict": WEIGHTS},
+    "data_parallel": lambda: prefixed("module."),
+    "data_parallel_in_state_dict": lambda: {"state_dict": prefixed("module.")},
+    "compiled": lambda: prefixed("_orig_mod."),
+    "compiled_data_parallel": lambda: {"model": prefixed("module._orig_mod.")},
+    "student_prefix": lambda: prefixed("student."),
+    "student_inside": lambda: {"model": prefixed("module.student._orig_mod.")},
+    "distiller": lambda: {"epoch": 240, "model": distiller(), "optimizer": optimizer(), "best_acc": torch.tensor([75.1])},
+    "old_without_counters": lambda: {"epoch": 240, "model": without_counters(), "accuracy": torch.tensor(79.4)},
+    "namespace": lambda: {"opt": NAMESPACE, "model": WEIGHTS, "optimizer": optimizer()},
+    "numpy_scalars": lambda: {"model": WEIGHTS, "accuracy": np.float64(79.42), "epoch": np.int64(240), "curve": np.ones(4)},
+    "paths": lambda: {"model": WEIGHTS, "source": pathlib.Path("runs/x")},
+    "profiled": lambda: {
+        **WEIGHTS,
+        "total_ops": torch.zeros(1, dtype=torch.float64),
+        "stem.total_params": torch.zeros(1, dtype=torch.float64),
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_reads_layout(layout, tmp_path):
+    path = tmp_path / "ckpt_epoch_240.pth"
+    torch.save(LAYOUTS[layout](), path)
+    state = read_state_dict(path)
+    assert set(state) == set(WEIGHTS)
+    for name, value in WEIGHTS.items():
+        assert torch.equal(state[name], value), name
+        assert not state[name].requires_grad
+    fresh = TinyCNN(5, 4)
+    assert load_into(fresh, state, what="student `tiny`") == []
+    assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), WEIGHTS.values(), strict=True))
+
+
+def test_reads_file_without_ending_and_the_old_format(tmp_path):
+    path = tmp_path / "student_best"
+    torch.save({"model": WEIGHTS}, path, _use_new_zipfile_serialization=False)
+    assert torch.equal(read_state_dict(path)["fc.weight"], WEIGHTS["fc.weight"])
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "weights.bin"])
+def test_reads_safetensors_by_content(name, tmp_path):
+    safetensors.torch.save_file(dict(WEIGHTS), tmp_path / name)
+    assert set(read_state_dict(tmp_path / name)) == set(WEIGHTS)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_halves_become_float32(kind, tmp_path):
+    torch.save({name: value.to(kind) if value.is_floating_point() else value for name, value in WEIGHTS.items()}, tmp_path / "half.pt")
+    state = read_state_dict(tmp_path / "half.pt")
+    assert state["fc.weight"].dtype == torch.float32
+    assert state["stem.1.num_batches_tracked"].dtype == torch.int64
+    assert torch.equal(state["fc.weight"], WEIGHTS["fc.weight"].to(kind).float())
+
+
+# What could do harm.
+
+
+class Calls:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.parts = function, arguments
+
+    def __reduce__(self):
+        return self.parts
+
+
+def zipped(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def harmful(trace):
+    touch = f"open({str(trace)!r}, 'w').close()"
+    return {
+        "system": Calls(os.system, f"touch {trace}"),
+        "eval": Calls(eval, touch),
+        "exec": Calls(exec, touch),
+        "open": Calls(open, str(trace), "w"),
+        "unpickle": Calls(pickle.loads, pickle.dumps(Calls(os.mkdir, str(trace)))),
+        "getattr": Calls(getattr, "text", "upper"),
+        "make_path": Calls(pathlib.Path.touch, pathlib.PurePosixPath(str(trace))),
+        "reconstructor": Calls(copyreg._reconstructor, Calls, object, None),
+    }
+
+
+@pytest.mark.parametrize("place", ["alone", "beside the weights", "in a namespace", "plain pickle"])
+@pytest.mark.parametrize("kind", harmful(""))
+def test_refuses_calls_without_making_them(kind, place, tmp_path):
+    trace, path = tmp_path / "trace", tmp_path / "weights.pth"
+    bad = harmful(trace)[kind]
+    content = {
+        "alone": lambda: zipped(bad),
+        "beside the weights": lambda: zipped({"model": WEIGHTS, "opt": bad}),
+        "in a namespace": lambda: zipped({"model": WEIGHTS, "opt": argparse.Namespace(x=bad)}),
+        "plain pickle": lambda: pickle.dumps(bad, 2),
+    }[place]()
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_state_dict(path)
+    assert not trace.exists()
+    assert str(path) in str(caught.value)
+
+
+def test_names_the_refused_object_and_says_what_to_do(tmp_path):
+    torch.save({"model": net()}, tmp_path / "best.pt")  # a whole module
+    with pytest.raises(DataError, match=r"`distillctl.testing.tiny_models.TinyCNN`") as caught:
+        read_state_dict(tmp_path / "best.pt")
+    assert "torch.save(model.state_dict()" in caught.value.problems[0].hint
+
+
+def test_nothing_stays_allowed_afterwards(tmp_path):
+    torch.save(LAYOUTS["namespace"](), tmp_path / "x.pth")
+    read_state_dict(tmp_path / "x.pth")
+    names = [str(one) for one in torch.serialization.get_safe_globals()]  # torch itself may have put some there
+    assert not any("argparse" in name or "numpy" in name or "Placeholder" in name for name in names)
+
+
+# What is no file of weights.
+
+
+def broken_files():
+    whole = zipped(dict(WEIGHTS))
+    packed = safetensors.torch.save(dict(WEIGHTS))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("readme.txt", "nothing")
+    return {
+        "empty.pth": (b"", "is empty"),
+        "half.pth": (whole[: len(whole) // 2], "damaged"),
+        "head.pth": (whole[:100], "damaged"),
+        "half.safetensors": (packed[: len(packed) // 2], "safetensors"),
+        "empty.safetensors": (b"", "is empty"),
+        "text.pth": (b"these are no weights\n", "damaged"),
+        "text.safetensors": (b"these are no weights\n", "safetensors"),
+        "page.pth": (b"<!DOCTYPE html><html></html>", "web page"),
+        "lfs.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS"),
+        "other.zip": (archive.getvalue(), "damaged"),
+        "noise.pth": (bytes(range(256)) * 8, "damaged"),
+        "number.pth": (zipped(3), "of type int"),
+        "list.pth": (zipped([torch.ones(2)]), "of type list"),
+        "no_tensors.pth": (zipped({"epoch": 3, "lr": 0.1}), "`epoch`, `lr`"),
+        "nothing.pth": (zipped({}), "(none)"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_files())
+def test_refuses(name, tmp_path):
+    content, words = broken_files()[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_state_dict(tmp_path / name)
+    message = caught.value.problems[0].message
+    assert words in message
+    assert name in message
+    assert not message.endswith(".")
+
+
+def test_refuses_a_script(tmp_path):
+    # Torch recognises its own programs by this member; making a real one would warn that they are going away.
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as file:
+        file.writestr("script/data.pkl", pickle.dumps({}, 2))
+        file.writestr("script/constants.pkl", pickle.dumps((), 2))
+        file.writestr("script/version", "3\n")
+    with pytest.raises(DataError, match="TorchScript"):
+        read_state_dict(tmp_path / "script.pt")
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(DataError, match=r"there is no file `.*nowhere\.pth`"):
+        read_state_dict(tmp_path / "nowhere.pth")
+    with pytest.raises(DataError, match="is a folder"):
+        read_state_dict(tmp_path)
+    (tmp_path / "student.safetensors").touch()
+    with pytest.raises(DataError, match="is a folder") as caught:
+        read_state_dict(tmp_path)
+    assert "`run`" in caught.value.problems[0].hint
+
+
+def test_fingerprint_is_the_sha256(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc" * 1000)
+    assert fingerprint(tmp_path / "x") == sha256(b"abc" * 1000).hexdigest()
+    with pytest.raises(DataError, match="there is no file"):
+        fingerprint(tmp_path / "y")
+
+
+# Putting weights into a model.
+
+
+def values(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(model, before):
+    return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def refused(model, state, **keywords):
+    """The problem, after making sure that nothing was written."""
+    before = values(model)
+    with pytest.raises(DataError) as caught:
+        load_into(model, state, what="student `tiny`", **keywords)
+    assert same(model, before)
+    return caught.value.problems[0]
+
+
+def test_another_architecture():
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 5))
+    problem = refused(net(), other.state_dict(), classifier="fc", allow_new_classifier=True)
+    # 26 tensors, of which 4 counters are filled in and 2 are the classifier's; 9 in the file, of which 1 is a counter.
+    assert "do not fit student `tiny`: 20 of its 26 tensors are missing (first `stem.0.weight`)" in problem.message
+    assert "8 of the file's are unknown to it (first `0.weight`)" in problem.message
+    assert problem.hint == "are they of another architecture? 2 of 22 tensors fit"
+
+
+def test_counts_what_does_not_fit():
+    state = dict(WEIGHTS)
+    del state["stem.0.weight"], state["stem.1.bias"]
+    state["extra.weight"] = torch.ones(1)
+    state["stage1.0.weight"] = torch.ones(2, 2)
+    message = refused(net(), state).message
+    assert f"2 of its {len(WEIGHTS)} tensors are missing (first `stem.0.weight`)" in message
+    assert "1 of the file's are unknown to it (first `extra.weight`)" in message
+    assert "1 has another shape (first `stage1.0.weight`: (2, 2) in the file, (4, 4, 3, 3) in the model)" in message
+
+
+def test_other_classes_are_an_error_unless_allowed():
+    state = net(9).state_dict()
+    assert "made for 9 classes, the model has 5" in refused(net(), state, classifier="fc").hint
+    model = net()
+    own = values(model)
+    with torch.no_grad():
+        state = {name: value + 1 for name, value in state.items()}
+    notes = load_into(model, state, what="student `tiny`", classifier="fc", allow_new_classifier=True)
+    assert notes == ["the file's classifier `fc` for 9 classes was left out: it starts untrained"]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, own[name] if name.startswith("fc.") else state[name]), name
+
+
+def test_missing_classifier():
+    state = {name: value for name, value in WEIGHTS.items() if not name.startswith("fc.")}
+    assert "2 of its" in refused(net(), state, classifier="fc").message
+    notes = load_into(net(), state, what="student `tiny`", classifier="fc", allow_new_classifier=True)
+    assert notes == ["the file has no classifier `fc`: it starts untrained"]
+
+
+def test_classifier_of_another_form():
+    state = {name.replace("fc.", "fc.1."): value for name, value in WEIGHTS.items()}
+    assert len(load_into(net(), state, what="student `tiny`", classifier="fc", allow_new_classifier=True)) == 1
+
+
+def test_fitting_classifier_is_kept():
+    model = TinyCNN(5, 4)
+    assert load_into(model, WEIGHTS, what="student `tiny`", classifier="fc", allow_new_classifier=True) == []
+    assert torch.equal(model.fc.weight, WEIGHTS["fc.weight"])
+
+
+def test_undeclared_classifier_is_the_module_that_differs_in_classes():
+    model = net()
+    notes = load_into(model, net(9).state_dict(), what="student `tiny`", allow_new_classifier=True)
+    assert notes == ["the file's classifier `fc` for 9 classes was left out: it starts untrained"]
+    assert "another shape" in refused(net(), net(9, 8).state_dict(), allow_new_classifier=True).message
+
+
+def test_new_classifier_excuses_nothing_else():
+    state = {**WEIGHTS, "stem.0.weight": torch.ones(1)}
+    assert "1 has another shape (first `stem.0.weight`" in refused(net(), state, classifier="fc", allow_new_classifier=True).message
+
+
+def test_prefix_that_makes_all_names_match_is_taken_off():
+    model = TinyCNN(5, 4)
+    notes = load_into(model, prefixed("backbone."), what="student `tiny`")
+    assert notes == ["the prefix `backbone.` was taken off all names of the file"]
+    assert torch.equal(model.fc.weight, WEIGHTS["fc.weight"])
+
+
+def test_prefix_that_makes_most_names_match_is_told():
+    state = {**prefixed("encoder.net."), "projector.weight": torch.ones(1)}
+    count = len(without_counters())
+    assert refused(net(), state).hint == f"{count} of {count} names would match with the prefix `encoder.net.` taken off the file's names"
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = net()
+            self.head = nn.Linear(5, 5)
+
+    assert "prefix `inner.` put before the file's names" in refused(Outer(), WEIGHTS).hint
+
+
+def test_numbers_that_are_not_finite():
+    state = {**WEIGHTS, "fc.bias": torch.tensor([0.0, 1, float("nan"), 2, 3])}
+    assert "first `fc.bias`" in refused(net(), state).message
+
+
+def test_counters_that_the_model_lacks_or_the_file_lacks():
+    frozen = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=True))
+    state = {name: value for name, value in frozen.state_dict().items() if "batches" not in name}
+    assert load_into(frozen, state, what="student `bn`") == []
+    plain = nn.Sequential(nn.Linear(2, 2))
+    assert load_into(plain, {**plain.state_dict(), "0.num_batches_tracked": torch.tensor(0)}, what="student `linear`") == []
+
+
+def test_names_of_older_torchvision():
+    old = {
+        "features.denseblock1.denselayer2.norm.1.weight": 1,
+        "features.denseblock4.denselayer16.conv.2.weight": 2,
+        "encoder.layers.encoder_layer_0.mlp.linear_1.bias": 3,
+        "encoder.layers.encoder_layer_0.mlp.linear_2.bias": 4,
+        "aux1.conv.weight": 5,
+        "AuxLogits.fc.bias": 6,
+        "features.norm0.weight": 7,
+    }
+    assert torchvision_names({name: torch.tensor(value) for name, value in old.items()}) == {
+        "features.denseblock1.denselayer2.norm1.weight": torch.tensor(1),
+        "features.denseblock4.denselayer16.conv2.weight": torch.tensor(2),
+        "encoder.layers.encoder_layer_0.mlp.0.bias": torch.tensor(3),
+        "encoder.layers.encoder_layer_0.mlp.3.bias": torch.tensor(4),
+        "features.norm0.weight": torch.tensor(7),
+    }
