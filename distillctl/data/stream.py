@@ -206,7 +206,7 @@ class StreamEvalLoader:
 
 @contextmanager
 def _no_advice() -> Iterator[None]:
-    """torch warns about more workers than cores, Python (from 3.12) about forking beside threads: both are chosen here."""
+    """Silences torch on more workers than cores and Python (from 3.12) on forking beside threads: both are chosen here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

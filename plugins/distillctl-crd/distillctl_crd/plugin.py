@@ -1,3 +1,21 @@
-"""What this package declares to distillctl."""
+"""Declares `crd`."""
 
 from __future__ import annotations
+
+from distillctl import MethodSpec, hookimpl
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Contrastive representation distillation."""
+    return MethodSpec(
+        name="crd",
+        kind="features",
+        summary="tell the image's own teacher embedding from those of thousands of other images",
+        paper="Tian, Krishnan, Isola 2020, arXiv 1910.10699",
+        implementation="distillctl_crd.method:CRD",
+        options="distillctl_crd.options:CRDOptions",
+        formula="−mean_B Σ_{both sides} [log o₀/(o₀ + K/N) + Σ_k log (K/N)/(o_k + K/N)], o = exp(⟨bank row, v⟩/τ)/Z",
+        weight=0.8,
+        task_weight=1.0,
+    )

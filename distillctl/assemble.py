@@ -1,0 +1,292 @@
+"""Profile + Registry → Experiment: the only place where names become objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from distillctl import checkpoints, deploy
+from distillctl.api.data import ArrayImages, Images, Splits
+from distillctl.api.method import Method, Setup, Side, Wants
+from distillctl.api.options import Options
+from distillctl.api.specs import ModelSpec
+from distillctl.data import EvalLoader, eval_loader, limit_training, train_loader
+from distillctl.data.hashing import mix
+from distillctl.engine.experiment import AUTOCAST, Experiment, Settings
+from distillctl.engine.objective import Objective, Weighted
+from distillctl.engine.schedule import schedule
+from distillctl.errors import MachineError, PluginError, ProfileError
+from distillctl.features import Tapped
+from distillctl.profile.schema import MethodChoice, Profile
+from distillctl.registry import Registry, load
+
+# Parts of a run draw their own random numbers, so that adding a method does not change the student's initial weights.
+_STUDENT, _METHODS = 1, 2
+
+# Steps below which compiling costs more than it gains on a GPU.
+_COMPILE_REPAYS = 20_000
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """A teacher with its weights.
+
+    source: the file that the weights come from; None for weights by name.
+    """
+
+    spec: ModelSpec
+    model: nn.Module
+    shown: str
+    source: Path | None
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ProfileError: another word.
+        MachineError: this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
+        raise ProfileError(f"unknown device `{name}`", where="--device", hint="allowed: auto, cpu, cuda, cuda:N")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise MachineError("this machine has no CUDA device that torch can use", where="--device", hint="use `--device cpu`")
+        if number and int(number) >= torch.cuda.device_count():
+            raise MachineError(f"there is no `{name}`: this machine has {torch.cuda.device_count()} CUDA devices", where="--device")
+    return torch.device(name)
+
+
+def build_splits(profile: Profile) -> Splits:
+    """The data of a profile, cut to `dataset.limit`."""
+    choice = profile.dataset
+    splits: Splits = load(choice.spec.implementation, choice.spec.name)(choice.options, profile.seed)
+    return limit_training(splits, choice.table.limit, profile.seed) if choice.table.limit else splits
+
+
+def build_model(spec: ModelSpec, num_classes: int, options: Options) -> nn.Module:
+    """A model with fresh weights, drawn from torch's global generator."""
+    model = load(spec.implementation, spec.name)(spec.name, num_classes, options)
+    if not isinstance(model, nn.Module):
+        raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
+    return model
+
+
+def build_student(profile: Profile, num_classes: int, *, initial: bool = True) -> tuple[nn.Module, list[str]]:
+    """The student with its initial weights, and notes on what was left out of a pretrained file."""
+    choice = profile.student
+    torch.manual_seed(mix(profile.seed, _STUDENT))
+    model = build_model(choice.spec, num_classes, choice.options)
+    notes: list[str] = []
+    state = None
+    if initial and choice.table.weights:
+        state = load(choice.spec.weights_loader, choice.spec.name)(choice.spec.name, choice.table.weights)
+    elif initial and choice.table.checkpoint is not None:
+        state = checkpoints.read_state_dict(choice.table.checkpoint)
+    if state is not None:
+        notes = checkpoints.load_into(
+            model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
+        )
+    return model, notes
+
+
+def build_teacher(profile: Profile, registry: Registry, num_classes: int, run: Path | None = None) -> TeacherModel:
+    """The teacher with its weights; `run` is the run directory that stands for `teacher.profile`."""
+    choice = profile.teacher
+    assert choice is not None
+    folder = run or choice.table.run
+    if folder is not None:
+        model, info = deploy.load_student(folder, registry)
+        spec = registry.models.get(info["qualified"])
+        if info["num_classes"] != num_classes:
+            raise ProfileError(f"the teacher in `{folder}` knows {info['num_classes']} classes, the data set has {num_classes}")
+        return TeacherModel(spec, model, info["model"], folder / "student.safetensors")
+    spec, options = choice.spec, choice.options
+    assert spec is not None
+    assert options is not None
+    model = build_model(spec, num_classes, options)
+    if choice.table.checkpoint is not None:
+        state = checkpoints.read_state_dict(choice.table.checkpoint)
+    else:
+        state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
+    checkpoints.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint)
+
+
+def tta_kind(profile: Profile, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:
+    """The test-time augmentation that is meant: `auto` is what the profile says, and that may leave it to the kind of data.
+
+    Raises:
+        ProfileError: an unknown word.
+    """
+    kind = profile.evaluate.tta if tta == "auto" else tta
+    if kind == "auto":
+        return "flip" if isinstance(images, ArrayImages) else "ten_crop"
+    if kind == "":
+        return ""
+    if kind == "flip":
+        return "flip"
+    if kind == "ten_crop":
+        return "ten_crop"
+    raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint="allowed: flip, ten_crop")
+
+
+def evaluation_loader(profile: Profile, splits: Splits, images: Images, device: torch.device, *, tta: str = "") -> EvalLoader:
+    """Batches of one split for an evaluation; `tta` is empty, `auto`, `flip` or `ten_crop`."""
+    kind = tta_kind(profile, images, tta)
+    return eval_loader(
+        splits,
+        images,
+        batch_size=max(1, profile.evaluate.batch_size // {"flip": 2, "ten_crop": 10}.get(kind, 1)),
+        device=device,
+        workers=profile.train.workers,
+        tta=kind,
+        tta_resize=profile.evaluate.tta_resize,
+    )
+
+
+def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, device: torch.device) -> Experiment:
+    """Builds everything for a run on one device.
+
+    Raises:
+        DistillError: something does not fit; the message says what.
+    """
+    train = profile.train
+    if train.precision == "fp16" and device.type != "cuda":
+        raise ProfileError('`train.precision = "fp16"` needs a GPU', hint="use `bf16` or `fp32` on a CPU")
+    channels_last = train.precision in AUTOCAST
+    wants = _wants(profile.methods)
+    shape = (splits.channels, splits.view.size, splits.view.size)
+    model, _ = build_student(profile, splits.num_classes)
+    student = Tapped(_placed(model, device, channels_last), profile.student.spec, wants.student)
+    tapped = None
+    if teacher is not None:
+        frozen = _placed(teacher.model, device, channels_last).eval().requires_grad_(False)
+        tapped = Tapped(frozen, teacher.spec, wants.teacher)
+    setup = Setup(
+        student=student.side(student.probe(shape), profile.student.spec.name),
+        teacher=tapped.side(tapped.probe(shape), teacher.shown) if tapped is not None and teacher is not None else None,
+        num_classes=splits.num_classes,
+        labels=splits.train.labels,
+        epochs=train.epochs,
+    )
+    methods = _methods(profile, setup)
+    objective = Objective(student, methods, task_weight=profile.task_weight, label_smoothing=train.label_smoothing).to(device)
+    choice = profile.optimizer
+    optimizer = load(choice.spec.implementation, choice.spec.name)(objective.parameter_groups(), choice.options)
+    loader = train_loader(
+        splits, batch_size=train.batch_size, seed=profile.seed, device=device, workers=train.workers, channels_last=channels_last
+    )
+
+    def evaluation(images: Images, tta: bool) -> EvalLoader:
+        return evaluation_loader(profile, splits, images, device, tta="auto" if tta else "")
+
+    table = profile.schedule
+    return Experiment(
+        student=student,
+        teacher=tapped,
+        objective=objective,
+        splits=splits,
+        loader=loader,
+        evaluation=evaluation,
+        optimizer=optimizer,
+        schedule=schedule(
+            table.name,
+            _base_rate(choice.options),
+            milestones=table.milestones,
+            gamma=table.gamma,
+            min_lr=table.min_lr,
+            warmup=table.warmup,
+            warmup_lr=table.warmup_lr,
+        ),
+        settings=Settings(
+            seed=profile.seed,
+            epochs=train.epochs,
+            precision=train.precision,
+            compiled=_compiled(profile, device, train.epochs * loader.steps, methods),
+            clip_grad_norm=train.clip_grad_norm,
+            ema=train.ema,
+            ema_ramp=train.ema_ramp,
+            keep_every=train.keep_every,
+            evaluate_every=profile.evaluate.every,
+        ),
+        device=device,
+        digest=profile.digest,
+    )
+
+
+def _wants(methods: tuple[MethodChoice, ...]) -> Wants:
+    """The features that all methods and wrapped methods read."""
+    student: dict[str, None] = {}
+    teacher: dict[str, None] = {}
+    for choice in (*methods, *(m.inner for m in methods if m.inner is not None)):
+        if choice.table.weight > 0:
+            wants = _method_class(choice).wants(choice.options)
+            student |= dict.fromkeys(wants.student)
+            teacher |= dict.fromkeys(wants.teacher)
+    return Wants(tuple(student), tuple(teacher))
+
+
+def _methods(profile: Profile, setup: Setup) -> list[Weighted]:
+    """The methods, each under a name of its own."""
+    result: list[Weighted] = []
+    for number, choice in enumerate(profile.methods):
+        if choice.table.weight == 0:
+            continue
+        torch.manual_seed(mix(profile.seed, _METHODS, number))
+        same = sum(m.name.partition("-")[0] == choice.spec.name for m in result)
+        name = choice.spec.name if not same else f"{choice.spec.name}-{same + 1}"
+        result.append(Weighted(name, _build_method(choice, setup), choice.table.weight, choice.table.warmup_epochs))
+    return result
+
+
+def _build_method(choice: MethodChoice, setup: Setup) -> Method:
+    cls = _method_class(choice)
+    if choice.inner is None:
+        return cls(choice.options, setup)
+    return cls(choice.options, setup, _build_method(choice.inner, setup))  # type: ignore[call-arg]
+
+
+def _method_class(choice: MethodChoice) -> type[Method]:
+    cls: Any = load(choice.spec.implementation, choice.spec.name)
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise PluginError(f"the implementation of the method `{choice.spec.name}` is no subclass of `distillctl.Method`")
+    return cls
+
+
+def _placed(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    return model.to(device, memory_format=torch.channels_last) if channels_last else model.to(device)  # type: ignore[call-overload, no-any-return]
+
+
+def _base_rate(options: Options) -> float:
+    rate = getattr(options, "lr", None)
+    if not isinstance(rate, float):
+        raise PluginError(f"the optimizer's options {type(options).__name__} have no field `lr`")
+    return rate
+
+
+def _compiled(profile: Profile, device: torch.device, steps: int, methods: list[Weighted]) -> bool:
+    """Whether to compile. A pure function of the profile and the device, so that a resumed run does the same."""
+    able = all(m.method.compiles for m in methods)
+    if profile.train.compile == "on" and not able:
+        names = ", ".join(f"`{m.name}`" for m in methods if not m.method.compiles)
+        raise ProfileError(f'`train.compile = "on"`, but {names} cannot be compiled', hint='use `compile = "auto"`')
+    if profile.train.compile == "auto":
+        return able and device.type == "cuda" and steps >= _COMPILE_REPAYS
+    return profile.train.compile == "on"
+
+
+def sides(experiment: Experiment) -> list[tuple[str, Side]]:
+    """Student and teacher with the shapes of their taps, for display."""
+    shape = (experiment.splits.channels, experiment.splits.view.size, experiment.splits.view.size)
+    result = [("student", experiment.student.side(experiment.student.probe(shape), experiment.student.spec.name))]
+    if experiment.teacher is not None:
+        result.append(("teacher", experiment.teacher.side(experiment.teacher.probe(shape), experiment.teacher.spec.name)))
+    return result

@@ -1,0 +1,146 @@
+"""Builds the splits of `imagefolder` from what lies in the folder."""
+
+from __future__ import annotations
+
+import filecmp
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distillctl.api.data import FileImages, Splits, View
+from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
+from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, require_folder, scan_classes, subfolders
+from distillctl.data.splits import listing_hash, three_way_split
+from distillctl.errors import DataError, ProfileError
+
+_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+def build(options: ImageFolderOptions, seed: int) -> Splits:
+    """The data set in `options.root`; parts that have no folder of their own are carved out of train by seed.
+
+    Raises:
+        DataError: the folder is missing, has no images, or its parts do not fit each other.
+        ProfileError: a fraction is asked for where a folder decides.
+    """
+    require_folder(options.root)
+    folders = _split_folders(options.root)
+    _check_fractions(options, folders)
+    scans = {name: scan_classes(folder) for name, folder in folders.items()}
+    train = scans["train"]
+    classes = _check_classes(scans, folders)
+    files, labels = _flat(train, classes)
+    fractions = (0.0 if "val" in scans else options.val_fraction, 0.0 if "test" in scans else options.test_fraction)
+    kept, val, test = three_way_split(labels, *fractions, seed)
+    parts = {"train": files.subset(kept), "val": files.subset(val), "test": files.subset(test)}
+    parts |= {name: _flat(scan, classes)[0] for name, scan in scans.items() if name != "train"}
+    if len(torch.unique(parts["train"].labels)) < len(classes):
+        raise DataError(f"nothing is left to train on for some classes of `{options.root}`", hint="lower `val_fraction` or `test_fraction`")
+    return Splits(
+        train=parts["train"],
+        val=parts["val"] if len(parts["val"]) else None,
+        test=parts["test"] if len(parts["test"]) else None,
+        classes=classes,
+        mean=tuple(options.mean),
+        std=tuple(options.std),
+        view=_view(options),
+        description=_description(options, folders, scans, parts),
+    )
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """`train` and what there is of `val` and `test`; without a `train` of class folders, `root` itself is the training set."""
+    present = set(subfolders(root))
+    found: dict[str, Path] = {}
+    for split, names in _NAMES.items():
+        several = [n for n in names if n in present and subfolders(root / n)]
+        if len(several) > 1:
+            raise DataError(f"`{root}` has both `{several[0]}` and `{several[1]}`", hint="only one of them can be the validation split")
+        if several:
+            found[split] = root / several[0]
+    if found and "train" not in found:
+        raise DataError(f"`{root}` has a folder `{next(iter(found.values())).name}` of classes, but no folder `train` of classes")
+    return found or {"train": root}
+
+
+def _check_fractions(options: ImageFolderOptions, folders: Mapping[str, Path]) -> None:
+    for name, default in (("val", VAL_FRACTION), ("test", 0.0)):
+        if name in folders and getattr(options, f"{name}_fraction") != default:
+            raise ProfileError(f"`{name}_fraction` has no effect: `{folders[name]}` is the {name} split", where="[dataset]")
+
+
+def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path]) -> tuple[str, ...]:
+    """The classes of train, once everything fits."""
+    train, root = scans["train"].images, folders["train"]
+    if not any(train.values()):
+        raise DataError(
+            f"there is no image in the class folders of `{root}`" if train else f"there is no class folder in `{root}`",
+            hint=f"expected: `{root}/CLASS/IMAGE`, with an ending of {', '.join(sorted(EXTENSIONS))}",
+        )
+    if empty := [name for name, files in train.items() if not files]:
+        raise DataError(f"{_counted(empty, 'class')} of `{root}` without an image: {_some(empty)}", hint="remove the folder or fill it")
+    if len(train) < 2:
+        raise DataError(f"there is only one class in `{root}`: {_some(list(train))}")
+    for name in ("val", "test"):
+        if name in scans:
+            if unknown := sorted(set(scans[name].images) - set(train)):
+                raise DataError(f"{_counted(unknown, 'class')} of `{folders[name]}` that `{root}` lacks: {_some(unknown)}")
+            if not any(scans[name].images.values()):
+                raise DataError(f"there is no image in the class folders of `{folders[name]}`", hint="remove the folder or fill it")
+    return tuple(train)
+
+
+def _flat(scan: ClassFolders, classes: tuple[str, ...]) -> tuple[FileImages, Tensor]:
+    number = {name: label for label, name in enumerate(classes)}
+    pairs = [(path, number[name]) for name, files in scan.images.items() for path in files]
+    labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
+    return FileImages([path for path, _ in pairs], labels), labels
+
+
+def _view(options: ImageFolderOptions) -> View:
+    default = round(options.image_size * 8 / 7)
+    return View(
+        size=options.image_size,
+        augment=options.augment,
+        resize=options.resize or default,
+        eval_resize=options.eval_resize or default,
+    )
+
+
+def _description(
+    options: ImageFolderOptions, folders: Mapping[str, Path], scans: Mapping[str, ClassFolders], parts: Mapping[str, FileImages]
+) -> str:
+    sources = {name: folders[name].name if name in folders else "carved by seed" for name in ("val", "test")}
+    sizes = f"train {len(parts['train'])}" + "".join(f", {n} {len(parts[n])} ({sources[n]})" for n in ("val", "test") if len(parts[n]))
+    text = f"images of `{options.root}`: {sizes}"
+    names = [f"{split} {unicodedata.normalize('NFC', _relative(p, options.root))}" for split, part in parts.items() for p in part.paths]
+    text += f"; listing {listing_hash(names)}"
+    if ignored := sum(scan.ignored for scan in scans.values()):
+        text += f"; {ignored} {'file' if ignored == 1 else 'files'} ignored"
+    for name in ("val", "test"):
+        if name in folders and (twice := _copies(folders["train"], folders[name], parts["train"].paths, parts[name].paths)):
+            text += f"; WARNING: copies of training images in `{name}`: {twice}, so its figures are too good"
+    return text
+
+
+def _copies(train: Path, other: Path, train_paths: Sequence[Path], other_paths: Sequence[Path]) -> int:
+    """How many files have the same place, name and content in both splits: copied instead of moved."""
+    known = {_relative(p, train): p for p in train_paths}
+    pairs = [(known[name], p) for p in other_paths if (name := _relative(p, other)) in known]
+    return sum(filecmp.cmp(a, b, shallow=False) for a, b in pairs)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _counted(names: list[str], word: str) -> str:
+    return f"1 {word}" if len(names) == 1 else f"{len(names)} {word}es"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

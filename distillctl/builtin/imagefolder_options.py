@@ -1,0 +1,46 @@
+"""Options of `imagefolder`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from distillctl.api.options import Options, PathOption
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Channel = Annotated[float, Field(gt=0, lt=1)]
+VAL_FRACTION = 0.1
+
+
+class ImageFolderOptions(Options):
+    """Options of `imagefolder`."""
+
+    root: PathOption
+    """Folder with `train`, `val` and `test`, each with one folder for each class; or with the class folders themselves."""
+    val_fraction: Fraction = VAL_FRACTION
+    """Share of every class that is carved out of the training images for validation where there is no `val` folder; 0 means none."""
+    test_fraction: Fraction = 0.0
+    """Share of every class that is carved out for the test where there is no `test` folder, before the validation part; 0 means none."""
+    image_size: Annotated[int, Field(ge=8, le=4096)] = 224
+    """Side length in pixels of what the network sees."""
+    augment: Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment"] = "random_resized_crop"
+    """How training images are cut and changed."""
+    resize: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Length in pixels of the short side before a random crop; 0 means 8/7 of `image_size` (256 for 224)."""
+    eval_resize: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Length in pixels of the short side before the centre crop of an evaluation; 0 means 8/7 of `image_size`."""
+    mean: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.485, 0.456, 0.406]  # noqa: RUF012 - pydantic copies it
+    """Mean of red, green and blue, for images scaled to [0, 1]; the default is ImageNet's."""
+    std: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]  # noqa: RUF012
+    """Standard deviation of red, green and blue; the default is ImageNet's."""
+
+    @model_validator(mode="after")
+    def _sizes(self) -> ImageFolderOptions:
+        if self.resize and self.augment in ("none", "random_resized_crop"):
+            raise ValueError(f'`resize` has no effect with `augment = "{self.augment}"`')
+        for name in ("resize", "eval_resize"):
+            value: int = getattr(self, name)
+            if 0 < value < self.image_size:
+                raise ValueError(f"`{name}` must be at least `image_size` ({self.image_size}), not {value}")
+        return self

@@ -1,0 +1,113 @@
+"""The command line: one file a command, each calling one function that a Python user could call."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from distillctl.errors import DistillError, MachineError, Problem
+
+TTA = ("auto", "flip", "ten_crop")
+
+# What the machine refuses, whatever the profile says: no space, quota, a read-only file system, no permission.
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command that the arguments name, and exits.
+
+    Exit codes: 0 done, 1 the run failed, 2 the profile or the command line is wrong, 3 the environment, 130 and 143
+    signals. A bug keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command and gives its exit code; errors that a user can put right are printed to stderr."""
+    import typer
+
+    from distillctl.cli.app import COMMANDS, command_for
+
+    usage_error = typer.BadParameter.__bases__[0]  # click's classes, which typer does not export under their own names
+    click_exception = usage_error.__bases__[0]
+    arguments = join_tta(arguments) or ["--help"]
+    name = arguments[0]
+    if not name.startswith("-") and name not in COMMANDS:
+        return _wrong_command(name, list(COMMANDS))
+    try:
+        result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
+    except DistillError as error:
+        print(_clean(str(error)), file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        place = f" at `{error.filename}`" if error.filename else ""
+        print(_clean(str(Problem(f"{(error.strerror or str(error)).lower()}{place}"))), file=sys.stderr)  # noqa: T201
+        return MachineError.exit_code
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # click has turned it into the code 1, which means a failed run here
+            return 141
+        raise
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except typer.Exit as stop:
+        return stop.exit_code
+    except click_exception as error:  # type: ignore[misc]
+        print(_usage(error, name), file=sys.stderr)  # noqa: T201
+        return 2
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def join_tta(arguments: Sequence[str]) -> list[str]:
+    """`--tta flip` becomes `--tta=flip` and a bare `--tta` becomes `--tta=auto`, for `eval`: an option whose value may be left out."""
+    if not arguments or arguments[0] != "eval":
+        return list(arguments)
+    result: list[str] = []
+    for position, argument in enumerate(arguments):
+        if position and arguments[position - 1] == "--tta" and argument in TTA:
+            result[-1] = f"--tta={argument}"
+        else:
+            result.append("--tta=auto" if argument == "--tta" else argument)
+    return result
+
+
+def _wrong_command(name: str, known: Sequence[str]) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    hint = (f"did you mean `{near[0]}`? " if near else "") + "`distillctl --help` lists all commands"
+    print(_clean(str(Problem(f"no command is called `{name}`", "", hint))), file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def _usage(error: Any, name: str) -> str:
+    """What typer says about a wrong option or argument, in the form of every other error."""
+    near = [f"`{option}`" for option in getattr(error, "possibilities", None) or ()]
+    message = f"no option is called `{error.option_name}`" if hasattr(error, "option_name") and near else str(error.format_message())
+    message = " ".join(message.replace("'", "`").split()).rstrip(".")
+    command = "" if name.startswith("-") else f" {name}"
+    hint = (f"did you mean {near[0]}? " if near else "") + f"`distillctl{command} --help` shows how it is used"
+    return _clean(str(Problem(message[:1].lower() + message[1:], "", hint)))
+
+
+def _clean(text: str) -> str:
+    """The text without anything that would steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(143)

@@ -1,0 +1,58 @@
+"""`distillctl bench`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from distillctl.cli.options import MethodOption, ProfileArgument, SetOption, TeacherOption
+
+if TYPE_CHECKING:
+    from distillctl.benchmark import Bench
+
+
+def bench(
+    profile: ProfileArgument,
+    set_: SetOption = None,
+    method: MethodOption = None,
+    teacher: TeacherOption = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps that count, after the warm-up.")] = 20,
+    warmup: Annotated[int, typer.Option("--warmup", min=1, help="Steps before them.")] = 3,
+    compile_: Annotated[bool, typer.Option("--compile", help="Measure compiled steps too; compiling takes up to minutes.")] = False,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of torch on a CPU; 0 keeps its own choice.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure where the time of a training step goes, beside the bare networks. Trains nothing and writes nothing.
+
+    The teacher's weights do not matter here: one that another profile has yet to train stands in with fresh weights.
+
+    Examples:
+        distillctl bench profiles/cifar100/vgg13_vgg8.toml
+
+        distillctl bench profiles/cifar100/resnet32x4_resnet8x4.toml --method crd --steps 10 --json
+    """
+    from distillctl.benchmark import bench_profile
+    from distillctl.profile.reading import load
+    from distillctl.registry import Registry
+
+    registry = Registry.load()
+    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher)
+    results = bench_profile(checked, registry, steps=steps, warmup=warmup, device=device, threads=threads, compile_too=compile_)
+    if as_json:
+        typer.echo(json.dumps([r.as_dict() for r in results], indent=2))
+        return
+    for result in results:
+        print_bench(result)
+
+
+def print_bench(result: Bench) -> None:
+    """Rates, the ratio to the yardstick, and the parts."""
+    typer.echo(f"{result.mode} on {result.device}, {result.threads} threads, batch {result.batch_size}, medians of {result.steps} steps")
+    typer.echo(f"  step        {result.step * 1000:9.2f} ms   {result.images_per_second:,.0f} images/s")
+    typer.echo(f"  yardstick   {result.bare * 1000:9.2f} ms   bare teacher forward, student forward, backward and update")
+    typer.echo(f"  ratio       {result.ratio:9.3f}")
+    total = sum(result.parts.values())
+    for name, seconds in result.parts.items():
+        typer.echo(f"  {name:<11} {seconds * 1000:9.2f} ms   {seconds / total:6.2%}")

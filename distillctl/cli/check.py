@@ -1,0 +1,58 @@
+"""`check`: everything that can be checked without importing torch."""
+
+from __future__ import annotations
+
+from distillctl.cli import render
+from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+from distillctl.profile.schema import Profile
+from distillctl.registry import Registry
+
+
+def check(
+    profile: ProfileArgument, set_: SetOption = None, method: MethodOption = None, teacher: TeacherOption = None, seed: SeedOption = None
+) -> None:
+    """Check a profile without training: print all its problems, or every value with where it comes from.
+
+    Examples:
+        distillctl check profiles/quickstart.toml
+
+        distillctl check my.toml --method dkd --set train.epochs=2
+    """
+    from distillctl.profile.reading import load
+
+    registry = Registry.load()
+    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
+    previous = None
+    for table, key, value, origin in resolved_lines(checked):
+        if table != previous:
+            render.line()
+            if table:
+                render.heading(table)
+            previous = table
+        render.line(f"{key + ' = ' + value:<48} # {origin}")
+    render.line()
+    render.line(f"ok: {checked.path} has no problems")
+
+
+def resolved_lines(profile: Profile) -> list[tuple[str, str, str, str]]:
+    """Every value of the resolved profile: table in brackets, key, value as TOML, origin."""
+    from distillctl.profile.writing import key_text, value_text
+
+    lines: list[tuple[str, str, str, str]] = []
+
+    def walk(table: str, prefix: str, values: object) -> None:
+        assert isinstance(values, dict)
+        below = [(k, v) for k, v in values.items() if f"{prefix}{k}" not in profile.origins]
+        for key, value in values.items():
+            if f"{prefix}{key}" in profile.origins:
+                lines.append((table, key_text(key), value_text(value), profile.origins[f"{prefix}{key}"]))
+        for key, value in below:
+            if isinstance(value, list):
+                for i, entry in enumerate(value):
+                    walk(f"[[{prefix}{key}]]" + (f"  # {i}" if len(value) > 1 else ""), f"{prefix}{key}.{i}.", entry)
+            else:
+                name = ".".join(part for part in f"{prefix}{key}".split(".") if not part.isdigit())
+                walk(f"[{name}]", f"{prefix}{key}.", value)
+
+    walk("", "", dict(profile.resolved))
+    return lines

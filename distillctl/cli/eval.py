@@ -1,0 +1,57 @@
+"""`distillctl eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from distillctl.evaluation import Report
+
+
+def eval_(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run directory; without it the newest finished one.")] = None,
+    tta: Annotated[str, typer.Option("--tta", metavar="[flip|ten_crop]", help="Average the logits over several views.")] = "",
+    split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    per_class: Annotated[bool, typer.Option("--per-class", help="One line for every class.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Evaluate a run: top-1, top-5, mean per-class accuracy (mpa) and loss.
+
+    Examples:
+        distillctl eval --tta
+
+        distillctl eval runs/quickstart-1a2b3c4d --split test --checkpoint last --json
+    """
+    from distillctl.evaluation import evaluate_run
+    from distillctl.registry import Registry
+
+    report = evaluate_run(run, Registry.load(), split=split, checkpoint=checkpoint, tta=tta, device=device)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        print_report(report, per_class=per_class)
+
+
+def print_report(report: Report, *, per_class: bool) -> None:
+    """The figures in words, and a table of the classes on request."""
+    metrics = report.metrics
+    epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
+    typer.echo(f"run     {report.run} ({report.checkpoint}{epoch})")
+    typer.echo(f"split   {report.split}, {metrics.count} images{f', {report.tta}' if report.tta else ''}")
+    typer.echo(f"top-1   {metrics.top1:.2%}")
+    typer.echo(f"top-5   {metrics.top5:.2%}")
+    typer.echo(f"mpa     {metrics.mpa:.2%}")
+    typer.echo(f"loss    {metrics.loss:.4f}")
+    if per_class:
+        from distillctl.cli.render import safe
+
+        width = max(len(safe(name)) for name in report.classes)
+        for name, right, count in zip(report.classes, report.correct.tolist(), report.total.tolist(), strict=True):
+            share = f"{right / count:7.2%}" if count else "      –"
+            typer.echo(f"  {safe(name):<{width}}  {share}  {right}/{count}")

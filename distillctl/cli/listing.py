@@ -1,0 +1,141 @@
+"""`list-methods`, `list-models`, `list-datasets`, `plugins`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distillctl.api.specs import MethodSpec
+from distillctl.cli import render
+from distillctl.cli.options import JsonOption
+from distillctl.registry import Catalog, Registry
+
+
+def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
+    """Every spec of a catalog as plain data: name, kind, summary, paper, package, version, and the qualified name."""
+    rows = []
+    for spec in catalog:
+        plugin = catalog.plugin(spec)
+        rows.append(
+            {
+                "name": catalog.shown_name(spec),
+                "kind": spec.kind if isinstance(spec, MethodSpec) else catalog.kind,
+                "summary": spec.summary,
+                "paper": spec.paper,
+                "package": plugin.package,
+                "version": plugin.version,
+                "qualified": spec.qualified,
+            }
+        )
+    return rows
+
+
+def problem_rows(registry: Registry) -> list[dict[str, str]]:
+    """Every plugin with a problem as plain data."""
+    return [{"plugin": p.name, "package": p.package, "version": p.version, "reason": p.problem} for p in registry.broken]
+
+
+def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
+    """Every plugin as plain data, with the qualified names of what it provides by kind."""
+    catalogs: tuple[tuple[str, Catalog[Any]], ...] = (
+        ("methods", registry.methods),
+        ("models", registry.models),
+        ("datasets", registry.datasets),
+        ("optimizers", registry.optimizers),
+    )
+    rows = []
+    for plugin in registry.plugins:
+        provides = {kind: [s.qualified for s in catalog if catalog.plugin(s) is plugin] for kind, catalog in catalogs}
+        rows.append(
+            {
+                "name": plugin.name,
+                "package": plugin.package,
+                "version": plugin.version,
+                "provides": {kind: names for kind, names in provides.items() if names},
+                "problem": plugin.problem,
+            }
+        )
+    return rows
+
+
+def list_methods(json: JsonOption = False) -> None:
+    """List the methods: what can stand in [method].
+
+    Examples:
+        distillctl list-methods
+
+        distillctl list-methods --json
+    """
+    registry = Registry.load()
+    _list("methods", registry.methods, registry, json, ("name", "kind", "summary", "paper", "package", "version"))
+
+
+def list_models(json: JsonOption = False) -> None:
+    """List the models: what can be a student or a teacher.
+
+    Examples:
+        distillctl list-models
+
+        distillctl list-models --json
+    """
+    registry = Registry.load()
+    _list("models", registry.models, registry, json, ("name", "summary", "paper", "package", "version"))
+
+
+def list_datasets(json: JsonOption = False) -> None:
+    """List the data sets: what can stand in [dataset].
+
+    Examples:
+        distillctl list-datasets
+
+        distillctl list-datasets --json
+    """
+    registry = Registry.load()
+    _list("datasets", registry.datasets, registry, json, ("name", "summary", "paper", "package", "version"))
+
+
+def plugins(json: JsonOption = False) -> None:
+    """List the installed plugins, what each provides, and what is wrong with it.
+
+    Examples:
+        distillctl plugins
+
+        DISTILLCTL_PLUGINS=cifar,crd distillctl plugins --json
+    """
+    registry = Registry.load()
+    rows = plugin_rows(registry)
+    if json:
+        render.as_json({"plugins": rows, "problems": problem_rows(registry)})
+        return
+    render.table(
+        ("plugin", "package", "version", "provides"), [(r["name"], r["package"], r["version"], _provides(r["provides"])) for r in rows]
+    )
+    _problems(registry)
+
+
+def _provides(provides: dict[str, list[str]]) -> str:
+    parts = []
+    for kind, names in provides.items():
+        listed = ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:4])} and {len(names) - 4} more"
+        parts.append(f"{kind}: {listed}")
+    return "; ".join(parts) or "nothing"
+
+
+def _list(title: str, catalog: Catalog[Any], registry: Registry, json: bool, columns: tuple[str, ...]) -> None:
+    rows = catalog_rows(catalog)
+    if json:
+        render.as_json({title: rows, "problems": problem_rows(registry)})
+        return
+    render.table(columns, [[row[c] for c in columns] for row in rows])
+    if not rows:
+        render.line(f"no {title} are installed")
+    _problems(registry)
+
+
+def _problems(registry: Registry) -> None:
+    if not registry.broken:
+        return
+    render.line()
+    render.heading("broken plugins")
+    for row in problem_rows(registry):
+        name = row["package"] if row["package"] == row["plugin"] else f"{row['package']} ({row['plugin']})"
+        render.line(f"  {name} {row['version']}: {row['reason']}")

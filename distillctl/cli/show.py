@@ -1,0 +1,116 @@
+"""`show`: all there is to know about one method, model, data set or optimizer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from distillctl.cli import render
+from distillctl.cli.description import description
+from distillctl.cli.options import JsonOption
+from distillctl.errors import PluginError, ProfileError
+from distillctl.registry import Catalog, Registry
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A method, model, data set or optimizer.", show_default=False)],
+    json: JsonOption = False,
+) -> None:
+    """Show a method, model, data set or optimizer: options with type, default and bounds, formula, an example to paste.
+
+    Examples:
+        distillctl show kd
+
+        distillctl show torchvision/resnet18 --json
+    """
+    registry = Registry.load()
+    found = [description(catalog, spec) for catalog, spec in find(registry, name)]
+    if json:
+        render.as_json({"found": found})
+        return
+    for i, entry in enumerate(found):
+        if i:
+            render.line()
+        _print(entry)
+
+
+def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
+    """All objects of a name, of whatever kind.
+
+    Raises:
+        PluginError: the name is ambiguous within one kind.
+        ProfileError: nothing is called so; with the nearest spelling, or the package to install.
+    """
+    found: list[tuple[Catalog[Any], Any]] = []
+    hints: list[str] = []
+    for catalog in _catalogs(registry):
+        try:
+            found.append((catalog, catalog.get(name)))
+        except PluginError as error:
+            if "ambiguous" in error.problems[0].message:
+                raise
+            hints.append(error.problems[0].hint)
+    if not found:
+        useful = [h for h in hints if "pip install" in h] or [h for h in hints if h.startswith("did you mean")] or hints
+        raise ProfileError(f"no method, model, data set or optimizer is called `{name}`", hint=useful[0])
+    return found
+
+
+def _catalogs(registry: Registry) -> tuple[Catalog[Any], ...]:
+    return registry.methods, registry.models, registry.datasets, registry.optimizers
+
+
+def _value(value: Any) -> str:
+    from distillctl.profile.writing import value_text
+
+    return "" if value is None else value_text(value)
+
+
+def _print(entry: dict[str, Any]) -> None:
+    render.heading(f"{entry['kind']} {entry['name']}: {entry['summary']}")
+    facts = [("paper", entry["paper"]), ("package", f"{entry['package']} {entry['version']}"), ("aliases", ", ".join(entry["aliases"]))]
+    if entry["kind"] == "method":
+        facts += [
+            ("formula", entry["formula"]),
+            ("wraps", entry["wraps"]),
+            ("teacher", "needed" if entry["needs_teacher"] else "not needed"),
+        ]
+    if entry["kind"] == "model":
+        facts += [
+            ("input size", f"{entry['input_size']} pixels"),
+            ("weights", ", ".join(entry["weights"])),
+            ("classifier", entry["classifier"]),
+        ]
+    for name, value in facts:
+        if value:
+            render.line(f"  {name:<11}{value}")
+    if entry["options"]:
+        render.line()
+        render.heading("options")
+        rows = [
+            (o["name"], o["type"], "required" if o["required"] else _value(o["default"]), o["bounds"], o["default_from"], o["description"])
+            for o in entry["options"]
+        ]
+        render.table(("option", "type", "default", "bounds", "default from", "description"), rows, indent=2)
+    if entry.get("presets"):
+        render.line()
+        render.heading("presets: defaults for certain data or pairs; later ones win")
+        preset_rows = [
+            (
+                p["dataset"] or "any",
+                p["teacher"] or "any",
+                p["student"] or "any",
+                ", ".join(f"{k} = {_value(v)}" for k, v in p["values"].items()),
+                p["source"],
+            )
+            for p in entry["presets"]
+        ]
+        render.table(("data set", "teacher", "student", "values", "source"), preset_rows, indent=2)
+    if entry.get("stages"):
+        render.line()
+        render.heading("stages: names of features, and the module that each is taken from")
+        render.table(("stage", "module"), list(entry["stages"].items()), indent=2)
+    render.line()
+    render.heading("example")
+    render.block(entry["example"])

@@ -1,0 +1,90 @@
+"""`distillctl train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+
+if TYPE_CHECKING:
+    from distillctl.dryrun import Plan
+    from distillctl.training import Result
+
+
+def train(
+    profile: ProfileArgument,
+    set_: SetOption = None,
+    method: MethodOption = None,
+    teacher: TeacherOption = None,
+    seed: SeedOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory, instead of one below runs/.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, take two steps, tell what the run would be.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")] = False,
+) -> None:
+    """Train what PROFILE says; the same command again continues an unfinished run.
+
+    Examples:
+        distillctl train profiles/quickstart.toml
+
+        distillctl train profiles/cub_mgd.toml --set train.epochs=2 --set dataset.limit=2000
+    """
+    from distillctl.profile.reading import load
+    from distillctl.registry import Registry
+
+    registry = Registry.load()
+    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
+    if dry_run:
+        from distillctl.dryrun import dry_run as plan
+
+        print_plan(plan(checked, registry, out=out, device=device))
+        return
+    from distillctl.cli.display import audience
+    from distillctl.training import train as run
+
+    with audience(quiet=quiet) as shown:
+        result = run(checked, registry, shown, out=out, device=device, fresh=fresh, command=sys.argv)
+    print_result(result)
+
+
+def print_result(result: Result) -> None:
+    """Teacher, student and agreement, and where the run lies."""
+    summary: dict[str, Any] = dict(result.summary)
+    if result.already:
+        typer.echo(f"this run is finished: {result.path} (`--fresh` starts a new one)")
+    split = summary.get("split", "")
+    if "teacher" in summary:
+        typer.echo(f"teacher    {summary['teacher']['top1']:.2%} on {split}")
+    if "best" in summary:
+        best, last = summary["best"], summary["last"]
+        chosen = "chosen on val" if summary["chosen_on"] == "val" else "the last epoch: no validation split chooses"
+        more = f"top-5 {best['top5']:.2%}, mpa {best['mpa']:.2%}"
+        typer.echo(f"student    {best['top1']:.2%} on {split} (epoch {best['epoch']}, {chosen}; {more})")
+        if last["epoch"] != best["epoch"]:
+            typer.echo(f"last       {last['top1']:.2%} on {split} (epoch {last['epoch']})")
+    if "agreement" in summary:
+        typer.echo(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
+    typer.echo(f"run        {result.path}")
+
+
+def print_plan(plan: Plan) -> None:
+    """What a dry run found."""
+    from distillctl.cli.display import duration, terms_line
+
+    typer.echo(f"run        {plan.path} (nothing is written by a dry run)")
+    typer.echo(f"data       {plan.images} training images; {plan.data}")
+    for side in plan.sides:
+        typer.echo(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
+        for name, shape in side.taps.items():
+            typer.echo(f"             {name:<14} {' × '.join(map(str, shape))}")
+    typer.echo(f"methods    {plan.method_parameters:,} parameters beside the student")
+    typer.echo(f"terms      {terms_line(plan.reading.total, plan.reading.terms)}")
+    typer.echo(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
+    typer.echo(f"steps      {plan.steps_per_epoch} an epoch, {plan.steps_per_epoch * plan.epochs} in {plan.epochs} epochs")
+    typer.echo(f"time       about {duration(plan.seconds)} by the second step ({plan.seconds_per_step * 1000:.0f} ms), without evaluations")
+    for note in plan.notes:
+        typer.echo(f"note       {note}")

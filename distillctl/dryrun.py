@@ -1,0 +1,114 @@
+"""Builds a whole run, takes two steps and says what it would be; writes nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distillctl.assemble import TeacherModel, assemble, build_model, build_splits, build_teacher, pick_device, sides
+from distillctl.engine.step import Step, memory_in_use
+from distillctl.engine.tally import Reading, Tally
+from distillctl.profile.schema import Profile
+from distillctl.profile.teacher import load_teacher_profile
+from distillctl.registry import Registry
+from distillctl.runs import ROOT, place
+
+
+@dataclass(frozen=True)
+class SidePlan:
+    """One network of the run.
+
+    taps: shape without the batch dimension of every captured feature.
+    """
+
+    role: str
+    name: str
+    parameters: int
+    taps: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be.
+
+    method_parameters: trained beside the student.
+    memory: bytes at the peak of two steps.
+    seconds_per_step: of the second step.
+    notes: what the estimate leaves out.
+    """
+
+    path: Path
+    data: str
+    images: int
+    sides: tuple[SidePlan, ...]
+    method_parameters: int
+    steps_per_epoch: int
+    epochs: int
+    memory: int
+    seconds_per_step: float
+    reading: Reading
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Estimate for all steps of the run, without evaluations."""
+        return self.seconds_per_step * self.steps_per_epoch * self.epochs
+
+
+def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, device: str = "auto", root: Path = ROOT) -> Plan:
+    """Builds everything and runs two steps.
+
+    Raises:
+        DistillError: something does not fit; the message says what.
+    """
+    chosen = pick_device(device)
+    path, _ = place(profile.name, profile.digest, root=root, out=out)
+    splits = build_splits(profile)
+    notes: list[str] = []
+    teacher = stand_in_teacher(profile, registry, splits.num_classes, root, notes)
+    experiment = assemble(profile, splits, teacher, chosen)
+    try:
+        step, tally = Step(experiment), Tally(chosen)
+        experiment.objective.train()
+        seconds = 0.0
+        for number, batch in zip(range(2), experiment.loader.epoch(0), strict=False):
+            started = time.perf_counter()
+            step(batch, number, tally)
+            if chosen.type == "cuda":
+                torch.cuda.synchronize(chosen)
+            seconds = time.perf_counter() - started
+        networks = tuple(
+            SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))
+            for role, side in sides(experiment)
+        )
+        return Plan(
+            path=path,
+            data=splits.description,
+            images=len(splits.train),
+            sides=networks,
+            method_parameters=sum(p.numel() for p in experiment.objective.methods.parameters()),
+            steps_per_epoch=experiment.loader.steps,
+            epochs=profile.train.epochs,
+            memory=memory_in_use(chosen),
+            seconds_per_step=seconds,
+            reading=tally.read(),
+            notes=tuple(notes),
+        )
+    finally:
+        experiment.close()
+
+
+def stand_in_teacher(profile: Profile, registry: Registry, num_classes: int, root: Path, notes: list[str]) -> TeacherModel | None:
+    """The teacher; one that another profile has yet to train stands in with fresh weights."""
+    if profile.teacher is None or profile.teacher.table.profile is None:
+        return None if profile.teacher is None else build_teacher(profile, registry, num_classes)
+    other = load_teacher_profile(profile, registry)
+    _, run = place(other.name, other.digest, root=root)
+    if run is not None and run.finished:
+        return build_teacher(profile, registry, num_classes, run.path)
+    notes.append(f"the teacher of {other.path.name} is not trained yet: fresh weights stand in, and its training is not in the time")
+    spec = other.student.spec
+    return TeacherModel(spec, build_model(spec, num_classes, other.student.options), spec.name, None)

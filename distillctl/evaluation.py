@@ -1,0 +1,134 @@
+"""Evaluates a run from its directory alone, without the profile it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from distillctl import checkpoints, deploy
+from distillctl.assemble import build_splits, build_student, evaluation_loader, pick_device, tta_kind
+from distillctl.engine.evaluate import Metrics, evaluate
+from distillctl.engine.loop import restore_student
+from distillctl.errors import DataError, ProfileError
+from distillctl.profile.reading import from_resolved
+from distillctl.profile.schema import Profile
+from distillctl.registry import Registry
+from distillctl.runs import ROOT, RunDirectory, runs_in
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation of one checkpoint on one split.
+
+    epoch: of the checkpoint; None for a file from elsewhere.
+    tta: `flip`, `ten_crop`, or empty.
+    correct, total: int64, (C,), images by class.
+    """
+
+    run: Path
+    checkpoint: str
+    epoch: int | None
+    split: str
+    tta: str
+    metrics: Metrics
+    classes: tuple[str, ...]
+    correct: Tensor
+    total: Tensor
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "run": str(self.run),
+            "checkpoint": self.checkpoint,
+            "epoch": self.epoch,
+            "split": self.split,
+            "tta": self.tta,
+            **self.metrics.as_dict(),
+            "classes": [
+                {"name": name, "correct": right, "count": count}
+                for name, right, count in zip(self.classes, self.correct.tolist(), self.total.tolist(), strict=True)
+            ],
+        }
+
+
+def newest_finished(root: Path = ROOT) -> RunDirectory:
+    """The finished run that was written to last.
+
+    Raises:
+        DataError: there is none.
+    """
+    for run in runs_in(root):
+        if run.finished:
+            return run
+    raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
+
+
+def evaluate_run(
+    path: Path | None,
+    registry: Registry,
+    *,
+    split: str = "",
+    checkpoint: str = "best",
+    tta: str = "",
+    device: str = "auto",
+    root: Path = ROOT,
+) -> Report:
+    """Evaluates a run.
+
+    Args:
+        path: the run directory; None for the newest finished run below `root`.
+        registry: where the names of its profile are found.
+        split: `val` or `test`; empty for the test split, or where there is none the validation split.
+        checkpoint: `best`, `last`, or a file of weights.
+        tta: `flip`, `ten_crop`, `auto` (what the profile says, or what suits the data), or empty for none.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        root: where runs lie.
+
+    Raises:
+        DistillError: the run, the split or the checkpoint is not there.
+    """
+    run = newest_finished(root) if path is None else RunDirectory.open(path)
+    chosen = pick_device(device)
+    profile = from_resolved(run.resolved, registry)
+    splits = build_splits(profile)
+    split = split or ("test" if splits.test is not None else "val")
+    if split not in ("val", "test"):
+        raise ProfileError(f"unknown split `{split}`", where="--split", hint="allowed: val, test")
+    images = getattr(splits, split)
+    if images is None:
+        raise DataError(f"the data set `{profile.dataset.spec.name}` of `{run.path}` has no {split} split")
+    model, epoch = _model(run, profile, splits.num_classes, checkpoint, registry)
+    loader = evaluation_loader(profile, splits, images, chosen, tta=tta)
+    try:
+        evaluation = evaluate(model.to(chosen), loader, splits.num_classes)
+    finally:
+        loader.close()
+    return Report(
+        run=run.path,
+        checkpoint=checkpoint,
+        epoch=epoch,
+        split=split,
+        tta=tta_kind(profile, images, tta),
+        metrics=evaluation.metrics,
+        classes=splits.classes,
+        correct=evaluation.correct,
+        total=evaluation.total,
+    )
+
+
+def _model(run: RunDirectory, profile: Profile, num_classes: int, checkpoint: str, registry: Registry) -> tuple[Any, int | None]:
+    if checkpoint == "best" and (run.path / "student.safetensors").is_file():
+        model, _ = deploy.load_student(run.path, registry)
+        return model, run.info().get("best_epoch")
+    model, _ = build_student(profile, num_classes, initial=False)
+    if checkpoint in ("best", "last"):
+        file = run.best if checkpoint == "best" else run.last
+        if not file.is_file():
+            raise DataError(f"`{run.path}` has no {checkpoint} checkpoint yet")
+        return model, restore_student(model, file)
+    spec = profile.student.spec
+    checkpoints.load_into(model, checkpoints.read_state_dict(Path(checkpoint)), what=f"student `{spec.name}`", classifier=spec.classifier)
+    return model, None

@@ -1,0 +1,166 @@
+"""`[method]` and `[[method]]`: presets, wrappers, and the one weight of the label loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distillctl.api.specs import MethodSpec
+from distillctl.profile.builder import Builder, split
+from distillctl.profile.checking import check_table
+from distillctl.profile.locate import Key
+from distillctl.profile.presets import Pair, preset_values
+from distillctl.profile.schema import MethodChoice, MethodTable
+from distillctl.profile.source import dotted
+from distillctl.profile.tables import Data
+
+_CORE = frozenset(MethodTable.model_fields)
+
+
+class MethodTables:
+    """All method tables of a profile.
+
+    specs: those that were found, whatever else is wrong. choices: complete if no problem was noted.
+    """
+
+    def __init__(self, builder: Builder, pair: Pair) -> None:
+        self.builder = builder
+        self.pair = pair
+        self.specs: list[tuple[MethodSpec, Key]] = []
+        self.all_known = True
+        self.task_weight = 1.0
+        self.choices: list[MethodChoice] = []
+        self.data: list[Data] = []
+        self._task_weights: list[tuple[float, bool, str, Key]] = []
+        for key, values in self._tables():
+            self._read(key, values)
+        self._check_none()
+        self._settle_task_weight()
+
+    def _tables(self) -> list[tuple[Key, dict[str, Any]]]:
+        source = self.builder.source
+        value = source.data.get("method", [])
+        if isinstance(value, dict):
+            return [(("method",), value)]
+        if not isinstance(value, list) or not all(isinstance(t, dict) for t in value):
+            hint = f'write `[method]` and below it `name = "{value}"`' if isinstance(value, str) else ""
+            source.complain("`method` must be a table, [method], or several, [[method]]", ("method",), hint)
+            self.all_known = False
+            return []
+        if not value:
+            return [(("method",), {"name": "none"})]
+        return [(("method", i), table) for i, table in enumerate(value)]
+
+    def _read(self, key: Key, values: Mapping[str, Any]) -> None:
+        builder = self.builder
+        stated, own = split(values, MethodTable)
+        spec = builder.find(builder.registry.methods, (*key, "name"), stated.get("name"))
+        if spec is None:
+            self.all_known = False
+            check_table(builder.source, MethodTable, stated, key)
+            return
+        self.specs.append((spec, key))
+        presets = preset_values(spec, self.pair)
+        inner, inner_data = None, None
+        if spec.inner:
+            inner, inner_data = self._read_inner(spec, (*key, "inner"), own.pop("inner", {}))
+        elif "inner" in own and not self._has_option(spec, "inner"):
+            builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
+            del own["inner"]
+        defaults = {"weight": spec.weight, "task_weight": spec.task_weight, "warmup_epochs": spec.warmup_epochs}
+        given = {k: v for k, (v, _) in presets.items()}
+        core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}
+        table = check_table(builder.source, MethodTable, core, key)
+        options = builder.options(spec, "method", {**{k: v for k, v in given.items() if k not in _CORE}, **own}, key, MethodTable)
+        if table is None or options is None:
+            return
+        self._task_weights.append((table.task_weight, "task_weight" in stated, spec.name, key))
+        self.choices.append(MethodChoice(spec, table, options, inner))
+        data = builder.record(key, [table, options], values, presets)
+        data["name"] = spec.qualified
+        if inner_data is not None:
+            data["inner"] = inner_data
+        self.data.append(data)
+
+    def _has_option(self, spec: MethodSpec, name: str) -> bool:
+        from distillctl.registry import load
+
+        return bool(spec.options) and name in load(spec.options, spec.name).model_fields
+
+    def _read_inner(self, wrapper: MethodSpec, key: Key, values: Any) -> tuple[MethodChoice | None, Data | None]:
+        """`[method.inner]`: its weight is 1 unless stated, because the wrapper's own weight already stands before the term."""
+        builder = self.builder
+        if not isinstance(values, dict):
+            builder.source.complain(f"`{dotted(key)}` must be a table, [method.inner]", key)
+            return None, None
+        stated, own = split({"name": wrapper.inner, **values}, MethodTable)
+        for name in ("task_weight", "warmup_epochs"):
+            if name in stated:
+                builder.no_effect((*key, name), f"in [method.inner]: it belongs in the table of `{wrapper.name}`")
+                del stated[name]
+        spec = builder.find(builder.registry.methods, (*key, "name"), stated["name"])
+        if spec is None:
+            self.all_known = False
+            check_table(builder.source, MethodTable, stated, key)
+            return None, None
+        if not spec.takes_temperature:
+            fitting = ", ".join(f"`{s.name}`" for s in builder.registry.methods if s.takes_temperature)
+            builder.source.complain(
+                f"`{wrapper.name}` cannot wrap `{spec.name}`, which has no temperature", (*key, "name"), f"it can wrap {fitting}"
+            )
+            return None, None
+        self.specs.append((spec, key))
+        presets = {k: v for k, v in preset_values(spec, self.pair).items() if k not in _CORE and k != "temperature"}
+        table = check_table(builder.source, MethodTable, stated, key)
+        options = builder.options(spec, "method", {**{k: v for k, (v, _) in presets.items()}, **own}, key, MethodTable)
+        if table is None or options is None:
+            return None, None
+        if "temperature" in own and getattr(options, "temperature", None) != type(options).model_fields["temperature"].get_default():
+            builder.no_effect((*key, "temperature"), f"under `{wrapper.name}`, which steers the temperature")
+        data = builder.record(key, [table, options], values, presets)
+        for name in ("task_weight", "warmup_epochs", "temperature"):
+            data.pop(name, None)
+            builder.origins.pop(dotted((*key, name)), None)
+        data["name"] = spec.qualified
+        return MethodChoice(spec, table, options), data
+
+    def _check_none(self) -> None:
+        """Weights of the control, which has no terms, and the control beside other methods."""
+        none = [(spec, key) for spec, key in self.specs if spec.name == "none" and "inner" not in key]
+        for _, key in none:
+            values = self.builder.source.get(key) or {}
+            for name, default in (("weight", 1.0), ("warmup_epochs", 0.0)):
+                if name in values and values[name] != default:
+                    self.builder.no_effect((*key, name), "with the method `none`, which has no terms", (*key, "name"))
+            if len(self.specs) > 1:
+                self.builder.source.complain("the method `none` has no effect beside other methods", (*key, "name"))
+
+    def _settle_task_weight(self) -> None:
+        source = self.builder.source
+        stated = [entry for entry in self._task_weights if entry[1]]
+        values = {entry[0] for entry in stated or self._task_weights}
+        if len(values) > 1:
+            listed = " and ".join(
+                f"`{name}` {'has' if stated else 'wants'} {value:g}" for value, _, name, _ in stated or self._task_weights
+            )
+            key = (*(stated or self._task_weights)[-1][3], *(("task_weight",) if stated else ("name",)))
+            if stated:
+                source.complain(
+                    f"`task_weight` is stated twice with different values: {listed}", key, "there is one label loss: state it once"
+                )
+            else:
+                source.complain(
+                    f"the methods disagree on the weight of the label loss: {listed}", key, "state `task_weight` in one of the tables"
+                )
+            return
+        if not values:
+            return
+        self.task_weight = values.pop()
+        for i, choice in enumerate(self.choices):
+            self.data[i]["task_weight"] = self.task_weight
+            table = choice.table.model_copy(update={"task_weight": self.task_weight})
+            self.choices[i] = MethodChoice(choice.spec, table, choice.options, choice.inner)
+        if stated:
+            origin = self.builder.origins[dotted((*stated[0][3], "task_weight"))]
+            for _, _, _, key in self._task_weights:
+                self.builder.origins[dotted((*key, "task_weight"))] = origin

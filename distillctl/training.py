@@ -1,0 +1,240 @@
+"""From a profile to a finished run directory: teacher first, then the loop, then the deployed student and the result."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from distillctl import __version__, deploy
+from distillctl.assemble import TeacherModel, assemble, build_splits, build_student, build_teacher, evaluation_loader, pick_device
+from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
+from distillctl.engine.experiment import Experiment
+from distillctl.engine.loop import Loop, Watcher, restore_student
+from distillctl.errors import DataError, ProfileError, RunError
+from distillctl.files import sha256
+from distillctl.profile.reading import write_toml
+from distillctl.profile.schema import Profile
+from distillctl.profile.teacher import load_teacher_profile
+from distillctl.registry import Registry
+from distillctl.runs import ROOT, RunDirectory, place
+
+
+class Audience(Watcher, Protocol):
+    """A watcher that also hears what happens around the loop."""
+
+    def start(self, profile: Profile, run: RunDirectory, experiment: Experiment, resumed_at: int) -> None:
+        """The loop is about to begin, after so many finished epochs."""
+
+    def note(self, text: str) -> None:
+        """One line worth telling."""
+
+    def teacher(self, evaluation: Evaluation, split: str) -> None:
+        """The teacher was evaluated."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out.
+
+    already: the run was finished before this command.
+    summary: the key `result` of run.json.
+    """
+
+    path: Path
+    already: bool
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train(
+    profile: Profile,
+    registry: Registry,
+    audience: Audience,
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    root: Path = ROOT,
+    command: Sequence[str] = (),
+    _ancestors: tuple[Path, ...] = (),
+) -> Result:
+    """Trains what the profile says, or continues it, or says that it is finished.
+
+    Args:
+        profile: a checked profile.
+        registry: where its names were found.
+        audience: is told what happens.
+        out: the run directory; otherwise one below `root`, named after the profile.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        fresh: start a new run beside a finished or unfinished one.
+        root: where runs lie.
+        command: the command line, for the record.
+
+    Raises:
+        DistillError: anything a user can put right.
+    """
+    chosen = pick_device(device)
+    path, run = place(profile.name, profile.digest, root=root, out=out, fresh=fresh)
+    if run is not None and run.finished:
+        return Result(run.path, already=True, summary=run.info().get("result", {}))
+    splits = build_splits(profile)
+    teacher = _teacher(profile, registry, audience, splits.num_classes, device=device, root=root, command=command, ancestors=_ancestors)
+    source = None if teacher is None or teacher.source is None else sha256(teacher.source)
+    if run is not None and run.info().get("teacher_sha256") != source:
+        raise DataError(f"the teacher's weights changed since `{run.path}` began", hint="start anew with `--fresh`")
+    judged = _judge_teacher(profile, splits, teacher, chosen, audience)
+    experiment = assemble(profile, splits, teacher, chosen)
+    try:
+        if run is None:
+            run = RunDirectory.create(
+                path,
+                profile=profile.text,
+                resolved=write_toml(profile.resolved),
+                environment=_environment(command, chosen, source),
+                state={
+                    "name": profile.name,
+                    "digest": profile.digest,
+                    "epochs": profile.train.epochs,
+                    "epoch": 0,
+                    "method": "+".join(m.spec.name for m in profile.methods),
+                    "data": splits.description,
+                    "teacher_sha256": source,
+                },
+            )
+        loop = Loop(experiment, run, audience)
+        audience.start(profile, run, experiment, loop.position.epoch)
+        loop.train()
+        summary = _finish(profile, registry, run, loop, judged)
+    finally:
+        experiment.close()
+    return Result(run.path, already=False, summary=summary)
+
+
+def _teacher(
+    profile: Profile,
+    registry: Registry,
+    audience: Audience,
+    num_classes: int,
+    *,
+    device: str,
+    root: Path,
+    command: Sequence[str],
+    ancestors: tuple[Path, ...],
+) -> TeacherModel | None:
+    """The teacher; where another profile makes it, that profile is trained first or its finished run reused."""
+    if profile.teacher is None:
+        return None
+    table = profile.teacher.table
+    if table.profile is None:
+        return build_teacher(profile, registry, num_classes)
+    here = profile.path.resolve()
+    other = load_teacher_profile(profile, registry)
+    if other.path.resolve() in (here, *ancestors):
+        raise ProfileError(f"`teacher.profile` of `{profile.path}` leads back to `{other.path.name}`", where=str(profile.path))
+    audience.note(f"teacher: {other.path.name}")
+    result = train(other, registry, audience, device=device, root=root, command=command, _ancestors=(*ancestors, here))
+    audience.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
+    return build_teacher(profile, registry, num_classes, result.path)
+
+
+def _judge_teacher(
+    profile: Profile, splits: Any, teacher: TeacherModel | None, device: torch.device, audience: Audience
+) -> tuple[Evaluation, str] | None:
+    """Evaluates the teacher before anything is learnt from it."""
+    if teacher is None or profile.teacher is None:
+        return None
+    split = "test" if splits.test is not None else "val"
+    images = getattr(splits, split) or splits.train
+    loader = evaluation_loader(profile, splits, images, device)
+    try:
+        evaluation = evaluate(teacher.model.to(device), loader, splits.num_classes)
+    finally:
+        loader.close()
+    audience.teacher(evaluation, split)
+    chance = chance_level(images.labels, splits.num_classes)
+    if evaluation.metrics.top1 <= chance and not profile.teacher.table.allow_untrained:
+        raise RunError(
+            f"the teacher `{teacher.shown}` is no better than chance: {evaluation.metrics.top1:.2%} on {split}, "
+            f"where guessing reaches {chance:.2%}",
+            hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
+        )
+    return evaluation, split
+
+
+def _finish(profile: Profile, registry: Registry, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
+    """Evaluates the last and the best epoch, writes the deployed student and the result."""
+    splits = loop.experiment.splits
+    epochs = profile.train.epochs
+    split = "test" if splits.test is not None else "val" if splits.val is not None else ""
+    model, _ = build_student(profile, splits.num_classes, initial=False)
+    model.to(loop.experiment.device)
+    summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
+    last = loop.evaluate(loop.evaluated, split) if split else None
+    best_epoch = restore_student(model, run.best)
+    best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
+    if judged is not None:
+        summary["teacher"] = judged[0].metrics.as_dict()
+    if best is not None and last is not None:
+        summary["best"] = {"epoch": best_epoch, **best.metrics.as_dict()}
+        summary["last"] = {"epoch": epochs, **last.metrics.as_dict()}
+        if judged is not None and judged[1] == split:
+            summary["agreement"] = float((judged[0].predictions == best.predictions).double().mean())
+    _deploy(profile, registry, run, model, splits)
+    run.update(state="finished", result=summary)
+    return summary
+
+
+def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: torch.nn.Module, splits: Any) -> None:
+    spec = profile.student.spec
+    plugin = registry.models.plugin(spec)
+    view = splits.view
+    deploy.write_student(
+        run.path,
+        model,
+        spec=spec,
+        shown_name=spec.name,
+        options=profile.student.options.model_dump(mode="json"),
+        classes=splits.classes,
+        preprocessing={
+            "channels": splits.channels,
+            "size": view.size,
+            "resize": view.eval_resize or view.size,
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+        },
+        package=plugin.package,
+        version=plugin.version,
+        extra={},
+    )
+
+
+def _environment(command: Sequence[str], device: torch.device, teacher: str | None) -> dict[str, Any]:
+    ours = {d.name: d.version for d in distributions() if d.name.startswith(("distillctl", "torch"))}
+    return {
+        "command": list(command),
+        "distillctl": __version__,
+        "packages": dict(sorted(ours.items())),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)",
+        "git_commit": _git_commit(),
+        "teacher_sha256": teacher,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder one stands in, if it is a checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+__all__ = ["Audience", "Result", "train"]

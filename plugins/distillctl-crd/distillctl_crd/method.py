@@ -1,0 +1,105 @@
+"""Contrastive representation distillation: the two embeddings of an image must agree, and differ from those of other classes.
+
+    v_s = N(W_s·p_s + b_s),  v_t = N(W_t·p_t + b_t);   x_s = M_t[y, n]·v_s/τ,  x_t = M_s[y, n]·v_t/τ;   L = ℓ(x_s, Z_s) + ℓ(x_t, Z_t)
+
+p → `pooled` features, the teacher's detached; W, b → `embed_student`, `embed_teacher`; N → `F.normalize`; M → `student_bank`,
+`teacher_bank`, one row for every training image, each contrasted with the *other* side's embedding; y → `batch.index`;
+n → K negatives of other classes, shared by both sides; ℓ → `loss.nce`; Z → `log_z`, set by the first training step for ever.
+
+Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv 1910.10699.
+
+Where we differ from the authors' code: negatives are drawn on the device, with replacement, instead of by the data loader
+without it (a list of 16,384 numbers an image, which takes longer than the loss); rows are scored by one matrix product;
+a zero embedding stays finite; Z and the banks are part of checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distillctl import Batch, Features, Method, Progress, Setup, Wants
+from distillctl_crd.bank import move_rows, new_bank
+from distillctl_crd.loss import log_normaliser, nce
+from distillctl_crd.negatives import OtherClasses
+from distillctl_crd.options import CRDOptions
+from distillctl_crd.scores import scores
+
+
+class _Pending(NamedTuple):
+    """What a training forward leaves for `after_step`; buffers must not change before the backward."""
+
+    rows: Tensor  # (B,), of the banks
+    student: Tensor  # (B, d)
+    teacher: Tensor  # (B, d)
+    log_z: Tensor  # (2,)
+
+
+class CRD(Method):
+    """ℓ(x_s, Z_s) + ℓ(x_t, Z_t), arXiv 1910.10699.
+
+    Reduction: sum over the positive and all negatives and over both sides, mean over the batch. Negatives come from PyTorch's
+    global generator, which the engine seeds at every step. State dict: both embeddings, both banks (N, d), log Z (2,) and
+    whether it is set.
+
+    Raises:
+        RunError: all training images have one label.
+    """
+
+    student_bank: Tensor
+    teacher_bank: Tensor
+    log_z: Tensor
+    z_known: Tensor
+
+    def __init__(self, options: CRDOptions, setup: Setup) -> None:
+        super().__init__(options, setup)
+        self.options = options
+        count = len(setup.labels)
+        self.embed_student = nn.Linear(math.prod(setup.student.shapes["pooled"]), options.feat_dim)
+        self.embed_teacher = nn.Linear(math.prod(setup.require_teacher().shapes["pooled"]), options.feat_dim)
+        self.negatives = OtherClasses(setup.labels)
+        self.register_buffer("student_bank", new_bank(count, options.feat_dim))
+        self.register_buffer("teacher_bank", new_bank(count, options.feat_dim))
+        self.register_buffer("log_z", torch.zeros(2))  # of the student's and of the teacher's scores
+        self.register_buffer("z_known", torch.tensor(False))
+        self._pending: _Pending | None = None
+
+    @classmethod
+    def wants(cls, options: CRDOptions) -> Wants:
+        """What the classifiers receive, of both sides."""
+        return Wants(student=("pooled",), teacher=("pooled",))
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        """The unweighted loss, 0-dim. In training with gradients it also keeps what `after_step` writes into the buffers."""
+        v_s = F.normalize(self.embed_student(student["pooled"].flatten(1)), dim=1)  # (B, d)
+        v_t = F.normalize(self.embed_teacher(teacher["pooled"].detach().flatten(1)), dim=1)  # (B, d)
+        others = self.negatives(batch.index, self.options.negatives)  # (B, K)
+        x_s = self._score(v_s, self.teacher_bank, batch.index, others)
+        x_t = self._score(v_t, self.student_bank, batch.index, others)
+        count = len(self.student_bank)
+        fresh = torch.stack([log_normaliser(*x_s, count), log_normaliser(*x_t, count)])
+        log_z = torch.where(self.z_known, self.log_z, fresh)
+        if self.training and torch.is_grad_enabled():
+            self._pending = _Pending(batch.index, v_s.detach(), v_t.detach(), log_z)
+        return nce(*x_s, log_z[0], count) + nce(*x_t, log_z[1], count)
+
+    def _score(self, v: Tensor, bank: Tensor, index: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Inner products over the temperature: of each image's own row (B,), and of its negatives (B, K)."""
+        v = v / self.options.temperature  # on (B, d) instead of (B, K)
+        return (bank[index] * v).sum(1), scores(v, bank, others)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Moves the rows of the last training batch in both banks; the first time, keeps Z for ever."""
+        if self._pending is None:
+            return
+        rows, student, teacher, log_z = self._pending
+        self._pending = None
+        move_rows(self.student_bank, rows, student, self.options.momentum)
+        move_rows(self.teacher_bank, rows, teacher, self.options.momentum)
+        self.log_z.copy_(log_z)
+        self.z_known.fill_(True)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillctl import RunError
+from distillctl_crd.negatives import OtherClasses
+
+# Classes 0 … 5 with sizes 1, 7, 0, 20, 2, 3, in no order.
+UNBALANCED = torch.tensor([3, 1, 5] * 3 + [3] * 17 + [1] * 4 + [0] + [4] * 2)
+
+
+def draw(labels: Tensor, count: int) -> Tensor:
+    """Row i: the negatives of image i. Asked for in another order."""
+    torch.manual_seed(0)
+    index = torch.randperm(len(labels))
+    return OtherClasses(labels)(index, count)[index.argsort()]
+
+
+def test_never_the_class_of_the_anchor() -> None:
+    rows = draw(UNBALANCED, 500)
+    assert (rows.shape, rows.dtype) == ((len(UNBALANCED), 500), torch.int64)
+    assert (UNBALANCED[rows] != UNBALANCED.unsqueeze(1)).all()
+
+
+def test_every_image_of_other_classes_is_equally_likely() -> None:
+    count = 20_000
+    rows = draw(UNBALANCED, count)
+    for anchor, drawn in enumerate(rows):
+        others = UNBALANCED[anchor] != UNBALANCED
+        share = 1 / others.sum().item()
+        hits = torch.bincount(drawn, minlength=len(UNBALANCED))[others].double()
+        assert (hits - count * share).abs().max() < 5 * (count * share * (1 - share)) ** 0.5
+
+
+def test_anchors_draw_independently_and_anew() -> None:
+    torch.manual_seed(0)
+    sampler = OtherClasses(UNBALANCED)
+    index = torch.tensor([0, 0, 3])
+    first, second = sampler(index, 50), sampler(index, 50)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(OtherClasses(UNBALANCED)(index, 50), first)
+
+
+def test_more_negatives_than_images_of_other_classes() -> None:
+    rows = draw(torch.tensor([0, 1]), 10)
+    assert rows.tolist() == [[1] * 10, [0] * 10]
+
+
+def test_tables_do_not_go_into_checkpoints() -> None:
+    assert not OtherClasses(UNBALANCED).state_dict()
+
+
+@pytest.mark.parametrize(("labels", "message"), [([2] * 5, "all 5 training images have the label 2"), ([], "there are no training images")])
+def test_one_class_is_refused(labels: list[int], message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        OtherClasses(torch.tensor(labels, dtype=torch.int64))

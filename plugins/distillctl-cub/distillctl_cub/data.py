@@ -1,0 +1,59 @@
+"""CUB-200-2011 as splits of image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distillctl import FileImages, Splits, View, listing_hash, stratified_split, three_way_split
+from distillctl_cub.listing import Listing, read_listing
+from distillctl_cub.options import CUBOptions
+from distillctl_cub.unpack import find
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the pretrained networks expect
+_FIFTH = 0.2
+
+
+def build(options: CUBOptions, seed: int) -> Splits:
+    """The photographs, split as the options say.
+
+    Raises:
+        distillctl.DataError: the data set is missing, incomplete or contradicts itself.
+    """
+    folder = find(options.root)
+    listing = read_listing(folder)
+    images = FileImages([folder / "images" / Path(name) for name in listing.names], torch.tensor(listing.labels))
+    train, val, test = split(listing, options.split, options.val_fraction, seed)
+    sizes = f"train {len(train)}, val {len(val)}, test {len(test)}"
+    return Splits(
+        train=images.subset(train),
+        val=images.subset(val) if len(val) else None,
+        test=images.subset(test) if len(test) else None,
+        classes=listing.classes,
+        mean=_MEAN,
+        std=_STD,
+        view=View(
+            size=options.image_size,
+            augment=options.augment,
+            resize=options.resize or round(options.image_size * 246 / 224),
+            eval_resize=options.eval_resize or options.image_size,
+        ),
+        description=f"CUB-200-2011 in `{folder}`, {options.split} split: {sizes}; listing {listing_hash(listing.names)}",
+    )
+
+
+def split(listing: Listing, kind: str, val_fraction: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions of the training, validation and test images, sorted, disjoint, together all.
+
+    `official`: the published test images; ⌊val_fraction·n⌋ of the n training images of every class for validation, by seed.
+    `seeded`: of the n images of every class ⌊0.2·n⌋ for the test, then ⌊0.2·(n − test)⌋ for validation, by seed.
+    """
+    labels = torch.tensor(listing.labels)
+    if kind == "seeded":
+        return three_way_split(labels, _FIFTH, _FIFTH, seed)
+    in_train = torch.tensor(listing.official_train)
+    train, test = in_train.nonzero().flatten(), (~in_train).nonzero().flatten()
+    kept, carved = stratified_split(labels[train], val_fraction, seed)
+    return train[kept], train[carved], test

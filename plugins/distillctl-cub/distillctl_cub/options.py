@@ -1,0 +1,43 @@
+"""Options of `cub200`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from distillctl import Options, PathOption
+
+VAL_FRACTION = 0.1
+
+
+class CUBOptions(Options):
+    """Options of `cub200`."""
+
+    root: PathOption = Path("data/CUB_200_2011")
+    """The unpacked folder (with `images.txt` and `images`), the folder above it, or the `.tgz` as it is downloaded."""
+    split: Literal["official", "seeded"] = "official"
+    """`official`: 5994 images to train, 5794 to test. `seeded`: of every class a fifth for the test, of the rest a fifth for validation."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = VAL_FRACTION
+    """official: share of every class's training images that is carved out for validation, by seed; 0 means none."""
+    image_size: Annotated[int, Field(ge=8, le=4096)] = 224
+    """Side length in pixels of what the network sees."""
+    augment: Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment"] = "autoaugment"
+    """How training images are cut and changed."""
+    resize: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Length in pixels of the short side before a random crop; 0 means 246/224 of `image_size`."""
+    eval_resize: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Length in pixels of the short side before the centre crop of an evaluation; 0 means `image_size`."""
+
+    @model_validator(mode="after")
+    def _effective(self) -> CUBOptions:
+        if self.split == "seeded" and self.val_fraction != VAL_FRACTION:
+            raise ValueError('`val_fraction` has no effect with `split = "seeded"`')
+        if self.resize and self.augment in ("none", "random_resized_crop"):
+            raise ValueError(f'`resize` has no effect with `augment = "{self.augment}"`')
+        for name in ("resize", "eval_resize"):
+            value: int = getattr(self, name)
+            if 0 < value < self.image_size:
+                raise ValueError(f"`{name}` must be at least `image_size` ({self.image_size}), not {value}")
+        return self

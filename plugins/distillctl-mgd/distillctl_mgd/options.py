@@ -1,0 +1,33 @@
+"""Options of `mgd`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from distillctl import Options
+
+
+def _one_feature(value: str) -> str:
+    if value == "stages":
+        raise ValueError("`stages` stands for several features; name one stage")
+    return value
+
+
+StageName = Annotated[str, Field(min_length=1), AfterValidator(_one_feature)]
+
+
+class MGDOptions(Options):
+    """Options of `mgd`."""
+
+    student_stage: StageName = "last"
+    """The student's feature map: a stage, `last`, or a module path."""
+    teacher_stage: StageName = "last"
+    """The teacher's feature map: a stage, `last`, or a module path."""
+    mask: Literal["channel", "spatial"] = "channel"
+    """What one draw of the mask hides: a whole channel (classification), or a position in all channels (dense prediction)."""
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """λ, the probability that a channel or a position is hidden."""
+    normalize: Literal["sum", "mean"] = "sum"
+    """Reduction over channels and positions. `sum` is the paper's; `mean` divides by C·H·W, so that one weight suits maps of any size."""

@@ -1,0 +1,1 @@
+"""The example of distillctl's guide for plugin authors: `mimic`, logits matched by squared error."""

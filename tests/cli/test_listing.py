@@ -1,0 +1,222 @@
+"""`list-*`, `plugins`, `--help`, `--version`, and how wrong command lines are answered."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from distillctl import ModelSpec, __version__, hookimpl
+from distillctl.cli import join_tta, main, run
+from distillctl.cli.app import COMMANDS
+from distillctl.registry import Plugin, Registry
+
+
+def shell(*arguments, **options):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "distillctl", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The built-ins and two made-up plugins, one of them broken."""
+
+    @hookimpl
+    def register_model():
+        return ModelSpec(
+            name="evil\x1b[31m", namespace="zoo", summary="[bold]not markup[/bold]\nsecond line", implementation="nowhere:nothing"
+        )
+
+    made = type("Made", (), {"register_model": staticmethod(register_model)})
+    original = Registry.load
+
+    def load(environment=None):
+        registry = original({"DISTILLCTL_PLUGINS": ""})
+        registry.add(Plugin("made", "package-made", "2.0"), lambda: made)
+        registry.add(Plugin("ill", "package-ill", "3.1"), lambda: 1 / 0)
+        return registry
+
+    monkeypatch.setattr(Registry, "load", staticmethod(load))
+    return load()
+
+
+class TestLists:
+    @pytest.mark.parametrize(("command", "key", "name"), [("list-methods", "methods", "kd"), ("list-models", "models", "resnet18")])
+    def test_json(self, registry, capsys, command, key, name):
+        assert run([command, "--json"]) == 0
+        data = json.loads(capsys.readouterr().out)
+        entry = next(e for e in data[key] if e["name"] == name)
+        assert set(entry) == {"name", "kind", "summary", "paper", "package", "version", "qualified"}
+        assert (entry["package"], entry["version"]) == ("distillctl", __version__)
+        ill = [p for p in data["problems"] if p["package"] == "package-ill"]
+        assert ill == [{"plugin": "ill", "package": "package-ill", "version": "3.1", "reason": "ZeroDivisionError: division by zero"}]
+
+    def test_methods(self, registry, capsys):
+        assert run(["list-methods"]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"^name +kind +summary +paper +package +version$", out, re.MULTILINE)
+        assert re.search(rf"^kd +logits +match .* arXiv 1503.02531 +distillctl +{__version__}$", out, re.MULTILINE)
+        assert out.rstrip().endswith("package-ill (ill) 3.1: ZeroDivisionError: division by zero")
+
+    def test_names_cannot_steer_the_terminal(self, registry, capsys):
+        assert run(["list-models"]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert "evil\\x1b[31m  [bold]not markup[/bold] second line" in re.sub(r" {3,}", "  ", out)
+
+    def test_on_a_terminal_nothing_is_taken_for_markup(self, registry, capsys, monkeypatch):
+        monkeypatch.setattr("distillctl.cli.render.on_terminal", lambda: True)
+        monkeypatch.setenv("COLUMNS", "200")
+        assert run(["list-models"]) == 0
+        assert "[bold]not markup[/bold] second line" in capsys.readouterr().out
+
+    def test_plugins(self, registry, capsys):
+        assert run(["plugins", "--json"]) == 0
+        data = json.loads(capsys.readouterr().out)
+        rows = {p["name"]: p for p in data["plugins"]}
+        assert rows["optimizers"]["provides"] == {"optimizers": ["adamw", "sgd"]}
+        assert rows["made"]["provides"] == {"models": ["zoo/evil\x1b[31m"]}
+        assert rows["ill"]["problem"] == "ZeroDivisionError: division by zero"
+        assert run(["plugins"]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"^optimizers +distillctl +\S+ +optimizers: adamw, sgd$", out, re.MULTILINE)
+        assert "package-ill (ill) 3.1: ZeroDivisionError" in out
+
+    def test_nothing_installed(self, monkeypatch, capsys):
+        monkeypatch.setattr(Registry, "load", staticmethod(lambda environment=None: Registry()))
+        assert run(["list-datasets"]) == 0
+        assert capsys.readouterr().out == "no datasets are installed\n"
+
+
+class TestCommandLine:
+    def test_version(self, capsys):
+        assert run(["--version"]) == 0
+        assert capsys.readouterr().out == f"distillctl {__version__}\n"
+
+    def test_help_lists_every_command(self, capsys):
+        for arguments in (["--help"], []):
+            assert run(arguments) == 0
+            out = capsys.readouterr().out
+            for name, command in COMMANDS.items():
+                assert re.search(rf"^  {name} +{re.escape(command.summary)}$", out, re.MULTILINE)
+
+    @pytest.mark.parametrize("name", ["check", "init", "show", "list-methods", "list-models", "list-datasets", "plugins"])
+    def test_every_help_has_two_examples(self, name, capsys):
+        assert run([name, "--help"]) == 0
+        out = capsys.readouterr().out
+        examples = [line.strip() for line in out.split("Examples:\n")[1].splitlines() if line.strip()]
+        assert len(examples) == 2
+        assert all(f"distillctl {name}" in e for e in examples)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message", "hint"),
+        [
+            (["trian"], "no command is called `trian`", "did you mean `train`? `distillctl --help`"),
+            (["list-method"], "no command is called `list-method`", "did you mean `list-methods`?"),
+            (["\x1b[31m"], "no command is called `\\x1b[31m`", "`distillctl --help` lists all commands"),
+            (["list-methods", "--jsn"], "no option is called `--jsn`", "did you mean `--json`? `distillctl list-methods --help`"),
+            (["list-methods", "extra"], "got unexpected extra argument", "`distillctl list-methods --help`"),
+            (["check"], "missing argument", "`distillctl check --help`"),
+            (["check", "a.toml", "--seed", "x"], "invalid value for `--seed`", "`distillctl check --help`"),
+            (["check", "a.toml", "--set"], "option `--set` requires an argument", "`distillctl check --help`"),
+            (["--nope"], "no such option: --nope", "`distillctl --help`"),
+        ],
+    )
+    def test_wrong_ones(self, capsys, arguments, message, hint):
+        assert run(arguments) == 2
+        out, error = capsys.readouterr()
+        assert out == ""
+        first, last = error.rstrip().split("\n\n")
+        assert first.startswith(f"error: {message}")
+        assert not first.endswith(".")
+        assert last.startswith("hint: ")
+        assert hint in last
+
+    def test_main_exits_with_the_code(self, capsys):
+        with pytest.raises(SystemExit) as caught:
+            main(["trian"])
+        assert caught.value.code == 2
+        with pytest.raises(SystemExit) as caught:
+            main(["--version"])
+        assert caught.value.code == 0
+
+    def test_interrupting(self, monkeypatch, capsys):
+        def interrupt(environment=None):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Registry, "load", staticmethod(interrupt))
+        assert run(["list-methods"]) == 130
+
+    def test_bugs_keep_their_traceback(self, monkeypatch):
+        def bug(environment=None):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Registry, "load", staticmethod(bug))
+        with pytest.raises(ZeroDivisionError):
+            run(["list-methods"])
+
+    @pytest.mark.parametrize(
+        ("given", "joined"),
+        [
+            (["eval", "--tta"], ["eval", "--tta=auto"]),
+            (["eval", "--tta", "flip"], ["eval", "--tta=flip"]),
+            (["eval", "--tta", "ten_crop", "runs/a"], ["eval", "--tta=ten_crop", "runs/a"]),
+            (["eval", "--tta", "runs/a"], ["eval", "--tta=auto", "runs/a"]),
+            (["eval", "--tta", "--json"], ["eval", "--tta=auto", "--json"]),
+            (["eval", "--tta=flip", "flip"], ["eval", "--tta=flip", "flip"]),
+            (["train", "--tta", "flip"], ["train", "--tta", "flip"]),
+            ([], []),
+        ],
+    )
+    def test_tta(self, given, joined):
+        assert join_tta(given) == joined
+
+
+class TestProcesses:
+    def test_terminated(self):
+        code = (
+            "import os, signal, distillctl.cli as cli\n"
+            "cli.run = lambda arguments: os.kill(os.getpid(), signal.SIGTERM)\n"
+            "cli.main([])\n"
+        )  # fmt: skip
+        assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 143
+
+    def test_reader_that_has_seen_enough(self):
+        with subprocess.Popen(
+            [sys.executable, "-m", "distillctl", "list-models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            process.stdout.close()
+            error = process.stderr.read()
+            process.wait(60)
+        assert error == ""
+        assert process.returncode == 141
+
+    @pytest.mark.parametrize(
+        ("arguments", "heavy"),
+        [
+            ("['--help'], ['train', '--help'], ['eval', '--help'], ['bench', '--help']", "torch pydantic"),
+            ("['list-methods'], ['list-models', '--json'], ['list-datasets'], ['plugins']", "torch pydantic rich toml"),
+            ("['show', 'kd'], ['show', 'resnet18']", "torch rich toml"),
+            ("['check', 'none.toml'], ['init', 'nothing']", "torch rich toml"),
+        ],
+    )
+    def test_light_commands_import_nothing_heavy(self, arguments, heavy):
+        code = "import sys\nfrom distillctl.cli import run\nfor a in ARGUMENTS: run(a)\nprint([m for m in HEAVY if m in sys.modules])"
+        code = code.replace("ARGUMENTS", f"[{arguments}]").replace("HEAVY", repr(heavy.split()))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        assert done.stdout.splitlines()[-1] == "[]", done.stdout[-500:] + done.stderr
+
+    def test_as_a_module(self):
+        done = shell("--version")
+        assert (done.stdout, done.stderr, done.returncode) == (f"distillctl {__version__}\n", "", 0)

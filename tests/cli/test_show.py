@@ -1,0 +1,106 @@
+"""`show`: everything a user needs to write a table, and an example that is valid."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+
+from distillctl import PluginError, ProfileError
+from distillctl.cli import run
+from distillctl.cli.description import SECTIONS, description, option_rows
+from distillctl.cli.show import find
+from distillctl.profile.schema import DatasetTable, MethodTable, OptimizerTable, StudentTable
+from distillctl.registry import Registry, load
+
+CORE = {"method": MethodTable, "model": StudentTable, "data set": DatasetTable, "optimizer": OptimizerTable}
+REGISTRY = Registry.load()
+ALL = [(c, s) for c in (REGISTRY.methods, REGISTRY.datasets, REGISTRY.optimizers) for s in c] + [
+    (REGISTRY.models, s) for s in REGISTRY.models
+]
+
+
+def test_method(capsys):
+    assert run(["show", "kd", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["found"]
+    assert entry["kind"] == "method"
+    assert entry["formula"].startswith("T²")
+    assert entry["needs_teacher"] is True
+    assert entry["presets"][0]["source"] == "mdistiller's ImageNet setting"
+    options = {o["name"]: o for o in entry["options"]}
+    assert options["weight"]["default"] == 0.9
+    assert options["task_weight"]["default"] == 0.1
+    assert options["temperature"] == {
+        "name": "temperature",
+        "type": "number or table with teacher and student",
+        "default": 4.0,
+        "required": False,
+        "bounds": "above 0",
+        "description": "Divides the logits: one number for both sides, or `{teacher = 4.0, student = 2.0}`.",
+        "default_from": "package; mdistiller's ImageNet setting",
+    }
+
+
+def test_printed(capsys):
+    assert run(["show", "kd"]) == 0
+    out = capsys.readouterr().out
+    for text in ("method kd: match", "arXiv 1503.02531", "formula", "T²", "above 0", "presets", "dataset", '[method]\nname = "kd"\n'):
+        assert text in out.replace("data set", "dataset")
+    assert run(["show", "torchvision/resnet18"]) == 0
+    out = capsys.readouterr().out
+    for text in ("model", "stage1", "layer1", "224 pixels", "IMAGENET1K_V1", '[student]\nname = "'):
+        assert text in out
+
+
+def test_choices_and_bounds():
+    rows = {o["name"]: o for o in option_rows(REGISTRY.optimizers.get("sgd"))}
+    assert (rows["momentum"]["type"], rows["momentum"]["bounds"]) == ("number", "at least 0 and below 1")
+    assert (rows["decay"]["type"], rows["decay"]["default"]) == ('"all" or "weights"', "all")
+
+
+@pytest.mark.parametrize(("catalog", "spec"), [pytest.param(c, s, id=s.qualified) for c, s in ALL])
+def test_every_example_is_valid(catalog, spec):
+    entry = description(catalog, spec)
+    kind = catalog.kind
+    table = tomllib.loads(entry["example"])[SECTIONS[kind]]
+    assert catalog.get(table["name"]) is spec
+    core = CORE[kind]
+    inner = table.pop("inner", None)
+    core.model_validate({k: v for k, v in table.items() if k in core.model_fields})
+    own = {k: v for k, v in table.items() if k not in core.model_fields}
+    if spec.options:
+        load(spec.options, spec.name).model_validate(own)
+    else:
+        assert not own
+    assert inner == ({"name": spec.inner} if getattr(spec, "inner", "") else None)
+    for option in entry["options"]:
+        assert option["description"], option["name"]
+        assert option["type"]
+        assert (option["default"] is None) or not option["required"]
+
+
+def test_unknown_names():
+    for name, hint in (
+        ("kdd", "did you mean `kd`"),
+        ("sdg", "did you mean `sgd`?"),
+        ("qqqqqq", "lists all"),
+    ):
+        with pytest.raises(ProfileError) as caught:
+            find(REGISTRY, name)
+        assert caught.value.problems[0].message == f"no method, model, data set or optimizer is called `{name}`"
+        assert hint in caught.value.problems[0].hint
+
+
+def test_package_to_install(monkeypatch):
+    monkeypatch.setenv("DISTILLCTL_PLUGINS", "")
+    with pytest.raises(ProfileError) as caught:
+        find(Registry.load(), "crd")
+    assert "pip install distillctl-crd" in caught.value.problems[0].hint
+
+
+def test_ambiguous_name(capsys):
+    with pytest.raises(PluginError, match="ambiguous"):
+        find(REGISTRY, "vgg13")
+    assert run(["show", "vgg13"]) == 2
+    assert "`cifar/vgg13`" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+"""`train`, `eval` and `bench` as a user calls them, on a few digits."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from distillctl.cli import run
+from distillctl.engine import checkpoint
+
+TEACHER = """
+[dataset]
+name = "digits"
+limit = 200
+[student]
+name = "resnet14"
+[optimizer]
+lr = 0.02
+[train]
+epochs = 2
+"""
+STUDENT = """
+[dataset]
+name = "digits"
+limit = 200
+[student]
+name = "resnet8"
+[teacher]
+profile = "teacher.toml"
+allow_untrained = true
+[method]
+name = "kd"
+[optimizer]
+lr = 0.02
+[train]
+epochs = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a finished run, and what its training printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "teacher.toml").write_text(TEACHER)
+    (folder / "student.toml").write_text(STUDENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        import contextlib
+        import io
+
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert run(["train", "student.toml", "--device", "cpu"]) == 0
+    return folder, out.getvalue()
+
+
+@pytest.fixture
+def inside(trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(trained[0])
+    return trained[0]
+
+
+def student_run(folder: Path) -> Path:
+    return next((folder / "runs").glob("student-*"))
+
+
+def test_train_prints_epochs_and_what_came_out(trained: tuple[Path, str]) -> None:
+    folder, out = trained
+    lines = out.splitlines()
+    assert sum(line.startswith("epoch 2/2") for line in lines) == 2
+    assert "kd " in next(line for line in lines if line.startswith("epoch 1/2") and "kd" in line)
+    ends = [line.split()[0] for line in lines[-4:]]
+    assert ends[0] in ("student", "last")
+    assert ends[-2:] == ["agreement", "run"]
+    assert any(line.startswith("teacher    ") for line in lines)
+    assert lines[-1].split()[1] == str(student_run(folder).relative_to(folder))
+
+
+def test_again_says_finished_and_quiet_says_only_the_result(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "student.toml", "--device", "cpu", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "this run is finished" in out
+    assert "epoch 1/2" not in out
+
+
+def test_eval_prints_the_same_number(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "--json", "--device", "cpu"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    best = json.loads((student_run(inside) / "run.json").read_text())["result"]["best"]
+    assert Path(report["run"]) == student_run(inside).relative_to(inside)
+    assert {k: report[k] for k in best} == best
+    assert [c["name"] for c in report["classes"]] == [str(d) for d in range(10)]
+    assert sum(c["count"] for c in report["classes"]) == report["count"]
+
+
+@pytest.mark.parametrize(("words", "kind"), [(["--tta"], "flip"), (["--tta", "flip"], "flip"), ([], "")])
+def test_eval_tta_with_and_without_a_word(inside: Path, capsys: pytest.CaptureFixture[str], words: list[str], kind: str) -> None:
+    assert run(["eval", str(student_run(inside)), *words, "--split", "val", "--per-class", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert ("flip" in out) == (kind == "flip")
+    assert "split   val" in out
+    assert len([line for line in out.splitlines() if line.startswith("  ")]) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["eval", "--tta", "ten_crop"], 2, "ten"),
+        (["eval", "--split", "train"], 2, "unknown split"),
+        (["eval", "--checkpoint", "nowhere.pt"], 1, "nowhere.pt"),
+        (["eval", "nowhere"], 1, "not a run directory"),
+        (["train", "student.toml", "--device", "cuda:99"], 3, "CUDA"),
+        (["train", "student.toml", "--device", "abacus"], 2, "unknown device"),
+        (["train", "student.toml", "--set", "train.epochs=0"], 2, "at least 1"),
+        (["train", "student.toml", "--set", "train.precision=fp16", "--device", "cpu"], 2, "needs a GPU"),
+        (["bench", "student.toml", "--steps", "0"], 2, "steps"),
+    ],
+)
+def test_errors_and_their_codes(inside: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str) -> None:
+    assert run(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_dry_run_tells_the_plan(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(p.name for p in (inside / "runs").iterdir())
+    assert run(["train", "student.toml", "--dry-run", "--method", "mgd", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    for words in ("student    resnet8", "teacher    resnet14", "last", "64 × 2 × 2", "steps", "MiB", "time       about", "mgd"):
+        assert words in out
+    assert sorted(p.name for p in (inside / "runs").iterdir()) == before
+
+
+def test_bench_measures_parts_and_ratio(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "student.toml", "--method", "crd", "--steps", "2", "--warmup", "1", "--json", "--device", "cpu"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert set(result["parts"]) == {"data", "teacher", "student", "loss", "optimizer"}
+    assert all(value > 0 for value in result["parts"].values())
+    assert result["mode"] == "eager"
+    assert result["ratio"] > 0
+    assert result["images_per_second"] == pytest.approx(result["batch_size"] / result["step"])
+    assert run(["bench", "student.toml", "--steps", "1", "--warmup", "1", "--device", "cpu"]) == 0
+    assert "yardstick" in capsys.readouterr().out
+
+
+def test_a_full_disk_ends_the_run_with_3(inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "last.pt")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert run(["train", "teacher.toml", "--seed", "7", "--device", "cpu"]) == 3
+    assert "no space left on device at `last.pt`" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+"""A small made-up registry and a profile that is right, from which the tests make profiles that are wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, model_validator
+
+from distillctl import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Options, PathOption, Preset, hookimpl
+from distillctl.builtin import methods, optimizers
+from distillctl.profile.reading import load
+from distillctl.registry import Plugin, Registry
+
+
+class ToyOptions(Options):
+    root: PathOption
+    """Folder of the images."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share for validation."""
+    augment: Literal["none", "crop_flip"] = "none"
+    """How images are cut."""
+    sizes: list[int] = [32]
+    """Side lengths."""
+
+
+class BigOptions(Options):
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of features that is dropped."""
+    depth: int | None = None
+    """Number of blocks; by the model's name if not given."""
+
+
+class DkOptions(Options):
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """Divides the logits."""
+    beta: Annotated[float, Field(gt=0)] = 8.0
+    """Weight of the other classes."""
+    low: int = 0
+    """Lower end."""
+    high: int = 1
+    """Upper end."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DkOptions:
+        if self.low > self.high:
+            raise ValueError("`low` must not be above `high`")
+        return self
+
+
+class WrapOptions(Options):
+    loops: Annotated[int, Field(ge=1)] = 10
+    """Epochs of the curriculum."""
+
+
+@hookimpl
+def register_method():
+    common = {"summary": "for tests", "implementation": "nowhere:Nothing", "kind": "logits"}
+    dk = MethodSpec(
+        name="dk",
+        options="distillctl_test_options:DkOptions",
+        takes_temperature=True,
+        warmup_epochs=20.0,
+        presets=(
+            Preset(dataset="toys", values={"beta": 6.0}, source="table 1"),
+            Preset(dataset="toys", teacher="big", student="sm*", values={"beta": 2.0, "weight": 0.5}, source="table 2"),
+        ),
+        **common,
+    )
+    return [
+        dk,
+        MethodSpec(name="wrap", options="distillctl_test_options:WrapOptions", inner="kd", weight=0.9, task_weight=0.1, **common),
+        MethodSpec(name="feat", **common),
+        MethodSpec(name="alone", needs_teacher=False, **common),
+        MethodSpec(name="lost", options="distillctl_test_missing:Options", **common),
+    ]
+
+
+@hookimpl
+def register_model():
+    common = {"summary": "for tests", "implementation": "nowhere:nothing"}
+    return [
+        ModelSpec(name="small", **common),
+        ModelSpec(name="big", options="distillctl_test_options:BigOptions", weights=("V1", "V2"), weights_loader="nowhere:load", **common),
+        ModelSpec(name="vgg13", namespace="one", **common),
+        ModelSpec(name="vgg13", namespace="two", **common),
+    ]
+
+
+@hookimpl
+def register_dataset():
+    return DatasetSpec(
+        name="toy", family="toys", summary="for tests", implementation="nowhere:nothing", options="distillctl_test_options:ToyOptions"
+    )
+
+
+@hookimpl
+def register_optimizer():
+    return OptimizerSpec(name="plain", summary="for tests", implementation="nowhere:nothing")
+
+
+def _break():
+    raise ImportError("no module named triton")
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """kd, none, sgd and adamw as they are, and made-up plugins for all else."""
+    options = ModuleType("distillctl_test_options")
+    options.__dict__.update(ToyOptions=ToyOptions, BigOptions=BigOptions, DkOptions=DkOptions, WrapOptions=WrapOptions)
+    monkeypatch.setitem(sys.modules, "distillctl_test_options", options)
+    made = SimpleNamespace(
+        register_method=register_method,
+        register_model=register_model,
+        register_dataset=register_dataset,
+        register_optimizer=register_optimizer,
+    )
+    registry = Registry()
+    registry.add(Plugin("methods", "distillctl", "0"), lambda: methods)
+    registry.add(Plugin("optimizers", "distillctl", "0"), lambda: optimizers)
+    registry.add(Plugin("made", "distillctl-made", "1"), lambda: made)
+    registry.add(Plugin("crd", "distillctl-crd", "1"), _break)
+    assert [p.name for p in registry.broken] == ["crd"]
+    return registry
+
+
+SECTIONS = {
+    "": "seed = 1",
+    "dataset": 'name = "toy"\nroot = "images"',
+    "student": 'name = "small"',
+    "teacher": 'name = "big"\ncheckpoint = "teacher.pth"',
+    "method": 'name = "kd"',
+    "train": "epochs = 2",
+}
+
+
+def profile_text(**changes: str | None) -> str:
+    """The right profile with other text in some tables; None leaves a table out; `top` is what stands above all tables."""
+    sections = {**SECTIONS, **{("" if k == "top" else k): v for k, v in changes.items()}}
+    parts = []
+    for name, body in sections.items():
+        if body is not None:
+            parts.append(body if not name or body.startswith("[") else f"[{name}]\n{body}")
+    return "\n\n".join(parts) + "\n"
+
+
+@pytest.fixture
+def text():
+    return profile_text
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current directory: empty but for a file of weights, a run directory and the profile of a teacher."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher.pth").write_bytes(b"weights")
+    (tmp_path / "runs" / "done").mkdir(parents=True)
+    (tmp_path / "runs" / "done" / "model.json").write_text('{"model": "big"}')
+    (tmp_path / "teacher.toml").write_text(profile_text(student='name = "big"', teacher=None, method=None))
+    return tmp_path
+
+
+@pytest.fixture
+def read(folder, registry):
+    """Writes a profile and reads it."""
+
+    def read(content: str | bytes | None = None, name: str = "profile.toml", **arguments):
+        path = Path(name)
+        if content is not None or not path.exists():
+            content = profile_text() if content is None else content
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return load(path, registry=registry, **arguments)
+
+    return read

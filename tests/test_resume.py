@@ -1,0 +1,97 @@
+"""A run killed in the middle ends with the same weights as one that was not, for every method and bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+PROFILE = """
+seed = 3
+[dataset]
+name = "digits"
+limit = 300
+augment = "crop_flip"
+[student]
+name = "resnet8"
+[teacher]
+name = "resnet8"
+checkpoint = "teacher.pt"
+allow_untrained = true
+{method}
+[optimizer]
+name = "sgd"
+lr = 0.02
+[schedule]
+name = "cosine"
+[train]
+epochs = 20
+ema = 0.9
+"""
+METHODS = {
+    "kd": '[method]\nname = "kd"\n',
+    "dkd": '[method]\nname = "dkd"\nwarmup_epochs = 15\n',
+    "ctkd": '[method]\nname = "ctkd"\n',
+    "mgd": '[method]\nname = "mgd"\nmask_ratio = 0.5\n',
+    "crd": '[method]\nname = "crd"\nnegatives = 64\n',
+}
+
+
+def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "distillctl", "train", "profile.toml", "--out", out, "--device", "cpu", "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_at(process: subprocess.Popen[bytes], run: Path, epoch: int) -> int:
+    """Kills the process as soon as the run says that so many epochs are done; returns how many were."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            done = int(json.loads((run / "run.json").read_text())["epoch"])
+        except (FileNotFoundError, ValueError):
+            done = 0
+        if done >= epoch:
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=30)
+            return done
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    raise AssertionError("the run did not come so far in time")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_twenty_epochs_straight_equal_eleven_a_kill_and_the_rest(method: str, tmp_path: Path) -> None:
+    from distillctl_cifar.models import resnet8
+
+    torch.manual_seed(1)
+    torch.save(resnet8(num_classes=10).state_dict(), tmp_path / "teacher.pt")
+    (tmp_path / "profile.toml").write_text(PROFILE.format(method=METHODS[method]))
+    finish(start(tmp_path, "straight"))
+    done = kill_at(start(tmp_path, "killed"), tmp_path / "killed", 11)
+    assert 11 <= done < 20
+    finish(start(tmp_path, "killed"))
+    a, b = (torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True) for name in ("straight", "killed"))
+    assert a["position"]["epoch"] == b["position"]["epoch"] == 20
+    for part in ("student", "methods"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][k], b[part][k]) for k in a[part]), part
+    assert (tmp_path / "straight/student.safetensors").read_bytes() == (tmp_path / "killed/student.safetensors").read_bytes()
+
+    def lines(name: str) -> list[dict[str, object]]:
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+    assert lines("straight") == lines("killed")
