@@ -104,10 +104,10 @@ def build_teacher(profile: Profile, registry: Registry, num_classes: int, run: P
     folder = run or choice.table.run
     if folder is not None:
         model, info = deploy.load_student(folder, registry)
-        spec = registry.models.get(info["qualified"])
+        found = registry.models.get(info["qualified"])
         if info["num_classes"] != num_classes:
             raise ProfileError(f"the teacher in `{folder}` knows {info['num_classes']} classes, the data set has {num_classes}")
-        return TeacherModel(spec, model, info["model"], folder / "student.safetensors")
+        return TeacherModel(found, model, info["model"], folder / "student.safetensors")
     spec, options = choice.spec, choice.options
     assert spec is not None
     assert options is not None
@@ -226,11 +226,12 @@ def _wants(methods: tuple[MethodChoice, ...]) -> Wants:
     """The features that all methods and wrapped methods read."""
     student: dict[str, None] = {}
     teacher: dict[str, None] = {}
-    for choice in (*methods, *(m.inner for m in methods if m.inner is not None)):
+    for choice in methods:
         if choice.table.weight > 0:
-            wants = _method_class(choice).wants(choice.options)
-            student |= dict.fromkeys(wants.student)
-            teacher |= dict.fromkeys(wants.teacher)
+            for one in (choice, choice.inner) if choice.inner is not None else (choice,):
+                wants = _method_class(one).wants(one.options)
+                student |= dict.fromkeys(wants.student)
+                teacher |= dict.fromkeys(wants.teacher)
     return Wants(tuple(student), tuple(teacher))
 
 
@@ -262,7 +263,8 @@ def _method_class(choice: MethodChoice) -> type[Method]:
 
 
 def _placed(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
-    return model.to(device, memory_format=torch.channels_last) if channels_last else model.to(device)  # type: ignore[call-overload, no-any-return]
+    placed = model.to(device)
+    return placed.to(memory_format=torch.channels_last) if channels_last else placed
 
 
 def _base_rate(options: Options) -> float:

@@ -157,9 +157,6 @@ class Registry:
         except PluginError as error:
             plugin.problem = error.problems[0].message
             return
-        except PluginError as error:
-            plugin.problem = error.problems[0].message
-            return
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, and must not take the others down
             plugin.problem = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             return

@@ -81,10 +81,17 @@ def train(
     """
     chosen = pick_device(device)
     path, run = place(profile.name, profile.digest, root=root, out=out, fresh=fresh)
+    by_profile = profile.teacher is not None and profile.teacher.table.profile is not None
+    trainer = load_teacher_profile(profile, registry) if by_profile else None
+    if run is not None and trainer is not None and run.info().get("teacher_digest") != trainer.digest:
+        raise DataError(f"the teacher's profile `{trainer.path}` changed since `{run.path}` began", hint="start anew with `--fresh`")
     if run is not None and run.finished:
         return Result(run.path, already=True, summary=run.info().get("result", {}))
     splits = build_splits(profile)
-    teacher = _teacher(profile, registry, audience, splits.num_classes, device=device, root=root, command=command, ancestors=_ancestors)
+    folder = None
+    if trainer is not None:
+        folder = _train_teacher(profile, trainer, registry, audience, device=device, root=root, command=command, ancestors=_ancestors)
+    teacher = build_teacher(profile, registry, splits.num_classes, folder) if profile.teacher is not None else None
     source = None if teacher is None or teacher.source is None else sha256(teacher.source)
     if run is not None and run.info().get("teacher_sha256") != source:
         raise DataError(f"the teacher's weights changed since `{run.path}` began", hint="start anew with `--fresh`")
@@ -104,6 +111,7 @@ def train(
                     "epoch": 0,
                     "method": "+".join(m.spec.name for m in profile.methods),
                     "data": splits.description,
+                    "teacher_digest": trainer.digest if trainer is not None else None,
                     "teacher_sha256": source,
                 },
             )
@@ -116,31 +124,25 @@ def train(
     return Result(run.path, already=False, summary=summary)
 
 
-def _teacher(
+def _train_teacher(
     profile: Profile,
+    trainer: Profile,
     registry: Registry,
     audience: Audience,
-    num_classes: int,
     *,
     device: str,
     root: Path,
     command: Sequence[str],
     ancestors: tuple[Path, ...],
-) -> TeacherModel | None:
-    """The teacher; where another profile makes it, that profile is trained first or its finished run reused."""
-    if profile.teacher is None:
-        return None
-    table = profile.teacher.table
-    if table.profile is None:
-        return build_teacher(profile, registry, num_classes)
+) -> Path:
+    """The run directory of the profile that makes the teacher: trained first, or found finished."""
     here = profile.path.resolve()
-    other = load_teacher_profile(profile, registry)
-    if other.path.resolve() in (here, *ancestors):
-        raise ProfileError(f"`teacher.profile` of `{profile.path}` leads back to `{other.path.name}`", where=str(profile.path))
-    audience.note(f"teacher: {other.path.name}")
-    result = train(other, registry, audience, device=device, root=root, command=command, _ancestors=(*ancestors, here))
+    if trainer.path.resolve() in (here, *ancestors):
+        raise ProfileError(f"`teacher.profile` of `{profile.path}` leads back to `{trainer.path.name}`", where=str(profile.path))
+    audience.note(f"teacher: {trainer.path.name}")
+    result = train(trainer, registry, audience, device=device, root=root, command=command, _ancestors=(*ancestors, here))
     audience.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
-    return build_teacher(profile, registry, num_classes, result.path)
+    return result.path
 
 
 def _judge_teacher(

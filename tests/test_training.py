@@ -131,7 +131,7 @@ def test_the_result_names_teacher_student_and_agreement(finished: tuple[Path, Re
 
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_eval_gives_the_number_that_training_gave(finished: tuple[Path, Result], registry: Registry, which: str) -> None:
-    base, result = finished
+    _, result = finished
     report = evaluate_run(result.path, registry, checkpoint=which, device="cpu")
     expected = {k: v for k, v in result.summary[which].items() if k != "epoch"}
     assert report.metrics.as_dict() == expected
@@ -234,6 +234,14 @@ def test_a_changed_teacher_stops_a_continued_run(folder: Path, registry: Registr
     assert ear.starts == [1]
 
 
+def test_a_changed_teacher_profile_is_noticed_even_when_the_run_is_finished(folder: Path, registry: Registry) -> None:
+    cut = ["train.epochs=1", "teacher.overrides.train.epochs=1", "teacher.allow_untrained=true"]
+    train(load("student.toml", registry=registry, overrides=cut), registry, Ear(), device="cpu")
+    (folder / "teacher.toml").write_text(TEACHER.replace("lr = 0.02", "lr = 0.03"))
+    with pytest.raises(DataError, match="teacher's profile"):
+        train(load("student.toml", registry=registry, overrides=cut), registry, Ear(), device="cpu")
+
+
 def test_profiles_that_name_each_other_are_refused(folder: Path, registry: Registry) -> None:
     (folder / "teacher.toml").write_text(STUDENT.replace("teacher.toml", "student.toml").replace("resnet8", "resnet14"))
     with pytest.raises(DistillError, match=r"student\.toml|teacher\.toml"):
@@ -273,5 +281,3 @@ def test_devices_that_are_not_there(folder: Path, registry: Registry, name: str)
 def test_fp16_is_refused_on_a_cpu(folder: Path, registry: Registry) -> None:
     with pytest.raises(ProfileError, match="needs a GPU"):
         train(load("teacher.toml", registry=registry, overrides=["train.precision=fp16"]), registry, Ear(), device="cpu")
-
-

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from distillctl.cli.options import MethodOption, ProfileArgument, SetOption, TeacherOption
 
 if TYPE_CHECKING:

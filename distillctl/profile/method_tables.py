@@ -88,13 +88,13 @@ class MethodTables:
         return bool(spec.options) and name in load(spec.options, spec.name).model_fields
 
     def _read_inner(self, wrapper: MethodSpec, key: Key, values: Any) -> tuple[MethodChoice | None, Data | None]:
-        """`[method.inner]`: its weight is 1 unless stated, because the wrapper's own weight already stands before the term."""
+        """`[method.inner]` has no weights of its own: those of the wrapper stand before the terms."""
         builder = self.builder
         if not isinstance(values, dict):
             builder.source.complain(f"`{dotted(key)}` must be a table, [method.inner]", key)
             return None, None
         stated, own = split({"name": wrapper.inner, **values}, MethodTable)
-        for name in ("task_weight", "warmup_epochs"):
+        for name in ("weight", "task_weight", "warmup_epochs"):
             if name in stated:
                 builder.no_effect((*key, name), f"in [method.inner]: it belongs in the table of `{wrapper.name}`")
                 del stated[name]
@@ -118,7 +118,7 @@ class MethodTables:
         if "temperature" in own and getattr(options, "temperature", None) != type(options).model_fields["temperature"].get_default():
             builder.no_effect((*key, "temperature"), f"under `{wrapper.name}`, which steers the temperature")
         data = builder.record(key, [table, options], values, presets)
-        for name in ("task_weight", "warmup_epochs", "temperature"):
+        for name in ("weight", "task_weight", "warmup_epochs", "temperature"):
             data.pop(name, None)
             builder.origins.pop(dotted((*key, name)), None)
         data["name"] = spec.qualified

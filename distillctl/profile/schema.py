@@ -50,7 +50,7 @@ class TeacherTable(Options):
     """Pretrained weights that the model plugin knows by this name."""
     profile: PathOption | None = None
     """Another profile, looked up beside this one: trained first if its finished run is not there, reused if it is."""
-    overrides: dict[str, object] = {}
+    overrides: dict[str, object] = {}  # noqa: RUF012 - pydantic copies defaults
     """With `profile`: keys of that profile to replace, as dotted keys: `overrides = {"train.epochs" = 2}`."""
     allow_untrained: bool = False
     """Go on with a teacher that is no better than chance (for tests)."""
@@ -89,7 +89,7 @@ class ScheduleTable(Options):
 
     name: Literal["constant", "step", "cosine"] = "constant"
     """The shape after the warm-up."""
-    milestones: Annotated[list[float], AfterValidator(_milestones)] = []
+    milestones: Annotated[list[float], AfterValidator(_milestones)] = []  # noqa: RUF012 - pydantic copies defaults
     """step: shares of the run at which the rate is multiplied by `gamma`: epoch 150 of 240 is 0.625."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     """step: the factor at each milestone."""
@@ -168,7 +168,7 @@ class TeacherChoice:
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """One method of a run. `inner` is the wrapped method of a wrapper; its weight counts, its task weight does not."""
+    """One method of a run. `inner` is the wrapped method of a wrapper; only its name and options count."""
 
     spec: MethodSpec
     table: MethodTable

@@ -182,6 +182,7 @@ EFFECTS = {
         {"method": 'name = "wrap"\n[method.inner]\ntemperature = 2'},
         ["`method.inner.temperature` has no effect under `wrap`"],
     ),
+    "inner weight": ({"method": 'name = "wrap"\n[method.inner]\nweight = 2'}, ["`method.inner.weight` has no effect"]),
     "inner task weight": ({"method": 'name = "wrap"\n[method.inner]\ntask_weight = 2'}, ["`method.inner.task_weight` has no effect"]),
     "inner as string": ({"method": 'name = "wrap"\ninner = "kd"'}, ["`method.inner` must be a table"]),
     "inner with a wrong option": (

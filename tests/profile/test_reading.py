@@ -194,7 +194,7 @@ class TestMethods:
         profile = read(text(method='name = "wrap"\n[method.inner]\nname = "dk"'))
         inner = profile.methods[0].inner
         assert (inner.options.beta, inner.table.weight) == (2.0, 1.0)
-        assert profile.resolved["method"]["inner"] == {"name": "dk", "weight": 1.0, "beta": 2.0, "low": 0, "high": 1}
+        assert profile.resolved["method"]["inner"] == {"name": "dk", "beta": 2.0, "low": 0, "high": 1}
         assert profile.origins["method.inner.beta"] == "table 2"
 
     def test_method_that_needs_no_teacher(self, read, text):
