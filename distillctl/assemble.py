@@ -15,7 +15,7 @@ from distillctl.api.method import Method, Setup, Side, Wants
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.data import EvalLoader, eval_loader, limit_training, train_loader
-from distillctl.data.hashing import mix
+from distillctl.data.hashing import METHODS, STUDENT, mix
 from distillctl.engine.experiment import AUTOCAST, Experiment, Settings
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.schedule import schedule
@@ -23,9 +23,6 @@ from distillctl.errors import MachineError, PluginError, ProfileError
 from distillctl.features import Tapped
 from distillctl.profile.schema import MethodChoice, Profile
 from distillctl.registry import Registry, load
-
-# Parts of a run draw their own random numbers, so that adding a method does not change the student's initial weights.
-_STUDENT, _METHODS = 1, 2
 
 # Steps below which compiling costs more than it gains on a GPU.
 _COMPILE_REPAYS = 20_000
@@ -82,7 +79,7 @@ def build_model(spec: ModelSpec, num_classes: int, options: Options) -> nn.Modul
 def build_student(profile: Profile, num_classes: int, *, initial: bool = True) -> tuple[nn.Module, list[str]]:
     """The student with its initial weights, and notes on what was left out of a pretrained file."""
     choice = profile.student
-    torch.manual_seed(mix(profile.seed, _STUDENT))
+    torch.manual_seed(mix(profile.seed, STUDENT))
     model = build_model(choice.spec, num_classes, choice.options)
     notes: list[str] = []
     state = None
@@ -241,7 +238,8 @@ def _methods(profile: Profile, setup: Setup) -> list[Weighted]:
     for number, choice in enumerate(profile.methods):
         if choice.table.weight == 0:
             continue
-        torch.manual_seed(mix(profile.seed, _METHODS, number))
+        # Their own draws, so that a method does not change the student's initial weights.
+        torch.manual_seed(mix(profile.seed, METHODS, number))
         same = sum(m.name.partition("-")[0] == choice.spec.name for m in result)
         name = choice.spec.name if not same else f"{choice.spec.name}-{same + 1}"
         result.append(Weighted(name, _build_method(choice, setup), choice.table.weight, choice.table.warmup_epochs))

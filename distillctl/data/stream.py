@@ -91,7 +91,7 @@ class _Pipeline:
 
     def __init__(self, views: _Views, keys: _Keys, labels: Tensor, normalise: Normalise, device: torch.device, workers: Workers) -> None:
         self._keys, self._labels, self._normalise, self._device = keys, labels, normalise, device
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = worker_count(workers, len(keys), device)
         with _no_advice():
             self._loader: DataLoader[_Loaded] | None = DataLoader(

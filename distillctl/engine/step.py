@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distillctl.api.method import Batch, Features, Progress
-from distillctl.data.hashing import mix
+from distillctl.data.hashing import STEP, mix
 from distillctl.engine.ema import ModelEMA
 from distillctl.engine.experiment import AUTOCAST, Experiment
 from distillctl.engine.tally import Tally
@@ -41,7 +41,7 @@ class Step:
     def begin(self, step: int) -> None:
         """Sets generators, progress and learning rates for the 0-based global step."""
         experiment = self.experiment
-        torch.manual_seed(mix(experiment.settings.seed, step))
+        torch.manual_seed(mix(experiment.settings.seed, STEP, step))
         self.progress.epoch.fill_(step // experiment.loader.steps + 1)
         fraction = step / experiment.total_steps
         self.progress.fraction.fill_(fraction)
