@@ -33,12 +33,14 @@ class TeacherModel:
     """A teacher with its weights.
 
     source: the file that the weights come from; None for weights by name.
+    notes: what had to be changed to load them.
     """
 
     spec: ModelSpec
     model: nn.Module
     shown: str
     source: Path | None
+    notes: tuple[str, ...] = ()
 
 
 def pick_device(name: str) -> torch.device:
@@ -113,8 +115,8 @@ def build_teacher(profile: Profile, registry: Registry, num_classes: int, run: P
         state = checkpoints.read_state_dict(choice.table.checkpoint)
     else:
         state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
-    checkpoints.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
-    return TeacherModel(spec, model, spec.name, choice.table.checkpoint)
+    notes = checkpoints.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, tuple(notes))
 
 
 def tta_kind(profile: Profile, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:
@@ -161,7 +163,7 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
     channels_last = train.precision in AUTOCAST
     wants = _wants(profile.methods)
     shape = (splits.channels, splits.view.size, splits.view.size)
-    model, _ = build_student(profile, splits.num_classes)
+    model, notes = build_student(profile, splits.num_classes)
     student = Tapped(_placed(model, device, channels_last), profile.student.spec, wants.student)
     tapped = None
     if teacher is not None:
@@ -216,6 +218,7 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         ),
         device=device,
         digest=profile.digest,
+        notes=(*notes, *(teacher.notes if teacher is not None else ())),
     )
 
 

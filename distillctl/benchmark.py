@@ -19,6 +19,7 @@ from distillctl.api.method import Batch
 from distillctl.assemble import assemble, build_splits, pick_device
 from distillctl.dryrun import stand_in_teacher
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.memory import keep_freed_memory
 from distillctl.engine.step import Step
 from distillctl.engine.tally import Tally
 from distillctl.profile.schema import Profile
@@ -100,6 +101,7 @@ def bench_profile(
     if threads:
         torch.set_num_threads(threads)
     chosen = pick_device(device)
+    keep_freed_memory(chosen)
     splits = build_splits(profile)
     results = []
     for compiled in (False, True) if compile_too else (False,):

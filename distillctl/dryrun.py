@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from distillctl.assemble import TeacherModel, assemble, build_model, build_splits, build_teacher, pick_device, sides
-from distillctl.engine.step import Step, memory_in_use
+from distillctl.engine.memory import keep_freed_memory, peak_memory
+from distillctl.engine.step import Step
 from distillctl.engine.tally import Reading, Tally
 from distillctl.profile.schema import Profile
 from distillctl.profile.teacher import load_teacher_profile
@@ -65,6 +66,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
         DistillError: something does not fit; the message says what.
     """
     chosen = pick_device(device)
+    keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
     splits = build_splits(profile)
     notes: list[str] = []
@@ -92,7 +94,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
             method_parameters=sum(p.numel() for p in experiment.objective.methods.parameters()),
             steps_per_epoch=experiment.loader.steps,
             epochs=profile.train.epochs,
-            memory=memory_in_use(chosen),
+            memory=peak_memory(chosen),
             seconds_per_step=seconds,
             reading=tally.read(),
             notes=tuple(notes),

@@ -12,6 +12,7 @@ from distillctl import checkpoints, deploy
 from distillctl.assemble import build_splits, build_student, evaluation_loader, pick_device, tta_kind
 from distillctl.engine.evaluate import Metrics, evaluate
 from distillctl.engine.loop import restore_student
+from distillctl.engine.memory import keep_freed_memory
 from distillctl.errors import DataError, ProfileError
 from distillctl.profile.reading import from_resolved
 from distillctl.profile.schema import Profile
@@ -92,6 +93,7 @@ def evaluate_run(
     """
     run = newest_finished(root) if path is None else RunDirectory.open(path)
     chosen = pick_device(device)
+    keep_freed_memory(chosen)
     profile = from_resolved(run.resolved, registry)
     splits = build_splits(profile)
     split = split or ("test" if splits.test is not None else "val")

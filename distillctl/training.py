@@ -17,6 +17,7 @@ from distillctl.assemble import TeacherModel, assemble, build_splits, build_stud
 from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop, Watcher, restore_student
+from distillctl.engine.memory import keep_freed_memory
 from distillctl.errors import DataError, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.profile.reading import write_toml
@@ -80,6 +81,7 @@ def train(
         DistillError: anything a user can put right.
     """
     chosen = pick_device(device)
+    keep_freed_memory(chosen)
     path, run = place(profile.name, profile.digest, root=root, out=out, fresh=fresh)
     by_profile = profile.teacher is not None and profile.teacher.table.profile is not None
     trainer = load_teacher_profile(profile, registry) if by_profile else None
@@ -116,6 +118,8 @@ def train(
                 },
             )
         loop = Loop(experiment, run, audience)
+        for note in experiment.notes:
+            audience.note(note)
         audience.start(profile, run, experiment, loop.position.epoch)
         loop.train()
         summary = _finish(profile, registry, run, loop, judged)
@@ -151,8 +155,8 @@ def _judge_teacher(
     """Evaluates the teacher before anything is learnt from it."""
     if teacher is None or profile.teacher is None:
         return None
-    split = "test" if splits.test is not None else "val"
-    images = getattr(splits, split) or splits.train
+    split = next(name for name in ("test", "val", "train") if getattr(splits, name) is not None)
+    images = getattr(splits, split)
     loader = evaluation_loader(profile, splits, images, device)
     try:
         evaluation = evaluate(teacher.model.to(device), loader, splits.num_classes)

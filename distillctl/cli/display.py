@@ -85,6 +85,7 @@ class Plain(Quiet):
         self._left_epochs = self._epochs - resumed_at
         names = profile.student.spec.name, "+".join(m.spec.name for m in profile.methods)
         self._say(f"run: {run.path}")
+        self._say(f"data: {experiment.splits.description}")
         self._say(f"student {names[0]} with {names[1]}: {self._epochs} epochs of {experiment.loader.steps} steps on {experiment.device}")
         if resumed_at:
             self._say(f"continued after epoch {resumed_at}")

@@ -41,6 +41,7 @@ class Experiment:
     teacher: None where no method needs one.
     evaluation: makes a loader for one split; the second argument asks for test-time augmentation.
     digest: of the resolved profile; a checkpoint of another run is refused by it.
+    notes: what the user should know of how it was built.
     """
 
     student: Tapped
@@ -54,6 +55,7 @@ class Experiment:
     settings: Settings
     device: torch.device
     digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def model(self) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
 
 from distillctl.api.method import Batch, Features, Progress
 from distillctl.data.hashing import STEP, mix
@@ -82,19 +81,3 @@ class Step:
         skipped = self.scaler.is_enabled() and self.scaler.get_scale() < scale
         if self.ema is not None and not skipped:
             self.ema.update(experiment.model)
-
-
-def memory_in_use(device: torch.device) -> int:
-    """Bytes at the peak: of the device for CUDA, of the process otherwise."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def as_float(value: Tensor) -> float:
-    """Waits for the device."""
-    return float(value.detach())
