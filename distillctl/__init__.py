@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
     from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
+    from distillctl.files import cache_folder
 
 _WHERE = {
     "distillctl.api.data": ("ArrayImages", "FileImages", "Images", "Splits", "View"),
@@ -31,14 +32,15 @@ _WHERE = {
     "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset"),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
     "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
+    "distillctl.files": ("cache_folder",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Images", "Method", "MethodSpec",
     "ModelSpec", "OptimizerSpec", "Options", "PathOption", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError",
-    "Setup", "Side", "Splits", "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "fp32", "hookimpl", "kd_loss",
-    "kl_divergence", "listing_hash", "match_size", "stratified_split", "three_way_split",
+    "Setup", "Side", "Splits", "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl",
+    "kd_loss", "kl_divergence", "listing_hash", "match_size", "stratified_split", "three_way_split",
 ]  # fmt: skip
 
 

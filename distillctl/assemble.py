@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,21 +97,33 @@ def build_student(profile: Profile, num_classes: int, *, initial: bool = True) -
     return model, notes
 
 
-def build_teacher(profile: Profile, registry: Registry, num_classes: int, run: Path | None = None) -> TeacherModel:
-    """The teacher with its weights; `run` is the run directory that stands for `teacher.profile`."""
+def build_teacher(profile: Profile, registry: Registry, classes: Sequence[str], run: Path | None = None) -> TeacherModel:
+    """The teacher with its weights.
+
+    Args:
+        profile: has a [teacher].
+        registry: where a deployed model's name is found.
+        classes: those of the data, in the order of their labels.
+        run: the run directory that stands for `teacher.profile`.
+
+    Raises:
+        DistillError: its weights do not fit it, or it knows other classes, or the same in another order.
+    """
     choice = profile.teacher
     assert choice is not None
     folder = run or choice.table.run
     if folder is not None:
         model, info = deploy.load_student(folder, registry)
         found = registry.models.get(info["qualified"])
-        if info["num_classes"] != num_classes:
-            raise ProfileError(f"the teacher in `{folder}` knows {info['num_classes']} classes, the data set has {num_classes}")
+        if info["num_classes"] != len(classes):
+            raise ProfileError(f"the teacher in `{folder}` knows {info['num_classes']} classes, the data set has {len(classes)}")
+        if list(classes) != info["classes"] and sorted(classes) == sorted(info["classes"]):
+            raise ProfileError(f"the teacher in `{folder}` knows the same classes as the data set, but in another order")
         return TeacherModel(found, model, info["model"], folder / "student.safetensors")
     spec, options = choice.spec, choice.options
     assert spec is not None
     assert options is not None
-    model = build_model(spec, num_classes, options)
+    model = build_model(spec, len(classes), options)
     if choice.table.checkpoint is not None:
         state = checkpoints.read_state_dict(choice.table.checkpoint)
     else:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from distillctl.api.method import Batch
 from distillctl.assemble import assemble, build_splits, pick_device
+from distillctl.data.workers import worker_deaths
 from distillctl.dryrun import stand_in_teacher
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.memory import keep_freed_memory
@@ -94,6 +95,7 @@ def _bare(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
     return torch.compile(model, dynamic=False) if compiled else model
 
 
+@worker_deaths()
 def bench_profile(
     profile: Profile, registry: Registry, *, steps: int, warmup: int, device: str = "auto", threads: int = 0, compile_too: bool = False
 ) -> list[Bench]:
@@ -105,7 +107,7 @@ def bench_profile(
     splits = build_splits(profile)
     results = []
     for compiled in (False, True) if compile_too else (False,):
-        experiment = assemble(profile, splits, stand_in_teacher(profile, registry, splits.num_classes, ROOT, []), chosen)
+        experiment = assemble(profile, splits, stand_in_teacher(profile, registry, splits.classes, ROOT, []), chosen)
         try:
             results.append(bench(experiment, steps=steps, warmup=warmup, compiled=compiled))
         finally:

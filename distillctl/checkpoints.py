@@ -230,9 +230,23 @@ def _check(state: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str,
         raise DataError(
             f"the weights do not fit {what}: {', '.join(problems)}", hint=_hint(state, target, missing, unknown, different, classifier)
         )
+    odd = next((name for name in target if not _plain(state[name], target[name])), None)
+    if odd is not None:
+        value = state[odd]
+        kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
+        raise DataError(
+            f"the weights for {what} are not all plain numbers that it can take (first `{odd}`: {kind})",
+            hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
+        )
     wild = next((name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None)
     if wild is not None:
         raise DataError(f"the weights for {what} are not all finite numbers (first `{wild}`)", hint="the run that wrote them diverged")
+
+
+def _plain(value: Tensor, target: Tensor) -> bool:
+    """Whether a tensor can be copied without loss of meaning: integers would pass for weights, and complex ones lose a part."""
+    same_kind = value.is_floating_point() if target.is_floating_point() else not value.is_complex()
+    return same_kind and value.layout == torch.strided and not value.is_quantized and not value.is_meta
 
 
 def _hint(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from distillctl.assemble import TeacherModel, assemble, build_model, build_splits, build_teacher, pick_device, sides
+from distillctl.data.workers import worker_deaths
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.step import Step
 from distillctl.engine.tally import Reading, Tally
@@ -59,6 +61,7 @@ class Plan:
         return self.seconds_per_step * self.steps_per_epoch * self.epochs
 
 
+@worker_deaths()
 def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, device: str = "auto", root: Path = ROOT) -> Plan:
     """Builds everything and runs two steps.
 
@@ -70,7 +73,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     path, _ = place(profile.name, profile.digest, root=root, out=out)
     splits = build_splits(profile)
     notes: list[str] = []
-    teacher = stand_in_teacher(profile, registry, splits.num_classes, root, notes)
+    teacher = stand_in_teacher(profile, registry, splits.classes, root, notes)
     experiment = assemble(profile, splits, teacher, chosen)
     try:
         step, tally = Step(experiment), Tally(chosen)
@@ -103,14 +106,14 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
         experiment.close()
 
 
-def stand_in_teacher(profile: Profile, registry: Registry, num_classes: int, root: Path, notes: list[str]) -> TeacherModel | None:
+def stand_in_teacher(profile: Profile, registry: Registry, classes: Sequence[str], root: Path, notes: list[str]) -> TeacherModel | None:
     """The teacher; one that another profile has yet to train stands in with fresh weights."""
     if profile.teacher is None or profile.teacher.table.profile is None:
-        return None if profile.teacher is None else build_teacher(profile, registry, num_classes)
+        return None if profile.teacher is None else build_teacher(profile, registry, classes)
     other = load_teacher_profile(profile, registry)
     _, run = place(other.name, other.digest, root=root)
     if run is not None and run.finished:
-        return build_teacher(profile, registry, num_classes, run.path)
+        return build_teacher(profile, registry, classes, run.path)
     notes.append(f"the teacher of {other.path.name} is not trained yet: fresh weights stand in, and its training is not in the time")
     spec = other.student.spec
-    return TeacherModel(spec, build_model(spec, num_classes, other.student.options), spec.name, None)
+    return TeacherModel(spec, build_model(spec, len(classes), other.student.options), spec.name, None)

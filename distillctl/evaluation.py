@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distillctl import checkpoints, deploy
 from distillctl.assemble import build_splits, build_student, evaluation_loader, pick_device, tta_kind
+from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Metrics, evaluate
 from distillctl.engine.loop import restore_student
 from distillctl.engine.memory import keep_freed_memory
@@ -67,6 +68,7 @@ def newest_finished(root: Path = ROOT) -> RunDirectory:
     raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
 
 
+@worker_deaths()
 def evaluate_run(
     path: Path | None,
     registry: Registry,

@@ -32,8 +32,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """A JSON file with sorted nothing: keys stay in the order in which they were put."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """A JSON file; keys stay in the order in which they were put. File names that are not UTF-8 are written as escapes, and read back."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode(errors="backslashreplace")))
+
+
+def cache_folder() -> Path | None:
+    """Where files lie that can be made again: `$DISTILLCTL_CACHE`, or `distillctl` in `$XDG_CACHE_HOME` or in `~/.cache`.
+
+    None if this user has no home. The folder may be missing and may be deleted at any time.
+    """
+    if own := os.environ.get("DISTILLCTL_CACHE"):
+        return Path(own).expanduser()
+    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if shared.is_absolute():  # the specification says to ignore others
+        return shared / "distillctl"
+    try:
+        return Path.home() / ".cache" / "distillctl"
+    except RuntimeError:
+        return None
 
 
 def sha256(path: Path) -> str:

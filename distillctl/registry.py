@@ -48,8 +48,9 @@ class Plugin:
 class Catalog(Generic[S]):
     """The objects of one kind, by name, qualified name and alias."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, left_out: set[str] | None = None) -> None:
         self.kind = kind
+        self.left_out = set() if left_out is None else left_out
         self._by_name: dict[str, list[tuple[S, Plugin]]] = {}
         self._entries: dict[str, tuple[S, Plugin]] = {}
 
@@ -101,6 +102,8 @@ class Catalog(Generic[S]):
 
     def _hint(self, name: str) -> str:
         package = known_package(self.kind, name)
+        if package in self.left_out:
+            return f"it comes with the package `{package}`, which is installed but left out by `DISTILLCTL_PLUGINS`"
         if package:
             return f"it comes with the package `{package}`: pip install {package}"
         near = difflib.get_close_matches(name, list(self._by_name), 3, 0.6) or [
@@ -115,10 +118,11 @@ class Registry:
     """All plugins of this installation. `Registry.load()` makes one."""
 
     def __init__(self) -> None:
-        self.methods: Catalog[MethodSpec] = Catalog("method")
-        self.models: Catalog[ModelSpec] = Catalog("model")
-        self.datasets: Catalog[DatasetSpec] = Catalog("data set")
-        self.optimizers: Catalog[OptimizerSpec] = Catalog("optimizer")
+        self._left_out: set[str] = set()  # packages that are installed but not wanted
+        self.methods: Catalog[MethodSpec] = Catalog("method", self._left_out)
+        self.models: Catalog[ModelSpec] = Catalog("model", self._left_out)
+        self.datasets: Catalog[DatasetSpec] = Catalog("data set", self._left_out)
+        self.optimizers: Catalog[OptimizerSpec] = Catalog("optimizer", self._left_out)
         self.plugins: list[Plugin] = []
         self._pm = pluggy.PluginManager(hooks.PROJECT)
         self._pm.add_hookspecs(hooks)
@@ -131,10 +135,17 @@ class Registry:
             registry.add(Plugin(module.rpartition(".")[2], "distillctl", __version__), lambda m=module: import_module(m))  # type: ignore[misc]
         wanted = (os.environ if environment is None else environment).get("DISTILLCTL_PLUGINS")
         chosen = None if wanted is None else {w.strip() for w in wanted.split(",") if w.strip()}
+        found: set[str] = set()
         for point in sorted(_unique(entry_points(group=GROUP)), key=lambda e: e.name):
             package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown package", "")
+            found |= {point.name, package}
             if chosen is None or point.name in chosen or package in chosen:
                 registry.add(Plugin(point.name, package, version), point.load)
+            else:
+                registry._left_out.add(package)
+        for name in sorted((chosen or set()) - found):
+            problem = "`DISTILLCTL_PLUGINS` names it, but no installed plugin or package is called so"
+            registry.plugins.append(Plugin(name, name, "", problem=problem))
         return registry
 
     @cached_property

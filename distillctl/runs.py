@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from distillctl.errors import DataError, ProfileError
+from distillctl.errors import DataError, MachineError, ProfileError
 from distillctl.files import write_json, write_text
 
 ROOT = Path("runs")
@@ -45,9 +45,16 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
-        """Makes the folder. `run.json` is written last: a folder without it is no run."""
+        """Makes the folder. `run.json` is written last: a folder without it is no run.
+
+        Raises:
+            MachineError: the folder cannot be made.
+        """
         run = cls(path)
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(f"the run directory `{path}` cannot be made: {(error.strerror or str(error)).lower()}") from error
         (path / "profile.toml").write_bytes(profile)
         write_text(run.resolved, resolved)
         write_json(path / "environment.json", environment)

@@ -13,14 +13,17 @@ from typing import Any, Protocol
 import torch
 
 from distillctl import __version__, deploy
+from distillctl.api.data import Splits
 from distillctl.assemble import TeacherModel, assemble, build_splits, build_student, build_teacher, evaluation_loader, pick_device
+from distillctl.data.splits import shared_images
+from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop, Watcher, restore_student
 from distillctl.engine.memory import keep_freed_memory
-from distillctl.errors import DataError, ProfileError, RunError
+from distillctl.errors import DataError, DistillError, ProfileError, RunError
 from distillctl.files import sha256
-from distillctl.profile.reading import write_toml
+from distillctl.profile.reading import from_resolved, write_toml
 from distillctl.profile.schema import Profile
 from distillctl.profile.teacher import load_teacher_profile
 from distillctl.registry import Registry
@@ -53,6 +56,7 @@ class Result:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
+@worker_deaths()
 def train(
     profile: Profile,
     registry: Registry,
@@ -93,10 +97,12 @@ def train(
     folder = None
     if trainer is not None:
         folder = _train_teacher(profile, trainer, registry, audience, device=device, root=root, command=command, ancestors=_ancestors)
-    teacher = build_teacher(profile, registry, splits.num_classes, folder) if profile.teacher is not None else None
+    teacher = build_teacher(profile, registry, splits.classes, folder) if profile.teacher is not None else None
     source = None if teacher is None or teacher.source is None else sha256(teacher.source)
     if run is not None and run.info().get("teacher_sha256") != source:
         raise DataError(f"the teacher's weights changed since `{run.path}` began", hint="start anew with `--fresh`")
+    for note in _seen_by_teacher(profile, registry, splits, folder):
+        audience.note(note)
     judged = _judge_teacher(profile, splits, teacher, chosen, audience)
     experiment = assemble(profile, splits, teacher, chosen)
     try:
@@ -147,6 +153,31 @@ def _train_teacher(
     result = train(trainer, registry, audience, device=device, root=root, command=command, _ancestors=(*ancestors, here))
     audience.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
     return result.path
+
+
+def _seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folder: Path | None) -> list[str]:
+    """Warns of held-out images that the teacher learnt: its run may have split the same data by another seed."""
+    folder = folder or (profile.teacher.table.run if profile.teacher is not None else None)
+    if folder is None:
+        return []
+    try:
+        other = from_resolved(RunDirectory.open(folder).resolved, registry)
+        if (other.seed, other.resolved["dataset"]) == (profile.seed, profile.resolved["dataset"]):
+            return []
+        learnt = build_splits(other).train
+    except DistillError:  # the teacher comes from elsewhere: its data are not here, so nothing can be compared
+        return []
+    why = "its run split the data otherwise than this one"
+    if other.seed != profile.seed:
+        why += (
+            f", by seed {other.seed} and not {profile.seed}; `--set teacher.overrides.seed={profile.seed}` trains a teacher with this seed"
+        )
+    return [
+        f"WARNING: the teacher learnt {count} of the {len(images)} {name} images, so its figures are too good: {why}"
+        for name, images in (("val", splits.val), ("test", splits.test))
+        # A few may be duplicates within the data: CIFAR's test images have twins among those for training.
+        if images is not None and (count := shared_images(images, learnt)) > len(images) // 100
+    ]
 
 
 def _judge_teacher(

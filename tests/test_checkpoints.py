@@ -375,6 +375,26 @@ def test_numbers_that_are_not_finite():
     assert "first `fc.bias`" in refused(net(), state).message
 
 
+KINDS = {
+    "sparse": lambda value: value.to_sparse(),
+    "quantised": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+    "integers": lambda value: (value * 10).to(torch.int8),
+    "complex": lambda value: value.to(torch.complex64),
+    "without content": lambda value: value.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own, on quantised tensors
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_a_kind_that_cannot_be_taken(kind, tmp_path):
+    name = next(n for n, v in WEIGHTS.items() if v.ndim == 4)
+    torch.save({**WEIGHTS, name: KINDS[kind](WEIGHTS[name])}, tmp_path / "file.pt")
+    model = net()
+    with pytest.raises(DataError, match="the weights for student `tiny` are not all plain numbers"):
+        load_into(model, read_state_dict(tmp_path / "file.pt"), what="student `tiny`")
+    assert all(torch.equal(value, WEIGHTS[key]) for key, value in model.state_dict().items())
+
+
 def test_counters_that_the_model_lacks_or_the_file_lacks():
     frozen = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=True))
     state = {name: value for name, value in frozen.state_dict().items() if "batches" not in name}

@@ -125,7 +125,7 @@ def test_the_core_takes_only_the_version_from_the_top_level():
 
 def test_the_top_level_offers_api_and_errors_alone():
     taken = {room(one.module) for one in core()["distillctl"] if within(one.module, "distillctl")}
-    assert taken <= {"api", "errors", "data"}
+    assert taken <= {"api", "errors", "data", "files"}
     assert all(one.typing for one in core()["distillctl"] if within(one.module, "distillctl")), "the public names load when they are used"
 
 

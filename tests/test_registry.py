@@ -113,7 +113,7 @@ class TestChoosingPlugins:
             return {p.name for p in registry.plugins if p.package != "distillctl"}
 
         assert names("a_good") == {"a_good"}
-        assert names("a_good, package-zz-good ,nothing") == {"a_good", "zz_good"}
+        assert names("a_good, package-zz-good ,") == {"a_good", "zz_good"}
         assert names("") == set()
 
     def test_without_the_variable_all_are_loaded(self, packages):
@@ -121,6 +121,19 @@ class TestChoosingPlugins:
 
     def test_built_ins_are_always_there(self, packages):
         assert "kd" in Registry.load({"DISTILLCTL_PLUGINS": ""}).methods
+
+    def test_a_name_that_nobody_has_is_told(self, packages):
+        registry = Registry.load({"DISTILLCTL_PLUGINS": "a_good,nothing"})
+        assert [(p.name, p.problem) for p in registry.broken] == [
+            ("nothing", "`DISTILLCTL_PLUGINS` names it, but no installed plugin or package is called so")
+        ]
+
+    def test_what_is_left_out_is_not_to_be_installed(self):
+        registry = Registry.load({"DISTILLCTL_PLUGINS": ""})
+        for catalog, name in ((registry.methods, "crd"), (registry.models, "cifar/vgg13"), (registry.models, "resnet20")):
+            with pytest.raises(PluginError) as caught:
+                catalog.get(name)
+            assert caught.value.problems[0].hint.endswith("which is installed but left out by `DISTILLCTL_PLUGINS`")
 
     def test_from_the_environment(self, packages, monkeypatch):
         monkeypatch.setenv("DISTILLCTL_PLUGINS", "a_good")
@@ -178,6 +191,8 @@ class TestNames:
             ("ResNet20", "did you mean `resnet20`"),
             ("zzz", "`distillctl list-models` lists all"),
             ("vgg8", "pip install distillctl-cifar"),
+            ("cifar/vgg13", "pip install distillctl-cifar"),
+            ("cifar/resnet20", "pip install distillctl-cifar"),
         ):
             with pytest.raises(PluginError) as caught:
                 registry.models.get(name)

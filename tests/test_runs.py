@@ -100,3 +100,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) ->
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert sha256(target) == "cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4"
+
+
+def test_json_holds_file_names_that_are_not_utf8(tmp_path: Path) -> None:
+    make(tmp_path / "run").update(command=["--out", "f\udce4 ü"])
+    assert RunDirectory.open(tmp_path / "run").info()["command"] == ["--out", "f\udce4 ü"]

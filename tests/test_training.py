@@ -242,6 +242,15 @@ def test_a_changed_teacher_profile_is_noticed_even_when_the_run_is_finished(fold
         train(load("student.toml", registry=registry, overrides=cut), registry, Ear(), device="cpu")
 
 
+def test_a_teacher_with_the_same_classes_in_another_order_is_refused(folder: Path, registry: Registry) -> None:
+    cut = ["train.epochs=1"]
+    teacher = train(load("teacher.toml", registry=registry, overrides=cut), registry, Ear(), device="cpu").path
+    described = json.loads((teacher / "model.json").read_text())
+    (teacher / "model.json").write_text(json.dumps({**described, "classes": described["classes"][::-1]}))
+    with pytest.raises(ProfileError, match="in another order"):
+        train(load("student.toml", registry=registry, overrides=cut, teacher=str(teacher)), registry, Ear(), device="cpu")
+
+
 def test_profiles_that_name_each_other_are_refused(folder: Path, registry: Registry) -> None:
     (folder / "teacher.toml").write_text(STUDENT.replace("teacher.toml", "student.toml").replace("resnet8", "resnet14"))
     with pytest.raises(DistillError, match=r"student\.toml|teacher\.toml"):
@@ -281,3 +290,18 @@ def test_devices_that_are_not_there(folder: Path, registry: Registry, name: str)
 def test_fp16_is_refused_on_a_cpu(folder: Path, registry: Registry) -> None:
     with pytest.raises(ProfileError, match="needs a GPU"):
         train(load("teacher.toml", registry=registry, overrides=["train.precision=fp16"]), registry, Ear(), device="cpu")
+
+
+def test_a_teacher_that_learnt_held_out_images_is_told(folder: Path, registry: Registry) -> None:
+    """Another seed splits the digits otherwise; the teacher's profile keeps its own."""
+    short = ["train.epochs=1", "dataset.limit=300", "teacher.overrides.dataset.limit=300", "teacher.allow_untrained=true"]
+    first, second, third = Ear(), Ear(), Ear()
+    train(load("student.toml", registry=registry, overrides=short), registry, first, device="cpu")
+    assert not [note for note in first.notes if "WARNING" in note]
+    train(load("student.toml", registry=registry, overrides=short, seed=1), registry, second, device="cpu")
+    warnings = [note for note in second.notes if "WARNING" in note]
+    assert [any(f"{split} images, so its figures are too good" in note for note in warnings) for split in ("val", "test")] == [True, True]
+    assert "`--set teacher.overrides.seed=1`" in warnings[0]
+    same = load("student.toml", registry=registry, overrides=[*short, "teacher.overrides.seed=1"], seed=1)
+    train(same, registry, third, device="cpu")
+    assert not [note for note in third.notes if "WARNING" in note]

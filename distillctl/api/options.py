@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes, as Linux has it; asking the system about longer ones is an error of its own
+
 
 def _as_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError as error:  # pydantic would let it through
+        raise ValueError(f"`{value[:80]}` begins with the home folder of a user who has none") from error
+    if len(os.fsencode(path)) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise ValueError(f"`{value[:40]}…` is longer than a path can be")
+    return path
 
 
 PathOption = Annotated[Path, BeforeValidator(_as_path), Field(strict=False)]

@@ -16,7 +16,8 @@ from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, requir
 from distillctl.data.splits import listing_hash, three_way_split
 from distillctl.errors import DataError, ProfileError
 
-_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
 
 
 def build(options: ImageFolderOptions, seed: int) -> Splits:
@@ -37,6 +38,10 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
     kept, val, test = three_way_split(labels, *fractions, seed)
     parts = {"train": files.subset(kept), "val": files.subset(val), "test": files.subset(test)}
     parts |= {name: _flat(scan, classes)[0] for name, scan in scans.items() if name != "train"}
+    for name, default in _DEFAULTS.items():
+        fraction = getattr(options, f"{name}_fraction")
+        if not len(parts[name]) and fraction not in (0, default):
+            raise DataError(f"`{name}_fraction = {fraction}` is so small that no class gives an image to the {name} split")
     if len(torch.unique(parts["train"].labels)) < len(classes):
         raise DataError(f"nothing is left to train on for some classes of `{options.root}`", hint="lower `val_fraction` or `test_fraction`")
     return Splits(
@@ -52,22 +57,27 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """`train` and what there is of `val` and `test`; without a `train` of class folders, `root` itself is the training set."""
-    present = set(subfolders(root))
+    """`train` and what there is of `val` and `test`, in any case; without a `train` of class folders, `root` itself is the training set."""
+    present = subfolders(root)
     found: dict[str, Path] = {}
     for split, names in _NAMES.items():
-        several = [n for n in names if n in present and subfolders(root / n)]
+        several = [n for n in present if n.lower() in names and subfolders(root / n)]
         if len(several) > 1:
-            raise DataError(f"`{root}` has both `{several[0]}` and `{several[1]}`", hint="only one of them can be the validation split")
+            raise DataError(f"`{root}` has both `{several[0]}` and `{several[1]}`", hint=f"only one of them can be the {split} split")
         if several:
             found[split] = root / several[0]
     if found and "train" not in found:
         raise DataError(f"`{root}` has a folder `{next(iter(found.values())).name}` of classes, but no folder `train` of classes")
+    if present and not found and all(any(n.lower() in names for names in _NAMES.values()) for n in present):
+        shown = " and ".join(f"`{n}`" for n in present)
+        raise DataError(
+            f"{shown} in `{root}` {'has' if len(present) == 1 else 'have'} no class folders", hint="expected: `train/CLASS/IMAGE`"
+        )
     return found or {"train": root}
 
 
 def _check_fractions(options: ImageFolderOptions, folders: Mapping[str, Path]) -> None:
-    for name, default in (("val", VAL_FRACTION), ("test", 0.0)):
+    for name, default in _DEFAULTS.items():
         if name in folders and getattr(options, f"{name}_fraction") != default:
             raise ProfileError(f"`{name}_fraction` has no effect: `{folders[name]}` is the {name} split", where="[dataset]")
 
@@ -117,6 +127,8 @@ def _description(
     sizes = f"train {len(parts['train'])}" + "".join(f", {n} {len(parts[n])} ({sources[n]})" for n in ("val", "test") if len(parts[n]))
     text = f"images of `{options.root}`: {sizes}"
     names = [f"{split} {unicodedata.normalize('NFC', _relative(p, options.root))}" for split, part in parts.items() for p in part.paths]
+    if options.val_fraction and not len(parts["val"]):
+        text += f"; no val: no class has enough images for a share of {options.val_fraction}"
     text += f"; listing {listing_hash(names)}"
     if ignored := sum(scan.ignored for scan in scans.values()):
         text += f"; {ignored} {'file' if ignored == 1 else 'files'} ignored"

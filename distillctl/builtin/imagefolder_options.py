@@ -17,7 +17,7 @@ class ImageFolderOptions(Options):
     """Options of `imagefolder`."""
 
     root: PathOption
-    """Folder with `train`, `val` and `test`, each with one folder for each class; or with the class folders themselves."""
+    """Folder with `train`, `val` and `test` (in any case), each with one folder for each class; or with the class folders themselves."""
     val_fraction: Fraction = VAL_FRACTION
     """Share of every class that is carved out of the training images for validation where there is no `val` folder; 0 means none."""
     test_fraction: Fraction = 0.0

@@ -66,7 +66,7 @@ def require_folder(root: Path) -> None:
         raise DataError(f"`{root}` is not a folder", hint="`root` must be a folder of folders of images")
     existing = next((p for p in root.parents if p.is_dir()), Path("."))
     missing = root.relative_to(existing).parts[0] if existing in root.parents else root.name
-    near = difflib.get_close_matches(missing, _names(existing), 3, 0.5)
+    near = difflib.get_close_matches(missing, [n for n in _names(existing) if n != missing], 3, 0.5)
     shown = " or ".join(f"`{existing / name}`" for name in near)
     where = f"relative paths start at the current directory, `{Path.cwd()}`" if not root.is_absolute() else f"`{existing}` exists"
     raise DataError(f"there is no folder `{root}`", hint=f"did you mean {shown}?" if near else where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signals. A bug keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _terminated)
+    _open_streams()
     try:
         code = run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -69,7 +71,10 @@ def run(arguments: list[str]) -> int:
     except click_exception as error:  # type: ignore[misc]
         print(_usage(error, name), file=sys.stderr)  # noqa: T201
         return 2
-    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+    code = result if isinstance(result, int) and not isinstance(result, bool) else 0
+    if code == 130:  # typer makes of Ctrl-C an exit code and says nothing
+        print("interrupted", file=sys.stderr)  # noqa: T201
+    return code
 
 
 def join_tta(arguments: Sequence[str]) -> list[str]:
@@ -97,11 +102,22 @@ def _wrong_command(name: str, known: Sequence[str]) -> int:
 def _usage(error: Any, name: str) -> str:
     """What typer says about a wrong option or argument, in the form of every other error."""
     near = [f"`{option}`" for option in getattr(error, "possibilities", None) or ()]
-    message = f"no option is called `{error.option_name}`" if hasattr(error, "option_name") and near else str(error.format_message())
+    unknown = hasattr(error, "option_name") and hasattr(error, "possibilities")
+    message = f"no option is called `{error.option_name}`" if unknown else str(error.format_message())
     message = " ".join(message.replace("'", "`").split()).rstrip(".")
     command = "" if name.startswith("-") else f" {name}"
     hint = (f"did you mean {near[0]}? " if near else "") + f"`distillctl{command} --help` shows how it is used"
     return _clean(str(Problem(message[:1].lower() + message[1:], "", hint)))
+
+
+def _open_streams() -> None:
+    """Closed streams swallow what is written; a character that the locale cannot show is written as an escape instead of ending a run."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the program ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _clean(text: str) -> str:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distillctl.errors import Problem, ProfileError
+from distillctl.profile.source import near_files
+
 if TYPE_CHECKING:
     from distillctl.evaluation import Report
 
 
 def eval_(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run directory; without it the newest finished one.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run directory; without it the newest finished one.")] = None,
     tta: Annotated[str, typer.Option("--tta", metavar="[flip|ten_crop]", help="Average the logits over several views.")] = "",
     split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
@@ -28,6 +31,7 @@ def eval_(
 
         distillctl eval runs/quickstart-1a2b3c4d --split test --checkpoint last --json
     """
+    _check_paths(run, checkpoint)
     from distillctl.evaluation import evaluate_run
     from distillctl.registry import Registry
 
@@ -36,6 +40,22 @@ def eval_(
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
         print_report(report, per_class=per_class)
+
+
+def _check_paths(run: Path | None, checkpoint: str) -> None:
+    """Says at once, before torch is imported, what is mistyped.
+
+    Raises:
+        ProfileError: the run or the file of weights is not there.
+    """
+    problems = []
+    if run is not None and not (run / "run.json").is_file():
+        message = f"there is no run directory `{run}`" if not run.exists() else f"`{run}` is not a run directory: it has no `run.json`"
+        problems.append(Problem(message, where="eval RUN", hint=near_files(run)))
+    if checkpoint not in ("best", "last") and not Path(checkpoint).is_file():
+        problems.append(Problem(f"there is no file `{checkpoint}`", where="--checkpoint", hint="`best`, `last`, or a file of weights"))
+    if problems:
+        raise ProfileError(problems)
 
 
 def print_report(report: Report, *, per_class: bool) -> None:

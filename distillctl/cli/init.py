@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ _FOLDER = Path(__file__).parent / "templates"
 
 
 def init(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="quickstart, imagefolder or cifar100.")] = "quickstart",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="quickstart, imagefolder or cifar100.")] = "quickstart",
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="Where to write it; NAME.toml if not given.", show_default=False)
     ] = None,
@@ -29,7 +30,8 @@ def init(
     """
     student, teacher = write_template(name, Path(out) if out else Path(f"{name}.toml"))
     render.line(f"wrote {student} and, for its teacher, {teacher}")
-    render.line(f"next: distillctl check {student} && distillctl train {student}")
+    name = shlex.quote(str(student))
+    render.line(f"next: distillctl check {name} && distillctl train {name}")
 
 
 def write_template(name: str, path: Path) -> tuple[Path, Path]:

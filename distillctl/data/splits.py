@@ -10,7 +10,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from distillctl.api.data import Splits
+from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.data.hashing import LIMIT, SPLIT, hash_index, mix
 from distillctl.errors import ProfileError
 
@@ -64,6 +64,18 @@ def limit_training(splits: Splits, limit: int, seed: int) -> Splits:
     return replace(
         splits, train=splits.train.subset(index), description=f"{splits.description}; training cut to {limit} of {len(labels)} images"
     )
+
+
+def shared_images(first: Images, second: Images) -> int:
+    """How many images of the first set are in the second, too: the same file, or in memory the same pixels."""
+    if isinstance(first, ArrayImages) and isinstance(second, ArrayImages):
+        ones, others = ([row.tobytes() for row in images.images.cpu().flatten(1).numpy()] for images in (first, second))
+        known = set(others)
+        return sum(one in known for one in ones)
+    if isinstance(first, ArrayImages) or isinstance(second, ArrayImages):
+        return 0
+    files = {path.absolute() for path in second.paths}
+    return sum(path.absolute() in files for path in first.paths)
 
 
 def listing_hash(names: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ generators.
 from __future__ import annotations
 
 import random
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,8 @@ from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
 from distillctl.data.order import batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
-from distillctl.data.workers import prepare_worker, worker_count
-from distillctl.errors import DataError, Problem, RunError
+from distillctl.data.workers import prepare_worker, worker_count, worker_deaths
+from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
 _Key = tuple[int, int]  # epoch, index
@@ -114,7 +113,11 @@ class _Pipeline:
         self._keys.epoch = epoch
         with _no_advice():
             batches = iter(self._loader)
-        while (loaded := _next(batches)) is not None:
+        while True:
+            with worker_deaths():
+                loaded = next(batches, None)
+            if loaded is None:
+                return
             if isinstance(loaded, Problem):
                 raise DataError(loaded)
             pixels, index = loaded
@@ -214,15 +217,3 @@ def _no_advice() -> Iterator[None]:
 
 def _as_it_is(loaded: Any) -> Any:
     return loaded
-
-
-def _next(batches: Iterator[_Loaded]) -> _Loaded | None:
-    try:
-        return next(batches, None)
-    except RuntimeError as error:
-        # torch's words for a worker that is gone; every other RuntimeError is a bug and keeps its traceback.
-        if re.match(r"DataLoader worker \(pid", str(error)):
-            raise RunError(
-                "a process that decodes images died", hint="memory or shared memory ran out? lower `train.workers` or `train.batch_size`"
-            ) from None
-        raise

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from distillctl.data.batches import Workers
+from distillctl.errors import RunError
 
 _MOST = 16
 
@@ -36,6 +40,23 @@ def prepare_worker(_number: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def worker_deaths() -> Iterator[None]:
+    """Says in plain words that a worker died; for whatever uses a loader, since torch raises at any moment, from a signal handler.
+
+    Raises:
+        RunError: a worker process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if re.match(r"DataLoader worker \(pid", str(error)):  # torch's words; every other RuntimeError is a bug and keeps its traceback
+            raise RunError(
+                "a process that decodes images died", hint="memory or shared memory ran out? lower `train.workers` or `train.batch_size`"
+            ) from None
+        raise
 
 
 def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:

@@ -19,6 +19,8 @@ MAX_PARTS = 16
 """Parts of one dotted key."""
 MAX_KEY = 256
 """Characters of one part of a key."""
+MAX_BARE_VALUE = 64
+"""Characters of a value without quotes: a number, a date, `true`. Longer integers cannot even be printed."""
 
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
@@ -36,7 +38,7 @@ def key_lines(text: str) -> dict[Key, int]:
     """The line, from 1, of every table and key of a TOML text; the first one where there are several.
 
     Raises:
-        LimitError: brackets are nested too deeply, or a key has too many or too long parts.
+        LimitError: brackets are nested too deeply, a key has too many or too long parts, or a number has too many digits.
     """
     scanner = _Scanner(text)
     scanner.run()
@@ -176,8 +178,11 @@ class _Scanner:
         elif c == "{":
             self._inline_table(key, depth + 1)
         else:
+            start, line = self.pos, self._line()
             while self.pos < self.end and self.text[self.pos] not in ",]}#\n":
                 self.pos += 1
+            if len(self.text[start : self.pos].strip()) > MAX_BARE_VALUE:
+                raise LimitError(f"a value without quotes is longer than {MAX_BARE_VALUE} characters", line)
 
     def _array(self, key: Key, depth: int) -> None:
         self._too_deep_if(depth, self._line())

@@ -156,6 +156,8 @@ class MethodTables:
         if not values:
             return
         self.task_weight = values.pop()
+        if self.task_weight == 0 and self.all_known and all(c.table.weight == 0 or c.spec.name == "none" for c in self.choices):
+            source.complain("all weights are 0, so that nothing is trained", (*self._task_weights[0][3], "task_weight"))
         for i, choice in enumerate(self.choices):
             self.data[i]["task_weight"] = self.task_weight
             table = choice.table.model_copy(update={"task_weight": self.task_weight})

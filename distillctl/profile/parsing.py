@@ -10,7 +10,7 @@ from distillctl.errors import ProfileError
 from distillctl.profile.locate import LimitError, key_lines
 from distillctl.profile.source import Source, near_files, printable
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
 """Size of the largest profile that is read."""
 
 _AT_LINE = re.compile(r" \(at line (\d+), column (\d+)\)$")
@@ -34,7 +34,7 @@ def read_bytes(path: Path) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         raise ProfileError(f"the profile `{shown}` cannot be read: {reason.lower()}") from None
     if len(data) > MAX_BYTES:
-        raise ProfileError(f"`{shown}` is larger than 1 MiB and cannot be a profile")
+        raise ProfileError(f"`{shown}` is larger than {MAX_BYTES >> 10} KiB and cannot be a profile")
     return data
 
 
@@ -51,7 +51,7 @@ def parse(data: bytes, path: Path) -> Source:
         tables = tomllib.loads(text)
     except LimitError as error:
         raise ProfileError(error.message, where=printable(f"{shown}:{error.line}")) from None
-    except (tomllib.TOMLDecodeError, ValueError) as error:  # ValueError: a number with thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise _not_toml(str(error), printable(shown), text) from None
     return Source(path=path, shown=shown, data=tables, places=dict(lines))
 
@@ -82,7 +82,5 @@ def _not_toml(message: str, shown: str, text: str) -> ProfileError:
             hint = "strings stand in quotes, and `true` and `false` are written small"
     else:
         line, message = text.count("\n") + 1, message.removesuffix(" (at end of document)")
-    if "4300" in message:
-        line, message = 1, "a number has thousands of digits"
     message = printable(message[:1].lower() + message[1:].rstrip("."))
     return ProfileError(f"this is not valid TOML: {message}", where=f"{shown}:{line}", hint=hint)

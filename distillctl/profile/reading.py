@@ -5,6 +5,7 @@ Core tables are checked first, then each plugin's keys against its own options, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from distillctl.profile.overrides import Edit, apply, parse_edit, replace_method
 from distillctl.profile.parsing import parse, read_bytes
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.schema import Profile
-from distillctl.profile.source import Source
+from distillctl.profile.source import Source, printable
 from distillctl.profile.tables import read_dataset, read_evaluate, read_optimizer, read_schedule, read_student, read_train
 from distillctl.profile.teacher_table import OtherProfile, TeacherResult, model_name, read_teacher
 from distillctl.profile.top_level import check_need_of_teacher, check_top_level, is_control, read_seed
@@ -131,6 +132,7 @@ def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, .
         resolved["teacher"] = result.data
     resolved["method"] = methods.data[0] if isinstance(source.data.get("method", {}), dict) or not source.data["method"] else methods.data
     resolved |= {"optimizer": optimizer_data, "schedule": schedule_data, "train": train_data, "evaluate": evaluate_data}
+    _check_text(resolved, source)
     return Profile(
         path=source.path,
         text=text,
@@ -148,6 +150,19 @@ def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, .
         origins=builder.origins,
         digest=digest_of(resolved),
     )
+
+
+def _check_text(resolved: Mapping[str, Any], source: Source) -> None:
+    """A path from the command line or the current directory may hold bytes that are no text; TOML and the run's files hold text.
+
+    Raises:
+        ProfileError: there is such a value.
+    """
+    try:
+        json.dumps(resolved, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        part = printable(error.object[max(0, error.start - 40) : error.end + 10])
+        raise ProfileError(f"a value is not text in UTF-8: `{part}`", where=printable(source.shown)) from None
 
 
 def _read_teacher_profile(path: Path, edits: list[Edit], registry: Registry, source: Source, chain: tuple[Path, ...]) -> OtherProfile:

@@ -123,7 +123,7 @@ class TrainTable(Options):
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Keep a checkpoint every so many epochs; 0 keeps only the last and the best."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that decode images. `auto`: as many as there are cores, and none for data that lies in memory."""
+    """Processes that decode images; data in memory need none. `auto`: a GPU gets one for each core, at most 16; a CPU half as many."""
 
 
 class EvaluateTable(Options):

@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distillctl.errors import Problem
+from distillctl.errors import Problem, ProfileError
 from distillctl.profile.locate import Key
+
+MAX_PROBLEMS = 100
+"""So many problems are told; a file with more is no profile, and finding all of them would take long."""
+MAX_MESSAGE = 4000
+"""Characters of a message or hint."""
 
 
 def printable(text: str) -> str:
@@ -20,6 +25,10 @@ def printable(text: str) -> str:
 def dotted(key: Key) -> str:
     """The key as a user writes it behind `--set`."""
     return ".".join(str(part) for part in key)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -60,10 +69,17 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
 
     def complain(self, message: str, key: Key = (), hint: str = "") -> None:
-        """Notes a problem at a key, or at the file as a whole."""
-        problem = Problem(printable(message), printable(self.where(key)), printable(hint))
-        if problem not in self.problems:
-            self.problems.append(problem)
+        """Notes a problem at a key, or at the file as a whole.
+
+        Raises:
+            ProfileError: there are so many problems already that the rest is not looked for.
+        """
+        problem = Problem(printable(_cut(message)), printable(self.where(key)), printable(_cut(hint)))
+        if problem in self.problems:
+            return
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise ProfileError([*self.problems, Problem(f"there are more than {MAX_PROBLEMS} problems, and the rest was not looked for")])
+        self.problems.append(problem)
 
     def place(self, key: Key) -> int | str | None:
         """The line or the part of the command line that states a key, or else the table around it."""

@@ -103,16 +103,25 @@ def _known_by_other(
 
 
 def _model_of_run(builder: Builder, path: Path, given: Path) -> str:
+    """The model of a run's student; empty where it cannot be told."""
     key = ("teacher", "run")
     try:
-        if not path.is_dir() and not builder.source.trusted:
+        if not builder.source.trusted and not (path / "model.json").is_file():
             if path.is_file():
                 builder.source.complain(f"`{given}` is a file, not a run directory", key, "a file of weights is named by `checkpoint`")
-            else:
+            elif not path.is_dir():
                 builder.source.complain(f"there is no run directory `{given}`", key, near_files(given))
-        model = json.loads((path / "model.json").read_bytes()).get("model", "")
+            elif (path / "run.json").is_file():
+                builder.source.complain(f"the run `{given}` is not finished", key, "its own `distillctl train` command continues it")
+            else:
+                builder.source.complain(f"`{given}` is not a run directory: it has no `run.json`", key)
+            return ""
+        info = json.loads((path / "model.json").read_bytes())
+        model = info.get("qualified", info.get("model", ""))
     except (OSError, ValueError, AttributeError):
         return ""
+    if not builder.source.trusted:
+        builder.find(builder.registry.models, key, model)
     return model if isinstance(model, str) else ""
 
 

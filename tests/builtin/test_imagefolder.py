@@ -66,6 +66,23 @@ def test_names_of_the_validation_folder(tmp_path, folder):
     assert len(splits.train) == 4
 
 
+@pytest.mark.parametrize("names", [("Train", "Val", "Test"), ("TRAIN", "Validation", "TEST"), ("Training", "valid", "testing")])
+def test_parts_in_any_case_are_no_classes(tmp_path, names):
+    splits = built(write_tree(tmp_path, {f"{folder}/{c}": n for folder, n in zip(names, (4, 2, 3), strict=True) for c in ("a", "b")}))
+    assert splits.classes == ("a", "b")
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (8, 4, 6)
+
+
+@pytest.mark.parametrize("key", ["val_fraction", "test_fraction"])
+def test_a_share_that_gives_nothing_is_no_silent_wish(tmp_path, key):
+    root = write_tree(tmp_path, {"a": 5, "b": 5})
+    with pytest.raises(DataError, match=f"`{key} = 0.15` is so small that no class gives an image to the {key[:-9]} split"):
+        built(root, **{key: 0.15})
+    splits = built(root)  # nobody asked for a tenth, so it is only told
+    assert splits.val is None
+    assert "no val: no class has enough images for a share of 0.1" in splits.description
+
+
 def test_two_validation_folders_are_one_too_many(tmp_path):
     with pytest.raises(DataError, match="has both `val` and `valid`"):
         built(write_tree(tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1, "valid/a": 1}))
@@ -173,6 +190,8 @@ def test_a_name_that_is_no_utf8_gives_a_class_that_can_be_written(tmp_path):
     [
         ({}, "there is no class folder in"),
         ({"a": 0, "b": 0}, "there is no image in the class folders of"),
+        ({"train": 2, "test": 2}, "`test` and `train` in .* have no class folders"),
+        ({"Train": 2}, "`Train` in .* has no class folders"),
         ({"a": 2}, "there is only one class in .*: `a`"),
         ({"a": 2, "b": 0, "c": 1}, "1 class of .* without an image: `b`"),
         ({"train/a": 1, "train/b": 1, "val/c": 1}, "1 class of .*val` that .*train` lacks: `c`"),
@@ -194,6 +213,13 @@ def test_a_missing_root_names_what_is_near(tmp_path):
     assert f"did you mean `{tmp_path / 'flowers'}`?" in error.value.problems[0].hint
     with pytest.raises(DataError, match="no folder"):
         built(tmp_path / "nothing" / "like" / "it")
+
+
+def test_a_root_that_leads_nowhere_is_not_its_own_neighbour(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DataError, match="no folder") as error:
+        built(tmp_path / "loop")
+    assert "did you mean" not in error.value.problems[0].hint
 
 
 def test_a_relative_root_says_where_it_starts(tmp_path, monkeypatch):

@@ -47,6 +47,12 @@ def test_out(tmp_path, capsys):
     assert load("deep/mine.toml", registry=Registry.load()).teacher.table.profile == tmp_path / "deep" / "mine_teacher.toml"
 
 
+def test_next_command_can_be_pasted(tmp_path, capsys):
+    (tmp_path / "my profiles").mkdir()
+    assert run(["init", "--out", "my profiles/é.toml"]) == 0
+    assert "\nnext: distillctl check 'my profiles/é.toml' && distillctl train 'my profiles/é.toml'\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("existing", ["quickstart.toml", "quickstart_teacher.toml"])
 def test_never_over_an_existing_file(tmp_path, capsys, existing):
     (tmp_path / existing).write_text("mine")

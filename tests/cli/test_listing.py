@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -111,7 +112,7 @@ class TestCommandLine:
             for name, command in COMMANDS.items():
                 assert re.search(rf"^  {name} +{re.escape(command.summary)}$", out, re.MULTILINE)
 
-    @pytest.mark.parametrize("name", ["check", "init", "show", "list-methods", "list-models", "list-datasets", "plugins"])
+    @pytest.mark.parametrize("name", COMMANDS)
     def test_every_help_has_two_examples(self, name, capsys):
         assert run([name, "--help"]) == 0
         out = capsys.readouterr().out
@@ -130,7 +131,8 @@ class TestCommandLine:
             (["check"], "missing argument", "`distillctl check --help`"),
             (["check", "a.toml", "--seed", "x"], "invalid value for `--seed`", "`distillctl check --help`"),
             (["check", "a.toml", "--set"], "option `--set` requires an argument", "`distillctl check --help`"),
-            (["--nope"], "no such option: --nope", "`distillctl --help`"),
+            (["--nope"], "no option is called `--nope`", "`distillctl --help`"),
+            (["train", "a.toml", "--epochs", "3"], "no option is called `--epochs`", "`distillctl train --help`"),
         ],
     )
     def test_wrong_ones(self, capsys, arguments, message, hint):
@@ -157,6 +159,7 @@ class TestCommandLine:
 
         monkeypatch.setattr(Registry, "load", staticmethod(interrupt))
         assert run(["list-methods"]) == 130
+        assert capsys.readouterr().err == "interrupted\n"
 
     def test_bugs_keep_their_traceback(self, monkeypatch):
         def bug(environment=None):
@@ -201,6 +204,17 @@ class TestProcesses:
             process.wait(60)
         assert error == ""
         assert process.returncode == 141
+
+    def test_locale_that_lacks_a_character(self):
+        """The formula of `kd` has one that Windows' and Latin-1 locales cannot show."""
+        done = shell("show", "kd", env={**os.environ, "PYTHONIOENCODING": "latin-1"}, encoding="latin-1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\\u2016" in done.stdout
+
+    def test_closed_stdout(self):
+        command = f'"{sys.executable}" -m distillctl list-methods >&-'
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     @pytest.mark.parametrize(
         ("arguments", "heavy"),

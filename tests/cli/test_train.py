@@ -110,8 +110,10 @@ def test_eval_tta_with_and_without_a_word(inside: Path, capsys: pytest.CaptureFi
     [
         (["eval", "--tta", "ten_crop"], 2, "ten"),
         (["eval", "--split", "train"], 2, "unknown split"),
-        (["eval", "--checkpoint", "nowhere.pt"], 1, "nowhere.pt"),
-        (["eval", "nowhere"], 1, "not a run directory"),
+        (["eval", "--checkpoint", "nowhere.pt"], 2, "nowhere.pt"),
+        (["eval", "nowhere"], 2, "there is no run directory `nowhere`"),
+        (["eval", "runs"], 2, "not a run directory"),
+        (["train", "student.toml", "--out", "student.toml/deeper"], 3, "the run directory `student.toml/deeper` cannot be made"),
         (["train", "student.toml", "--device", "cuda:99"], 3, "CUDA"),
         (["train", "student.toml", "--device", "abacus"], 2, "unknown device"),
         (["train", "student.toml", "--set", "train.epochs=0"], 2, "at least 1"),

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 
-from distillctl.api.data import ArrayImages, Splits, View
-from distillctl.data.splits import limit_training, listing_hash, stratified_split, three_way_split
+from distillctl.api.data import ArrayImages, FileImages, Splits, View
+from distillctl.data.splits import limit_training, listing_hash, shared_images, stratified_split, three_way_split
 from distillctl.errors import ProfileError
 
 
@@ -110,3 +111,13 @@ def test_listing_hash_tells_order_and_borders_apart():
     hashes = {listing_hash(n) for n in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", ""], [])}
     assert len(hashes) == 5
     assert listing_hash(["é", "\udcff"]) == listing_hash(iter(["é", "\udcff"]))
+
+
+def test_shared_images_are_the_same_files_or_pixels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arrays = splits_with([40, 40]).train
+    assert shared_images(arrays.subset(torch.arange(30)), arrays.subset(torch.arange(20, 80))) == 10
+    files = FileImages([Path("a.jpg"), Path("b.jpg")], torch.tensor([0, 1]))
+    others = FileImages([tmp_path / "b.jpg", tmp_path / "c.jpg"], torch.tensor([1, 0]))
+    assert shared_images(files, others) == 1
+    assert shared_images(files, arrays) == 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 import warnings
 
@@ -13,6 +14,7 @@ from distillctl.data import eval_loader, limit_training, train_loader
 from distillctl.data.augment import evaluation_transform, training_transform
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
+from distillctl.data.workers import worker_deaths
 from distillctl.errors import DataError, ProfileError, RunError
 from distillctl.testing.trees import write_tree
 
@@ -196,6 +198,24 @@ def test_a_worker_that_dies_ends_the_run_with_a_reason(files):
     loader = with_transform(loader_of(splits_of(files), workers=1), DyingTransform())
     with pytest.raises(RunError, match="a process that decodes images died"):
         list(loader.epoch(0))
+    loader.close()
+
+
+def test_a_worker_that_dies_during_a_step_gives_the_same_reason(files):
+    """torch raises from a signal handler, wherever the program is at that moment."""
+    loader = loader_of(splits_of(files), size=2, workers=1)
+    batches = loader.epoch(0)
+    next(batches)
+    (worker,) = loader._pipeline._loader._iterator._workers
+
+    @worker_deaths()
+    def step():
+        os.kill(worker.pid, signal.SIGKILL)
+        for _ in range(3000):  # not `worker.join()`, which would take the news away from torch
+            time.sleep(0.01)
+
+    with pytest.raises(RunError, match="a process that decodes images died"):
+        step()
     loader.close()
 
 

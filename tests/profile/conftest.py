@@ -159,6 +159,10 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "teacher.pth").write_bytes(b"weights")
     (tmp_path / "runs" / "done").mkdir(parents=True)
     (tmp_path / "runs" / "done" / "model.json").write_text('{"model": "big"}')
+    (tmp_path / "runs" / "begun").mkdir()
+    (tmp_path / "runs" / "begun" / "run.json").write_text("{}")
+    (tmp_path / "runs" / "foreign").mkdir()
+    (tmp_path / "runs" / "foreign" / "model.json").write_text('{"model": "resnet20", "qualified": "cifar/resnet20"}')
     (tmp_path / "teacher.toml").write_text(profile_text(student='name = "big"', teacher=None, method=None))
     return tmp_path
 

@@ -128,6 +128,12 @@ TEACHERS = {
     "no folder": ({"teacher": 'name = "big"\ncheckpoint = "weights/t.pth"'}, ["there is no file.*\n.*the folder `weights` does not exist"]),
     "directory as file": ({"teacher": 'name = "big"\ncheckpoint = "runs/done"'}, ["`runs/done` is a directory, not a file"]),
     "no run": ({"teacher": 'run = "runs/doen"'}, ["there is no run directory `runs/doen`\n.*`runs/done`"]),
+    "unfinished run": ({"teacher": 'run = "runs/begun"'}, ["the run `runs/begun` is not finished"]),
+    "folder of runs": ({"teacher": 'run = "runs"'}, ["`runs` is not a run directory: it has no `run.json`"]),
+    "run of a missing package": (
+        {"teacher": 'run = "runs/foreign"'},
+        ["no model is called `cifar/resnet20`\n.*pip install distillctl-cifar"],
+    ),
     "file as run": ({"teacher": 'run = "teacher.pth"'}, ["`teacher.pth` is a file, not a run directory"]),
     "no profile": ({"teacher": 'profile = "teach.toml"'}, ["there is no profile `.*teach.toml`\n.*teacher.toml"]),
     "itself": ({"teacher": 'profile = "profile.toml"'}, ["leads back to a profile"]),
@@ -145,7 +151,7 @@ TEACHERS = {
         ["`train..x` is no dotted key", "`train.epochs` must be at least 1"],
     ),
     "null byte in a path": ({"teacher": 'name = "big"\ncheckpoint = "a\\u0000b"'}, ["is no(t a path| file)"]),
-    "endless path": ({"student": f'name = "small"\ncheckpoint = "{"x" * 5000}"'}, ["is not a path|there is no file"]),
+    "endless path": ({"student": f'name = "small"\ncheckpoint = "{"x" * 5000}"'}, ["longer than a path can be"]),
     "student with two beginnings": (
         {"student": 'name = "big"\nweights = "V1"\ncheckpoint = "teacher.pth"'},
         ["`student.weights` and `student.checkpoint` cannot both be given"],
@@ -198,6 +204,11 @@ EFFECTS = {
         {"method": '[[method]]\nname = "kd"\ntask_weight = 1\n[[method]]\nname = "feat"\ntask_weight = 2'},
         ["`task_weight` is stated twice with different values"],
     ),
+    "nothing to train": ({"method": 'name = "kd"\nweight = 0\ntask_weight = 0'}, ["all weights are 0, so that nothing is trained"]),
+    "nothing to train by the control": (
+        {"teacher": None, "method": 'name = "none"\ntask_weight = 0'},
+        ["all weights are 0, so that nothing is trained"],
+    ),
     "second of several methods": (
         {"method": '[[method]]\nname = "dk"\n[[method]]\nname = "feat"\nnope = 2'},
         ["unknown option `nope` for method `feat`"],
@@ -211,7 +222,7 @@ FILES = {
     "Latin-1": (b"seed = 1\n# caf\xe9\n", ["is not text in UTF-8"]),
     "binary": (bytes(range(256)) * 8, ["is a binary file"]),
     "null byte": (b"seed = 1\0\n", ["is a binary file"]),
-    "too large": (b"#" * (1 << 20) + b"\n", ["is larger than 1 MiB"]),
+    "too large": (b"#" * (1 << 18) + b"\n", ["is larger than 256 KiB"]),
     "dotted key of 100 kB": (b"a." * 50_000 + b"a = 1\n", ["a key has more than 16 parts"]),
     "header of 100 kB": (b"[" + b"a." * 50_000 + b"a]\n", ["a key has more than 16 parts"]),
     "key of 100 kB": (b"a" * 100_000 + b" = 1\n", ["a key is longer than 256 characters"]),
@@ -219,7 +230,11 @@ FILES = {
     "10,000 nested brackets": (b"a = " + b"[" * 10_000 + b"]" * 10_000 + b"\n", ["brackets are nested more than 16 deep"]),
     "10,000 open brackets": (b"[" * 10_000, ["brackets are nested more than 16 deep"]),
     "10,000 nested tables": (b"a = " + b"{a=" * 10_000 + b"\n", ["brackets are nested more than 16 deep"]),
-    "number of 5,000 digits": (b"seed = " + b"9" * 5_000 + b"\n", ["thousands of digits"]),
+    "number of 5,000 digits": (b"seed = " + b"9" * 5_000 + b"\n", ["a value without quotes is longer than 64 characters"]),
+    "hexadecimal number of 5,000 digits": (
+        b"[train]\nepochs = 0x" + b"f" * 5_000 + b"\n",
+        ["a value without quotes is longer than 64 characters"],
+    ),
     "no value": (b"seed =\n", ["this is not valid TOML"]),
     "no quotes": (b"[student]\nname = resnet8\n", ["not valid TOML: invalid value\n.*strings stand in quotes"]),
     "open string": (b'[student]\nname = "resnet8\n', ["not valid TOML"]),
@@ -250,6 +265,29 @@ def test_each_problem_is_told_once(case, read, text):
         assert problem.message.isprintable()
         assert len(problem.message) < 6000
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[schedule]\nmilestones = [" + '"a",' * 50_000 + "]\n",
+        "".join(f"key{i} = 1\n" for i in range(15_000)),
+        "".join(f"[a{i}.b.c.d.e.f.g.h.i.j.k]\n" for i in range(5_000)),
+    ],
+    ids=["entries", "keys", "tables"],
+)
+def test_thousands_of_problems_are_not_all_looked_for(read, content):
+    """The time that they take grows with the square of their number."""
+    with pytest.raises(ProfileError) as caught:
+        read(content)
+    assert len(caught.value.problems) == 101
+    assert "more than 100 problems" in caught.value.problems[-1].message
+
+
+def test_a_long_name_is_cut(read, text):
+    with pytest.raises(ProfileError) as caught:
+        read(text(student=f'name = "{"r" * 100_000}"'))
+    assert len(str(caught.value)) < 10_000
 
 
 def test_there_are_enough_of_them():
@@ -343,6 +381,11 @@ def test_other_arguments(read):
         (problem,) = caught.value.problems
         assert message in problem.message
         assert problem.where == where
+
+
+def test_a_path_that_is_no_text(read):
+    with pytest.raises(ProfileError, match=r"a value is not text in UTF-8: .*f\\udce4"):
+        read(overrides=["dataset.root=f\udce4"])
 
 
 def test_files_that_are_none(read, folder, registry):

@@ -135,16 +135,3 @@ def test_bad_images_are_not_cached(folders, cache_folder):
     with pytest.raises(DataError):
         read(folders)
     assert not cache_folder.exists()
-
-
-def test_where_the_cache_lies(monkeypatch, tmp_path):
-    monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
-    assert cache.folder() == tmp_path / "own"
-    monkeypatch.delenv("DISTILLCTL_CACHE")
-    assert cache.folder() == tmp_path / "shared" / "distillctl"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache" / "distillctl"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.folder() == tmp_path / ".cache" / "distillctl"

@@ -54,6 +54,17 @@ def test_torchvisions_files_may_lie_beside_root(archive, below):
     assert len(build(archive / below).train) == 40
 
 
+def test_what_lies_in_root_comes_before_what_lies_beside_it(archive, folders, pixels):
+    mine = folders.rename(archive / "mine")
+    for file in (mine / "train" / "ant").iterdir():
+        Image.new("RGB", (32, 32), (9, 9, 9)).save(file)
+    splits = build(mine)
+    assert "image folders" in splits.description
+    assert (splits.train.images[splits.train.labels == 0] == 9).all()
+    shutil.copytree(archive / "cifar-10-batches-py", mine / "cifar-10-batches-py")
+    assert str(mine / "cifar-10-batches-py") in build(mine).description
+
+
 def test_damaged_files_of_torchvision(archive):
     with (archive / "cifar-10-batches-py" / "data_batch_2").open("ab") as file:
         file.write(b"x")

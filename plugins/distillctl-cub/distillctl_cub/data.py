@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distillctl import FileImages, Splits, View, listing_hash, stratified_split, three_way_split
+from distillctl import DataError, FileImages, Splits, View, listing_hash, stratified_split, three_way_split
 from distillctl_cub.listing import Listing, read_listing
-from distillctl_cub.options import CUBOptions
+from distillctl_cub.options import VAL_FRACTION, CUBOptions
 from distillctl_cub.unpack import find
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the pretrained networks expect
@@ -26,6 +26,8 @@ def build(options: CUBOptions, seed: int) -> Splits:
     listing = read_listing(folder)
     images = FileImages([folder / "images" / Path(name) for name in listing.names], torch.tensor(listing.labels))
     train, val, test = split(listing, options.split, options.val_fraction, seed)
+    if options.split == "official" and not len(val) and options.val_fraction not in (0, VAL_FRACTION):
+        raise DataError(f"`val_fraction = {options.val_fraction}` is so small that no class gives an image to the validation split")
     sizes = f"train {len(train)}, val {len(val)}, test {len(test)}"
     return Splits(
         train=images.subset(train),

@@ -9,7 +9,7 @@ import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from distillctl import DataError
+from distillctl import DataError, cache_folder
 from distillctl_cub.listing import IMAGES
 
 _NAME = "CUB_200_2011"
@@ -42,14 +42,14 @@ def _unpacked(archive: Path) -> Path:
     stem = next((archive.name.removesuffix(e) for e in _ENDINGS if archive.name.endswith(e)), None)
     if stem is None:
         raise DataError(f"`{archive}` is neither a folder nor one of {', '.join(f'`{e}`' for e in _ENDINGS)}")
-    places = [archive.parent, _cache()]
+    places = [place for place in (archive.parent, cache_folder()) if place is not None]
     for place in places:
         if (place / stem / IMAGES).is_file():
             return place / stem
     for place in places:
         if _writable(place):
             return _unpack(archive, place / stem)
-    raise DataError(f"`{archive}` cannot be unpacked: neither `{places[0]}` nor `{places[1]}` can be written")
+    raise DataError(f"`{archive}` cannot be unpacked: none of {', '.join(f'`{place}`' for place in places)} can be written")
 
 
 def _unpack(archive: Path, target: Path) -> Path:
@@ -95,13 +95,6 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
         raise DataError(f"`{archive}` is not unpacked: its member `{member.name}` would leave the folder")
     if not (member.isreg() or member.isdir()):
         raise DataError(f"`{archive}` is not unpacked: its member `{member.name}` is neither a file nor a folder")
-
-
-def _cache() -> Path:
-    """Where distillctl keeps files that can be made again."""
-    if explicit := os.environ.get("DISTILLCTL_CACHE"):
-        return Path(explicit).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distillctl"
 
 
 def _writable(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from distillctl import DataError
 from distillctl.testing import DatasetContract
 from distillctl.testing.datasets import write_image
 from distillctl_cub.data import build, split
@@ -149,3 +150,10 @@ def test_augmentations_are_those_of_image_folders():
 
     ours, theirs = (get_args(model.model_fields["augment"].annotation) for model in (CUBOptions, ImageFolderOptions))
     assert ours == theirs
+
+
+def test_a_share_that_gives_nothing_is_no_silent_wish(tmp_path):
+    root = cub_tree(tmp_path, [4, 6])
+    with pytest.raises(DataError, match=r"`val_fraction = 0\.2` is so small"):
+        build(CUBOptions(root=root, val_fraction=0.2), 0)
+    assert build(CUBOptions(root=root), 0).val is None

@@ -71,8 +71,20 @@ def test_the_cache_takes_what_the_folder_cannot(tmp_path, cache, monkeypatch):
     assert listing(archive.parent) == ["CUB_200_2011.tgz"]
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "other"))
-    with pytest.raises(DataError, match=r"neither .* nor .* can be written"):
+    with pytest.raises(DataError, match=r"none of `.*fixed`, `.*other` can be written"):
         find(archive)
+
+
+def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch):
+    archive = pack(tmp_path / "fixed" / "CUB_200_2011.tgz", GOOD)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(archive.parent) and access(path, mode))
+    monkeypatch.delenv("DISTILLCTL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert find(archive) == tmp_path / ".cache" / "distillctl" / "CUB_200_2011"
+    assert not (tmp_path / "relative").exists()
 
 
 def link(name, target, kind=tarfile.SYMTYPE):

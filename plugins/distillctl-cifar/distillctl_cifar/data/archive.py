@@ -21,11 +21,6 @@ def places(name: str, root: Path) -> tuple[Path, Path]:
     return root / folder, root.parent / folder
 
 
-def find(name: str, root: Path) -> Path | None:
-    """The folder that holds torchvision's folder, or None."""
-    return next((place.parent for place in places(name, root) if place.is_dir()), None)
-
-
 def download(name: str, root: Path) -> None:
     """Downloads and unpacks torchvision's files into `root`.
 

@@ -67,15 +67,17 @@ def _build(facts: _Facts, options: CIFAROptions, seed: int) -> Splits:
 
 
 def _read(facts: _Facts, root: Path, download: bool) -> Arrays:
-    """Torchvision's files if they are there, else folders of images, else what was downloaded."""
-    if (parent := archive.find(facts.name, root)) is not None:
-        return archive.read(facts.name, parent)
+    """What lies in `root`, torchvision's files before folders of images; else torchvision's files beside it; else what was downloaded."""
+    inside, beside = archive.places(facts.name, root)
+    if inside.is_dir():
+        return archive.read(facts.name, root)
     if folders.present(root):
         return folders.read(facts.name, root, facts.classes)
+    if beside.is_dir():
+        return archive.read(facts.name, root.parent)
     if download:
         archive.download(facts.name, root)
         return archive.read(facts.name, root)
-    inside, beside = archive.places(facts.name, root)
     raise DataError(
         f"there is no {facts.title} at `{root}`: neither torchvision's files (looked for `{inside}` and `{beside}`) "
         f"nor image folders (looked for `{root / 'train'}/<class>/*.png` and `{root / 'test'}/<class>/*.png`)",

@@ -17,25 +17,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
+from distillctl import cache_folder
 from distillctl_cifar.data.arrays import SIDE
-
-
-def folder() -> Path | None:
-    """Where caches lie; None if this user has no home."""
-    if own := os.environ.get("DISTILLCTL_CACHE"):
-        return Path(own).expanduser()
-    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if shared.is_absolute():  # the specification says to ignore others
-        return shared / "distillctl"
-    try:
-        return Path.home() / ".cache" / "distillctl"
-    except RuntimeError:
-        return None
 
 
 def file_for(key: str) -> Path | None:
     """The file that holds what belongs to this key; None if there is no place for it."""
-    place = folder()
+    place = cache_folder()
     return place / f"{key}.safetensors" if place else None
 
 

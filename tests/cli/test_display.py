@@ -1,0 +1,60 @@
+"""The display on a terminal: what it shows while an epoch runs, and that it opens and closes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from distillctl.cli.display import Live, Plain, audience, duration
+from distillctl.engine.tally import Reading
+
+READING = Reading(images=300, terms={"task": 2.5, "kd": 0.125}, total=0.3625, top1=0.25)
+RECORD = {
+    "epoch": 1,
+    "total": 0.5,
+    "terms": {"task": 2.0},
+    "lr": 0.05,
+    "train_top1": 0.5,
+    "val": {"top1": 0.75},
+    "images_per_second": 100.0,
+    "seconds": 60.0,
+}
+
+
+def test_duration() -> None:
+    assert [duration(s) for s in (0.4, 61, 3725)] == ["0:00", "1:01", "1:02:05"]
+
+
+def test_audience_suits_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    assert type(audience(quiet=False)) is Plain
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    assert isinstance(audience(quiet=False), Live)
+    assert not isinstance(audience(quiet=True), Plain)
+
+
+def test_live(capsys: pytest.CaptureFixture[str]) -> None:
+    with Live() as shown:
+        shown._epochs, shown._left_epochs = 3, 3
+        shown.epoch(RECORD)
+        shown.batch(2, 3, 9, READING, 50.0, 0.05)
+        table = shown._live.renderable
+    assert "epoch 1/3  total 0.5  task 2" in capsys.readouterr().out
+    drawn = Console(file=io.StringIO(), width=80)
+    drawn.print(table)
+    lines = [" ".join(line.split()) for line in drawn.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines[0].startswith("epoch 2/3")
+    assert lines[0].endswith("3/9")
+    # 6 steps of 100 images at 50 a second, and one whole epoch of a minute.
+    assert lines[1:] == [
+        "left 1:12 50 images/s",
+        "lr 0.05",
+        "total 0.3625",
+        "task 2.5",
+        "kd 0.125",
+        "train top-1 25.00%",
+        "best 75.00% in epoch 1",
+    ]
