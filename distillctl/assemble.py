@@ -64,6 +64,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_precision(profile: Profile, device: torch.device) -> None:
+    """Before anything is built, and before a teacher is trained.
+
+    Raises:
+        ProfileError: the device cannot train in the profile's precision.
+    """
+    if profile.train.precision == "fp16" and device.type != "cuda":
+        raise ProfileError('`train.precision = "fp16"` needs a GPU', hint="use `bf16` or `fp32` on a CPU")
+
+
 def build_splits(profile: Profile) -> Splits:
     """The data of a profile, cut to `dataset.limit`."""
     choice = profile.dataset
@@ -171,8 +181,6 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         DistillError: something does not fit; the message says what.
     """
     train = profile.train
-    if train.precision == "fp16" and device.type != "cuda":
-        raise ProfileError('`train.precision = "fp16"` needs a GPU', hint="use `bf16` or `fp32` on a CPU")
     channels_last = train.precision in AUTOCAST
     wants = _wants(profile.methods)
     shape = (splits.channels, splits.view.size, splits.view.size)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch
-from distillctl.assemble import assemble, build_splits, pick_device
+from distillctl.assemble import assemble, build_splits, check_precision, pick_device
 from distillctl.data.workers import worker_deaths
 from distillctl.dryrun import stand_in_teacher
 from distillctl.engine.experiment import Experiment
@@ -103,6 +103,7 @@ def bench_profile(
     if threads:
         torch.set_num_threads(threads)
     chosen = pick_device(device)
+    check_precision(profile, chosen)
     keep_freed_memory(chosen)
     splits = build_splits(profile)
     results = []

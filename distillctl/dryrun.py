@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distillctl.assemble import TeacherModel, assemble, build_model, build_splits, build_teacher, pick_device, sides
+from distillctl.assemble import TeacherModel, assemble, build_model, build_splits, build_teacher, check_precision, pick_device, sides
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.step import Step
@@ -69,6 +69,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
         DistillError: something does not fit; the message says what.
     """
     chosen = pick_device(device)
+    check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
     splits = build_splits(profile)

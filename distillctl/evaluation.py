@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ def newest_finished(root: Path = ROOT) -> RunDirectory:
         DataError: there is none.
     """
     for run in runs_in(root):
-        if run.finished:
-            return run
+        with suppress(DataError):  # a damaged one hides no other
+            if run.finished:
+                return run
     raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
 
 
@@ -96,7 +98,7 @@ def evaluate_run(
     run = newest_finished(root) if path is None else RunDirectory.open(path)
     chosen = pick_device(device)
     keep_freed_memory(chosen)
-    profile = from_resolved(run.resolved, registry)
+    profile = from_resolved(run.resolved, registry, student_only=True)
     splits = build_splits(profile)
     split = split or ("test" if splits.test is not None else "val")
     if split not in ("val", "test"):

@@ -14,7 +14,16 @@ import torch
 
 from distillctl import __version__, deploy
 from distillctl.api.data import Splits
-from distillctl.assemble import TeacherModel, assemble, build_splits, build_student, build_teacher, evaluation_loader, pick_device
+from distillctl.assemble import (
+    TeacherModel,
+    assemble,
+    build_splits,
+    build_student,
+    build_teacher,
+    check_precision,
+    evaluation_loader,
+    pick_device,
+)
 from distillctl.data.splits import shared_images
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
@@ -85,6 +94,7 @@ def train(
         DistillError: anything a user can put right.
     """
     chosen = pick_device(device)
+    check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, run = place(profile.name, profile.digest, root=root, out=out, fresh=fresh)
     by_profile = profile.teacher is not None and profile.teacher.table.profile is not None
@@ -161,7 +171,7 @@ def _seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folde
     if folder is None:
         return []
     try:
-        other = from_resolved(RunDirectory.open(folder).resolved, registry)
+        other = from_resolved(RunDirectory.open(folder).resolved, registry, student_only=True)
         if (other.seed, other.resolved["dataset"]) == (profile.seed, profile.resolved["dataset"]):
             return []
         learnt = build_splits(other).train

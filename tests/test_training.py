@@ -187,6 +187,20 @@ def test_resolved_profile_reads_back_as_the_same_run(finished: tuple[Path, Resul
     assert profile.digest == json.loads((finished[1].path / "run.json").read_text())["digest"]
 
 
+def test_eval_needs_no_method_package_and_skips_damaged_runs(finished: tuple[Path, Result], registry: Registry) -> None:
+    base, result = finished
+    (base / "runs" / "damaged").mkdir()
+    (base / "runs" / "damaged" / "run.json").write_text("{")
+    text = (result.path / "resolved.toml").read_text()
+    assert 'name = "kd"' in text
+    try:
+        (result.path / "resolved.toml").write_text(text.replace('name = "kd"', 'name = "of_a_package_that_is_gone"'))
+        report = evaluate_run(None, registry, root=base / "runs", device="cpu")
+    finally:
+        (result.path / "resolved.toml").write_text(text)
+    assert report.metrics.top1 == result.summary["best"]["top1"]
+
+
 def test_out_is_never_overwritten(finished: tuple[Path, Result], registry: Registry, tmp_path: Path) -> None:
     base, result = finished
     other = load(base / "student.toml", registry=registry, overrides=["train.epochs=1"])
@@ -289,7 +303,8 @@ def test_devices_that_are_not_there(folder: Path, registry: Registry, name: str)
 
 def test_fp16_is_refused_on_a_cpu(folder: Path, registry: Registry) -> None:
     with pytest.raises(ProfileError, match="needs a GPU"):
-        train(load("teacher.toml", registry=registry, overrides=["train.precision=fp16"]), registry, Ear(), device="cpu")
+        train(load("student.toml", registry=registry, overrides=["train.precision=fp16"]), registry, Ear(), device="cpu")
+    assert not (folder / "runs").exists()  # not even the teacher was trained
 
 
 def test_a_teacher_that_learnt_held_out_images_is_told(folder: Path, registry: Registry) -> None:
@@ -305,3 +320,15 @@ def test_a_teacher_that_learnt_held_out_images_is_told(folder: Path, registry: R
     same = load("student.toml", registry=registry, overrides=[*short, "teacher.overrides.seed=1"], seed=1)
     train(same, registry, third, device="cpu")
     assert not [note for note in third.notes if "WARNING" in note]
+
+
+def test_teacher_overrides_merge_keys_and_replace_named_tables(folder: Path, registry: Registry) -> None:
+    from distillctl.profile.teacher import load_teacher_profile
+
+    cut = ["teacher.overrides.train={batch_size=32}", 'teacher.overrides.student={name="wrn_16_1"}', "teacher.overrides.optimizer.lr=0.5"]
+    teacher = load_teacher_profile(load("student.toml", registry=registry, overrides=cut), registry)
+    assert (teacher.train.batch_size, teacher.train.epochs) == (32, 4)
+    assert teacher.student.spec.name == "wrn_16_1"
+    assert (teacher.optimizer.spec.name, teacher.optimizer.options.lr) == ("sgd", 0.5)  # type: ignore[attr-defined]
+    swapped = ['teacher.overrides.dataset={name="imagefolder", root="."}']  # `limit` of the table it replaces is gone
+    assert load_teacher_profile(load("student.toml", registry=registry, overrides=swapped), registry).dataset.table.limit == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,20 @@ def _value(text: str) -> Any:
         return text
     value = data["v"]
     return text if len(data) > 1 or isinstance(value, datetime.date | datetime.time) else value
+
+
+def flat_overrides(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`teacher.overrides` as dotted keys: `{train = {epochs = 2}}` means the same as `{"train.epochs" = 2}`.
+
+    A table with a `name` takes the place of the whole table: the options of another data set or model would not fit it.
+    """
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and "name" not in value:
+            result |= flat_overrides(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
 
 
 def apply(source: Source, edit: Edit) -> None:

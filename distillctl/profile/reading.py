@@ -62,8 +62,10 @@ def load(
     return profile
 
 
-def from_resolved(path: str | Path, registry: Registry) -> Profile:
+def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = False) -> Profile:
     """Reads the resolved profile of a run: the file, or the run directory. Files that it names need not be there any more.
+
+    student_only: leave out teacher, methods and optimizer, whose packages an evaluation does not need.
 
     Raises:
         ProfileError: it cannot be read, or a plugin does not take its values any more.
@@ -73,6 +75,9 @@ def from_resolved(path: str | Path, registry: Registry) -> Profile:
     text = read_bytes(path)
     source = parse(text, path)
     source.trusted = True
+    if student_only:
+        for name in ("teacher", "method", "optimizer"):
+            source.data.pop(name, None)
     profile = _check(source, registry, text, (path.resolve(),))
     if profile is None:
         raise ProfileError(source.problems)

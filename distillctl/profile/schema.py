@@ -51,7 +51,8 @@ class TeacherTable(Options):
     profile: PathOption | None = None
     """Another profile, looked up beside this one: trained first if its finished run is not there, reused if it is."""
     overrides: dict[str, object] = {}  # noqa: RUF012 - pydantic copies defaults
-    """With `profile`: keys of that profile to replace, as dotted keys: `overrides = {"train.epochs" = 2}`."""
+    """With `profile`: keys of that profile to replace, as dotted keys: `overrides = {"train.epochs" = 2}`. A table with a `name`
+    replaces the whole table."""
     allow_untrained: bool = False
     """Go on with a teacher that is no better than chance (for tests)."""
 

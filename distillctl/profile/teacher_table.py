@@ -12,7 +12,7 @@ from distillctl.api.specs import ModelSpec
 from distillctl.errors import Problem
 from distillctl.profile.builder import Builder, split
 from distillctl.profile.checking import check_table
-from distillctl.profile.overrides import WAYS, Edit, split_key
+from distillctl.profile.overrides import WAYS, Edit, flat_overrides, split_key
 from distillctl.profile.schema import TeacherChoice, TeacherTable
 from distillctl.profile.source import near_files
 from distillctl.profile.tables import Data, check_file, check_weights
@@ -142,16 +142,15 @@ def _student_of_profile(builder: Builder, path: Path, table: TeacherTable, read_
     return other.student
 
 
-def _edits(builder: Builder, values: Mapping[str, Any], prefix: str = "") -> list[Edit]:
-    """`teacher.overrides` as edits; `{train = {epochs = 2}}` means the same as `{"train.epochs" = 2}`."""
+def _edits(builder: Builder, values: Mapping[str, Any]) -> list[Edit]:
+    """`teacher.overrides` as edits."""
     edits: list[Edit] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            edits += _edits(builder, value, f"{prefix}{name}.")
-        elif (parts := split_key(prefix + name)) is None:
-            builder.source.complain(f"`{prefix}{name}` is no dotted key", ("teacher", "overrides", name))
+    for name, value in flat_overrides(values).items():
+        if (parts := split_key(name)) is None:
+            builder.source.complain(f"`{name}` is no dotted key", ("teacher", "overrides", name))
         else:
-            edits.append(Edit(parts, value, builder.source.where(("teacher", "overrides", name))))
+            place = next((k for k in values if name == k or name.startswith(f"{k}.")), name)
+            edits.append(Edit(parts, value, builder.source.where(("teacher", "overrides", place))))
     return edits
 
 
