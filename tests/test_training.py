@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from distillctl.api.data import ArrayImages
+from distillctl.assemble import build_splits
 from distillctl.dryrun import dry_run
 from distillctl.engine.evaluate import Evaluation
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
@@ -162,6 +164,14 @@ def test_the_deployed_student_needs_its_models_package_alone(finished: tuple[Pat
     assert (described["model"], described["package"], described["num_classes"]) == ("resnet8", "distillctl-cifar", 10)
     best = torch.load(finished[1].path / "checkpoints" / "best.pt", weights_only=True)["student"]
     assert all(torch.equal(state[k], v) for k, v in best.items())
+    # By hand, from model.json alone: the accuracy that training and `eval` give.
+    test = build_splits(load(finished[0] / "student.toml", registry=Registry.load())).test
+    assert isinstance(test, ArrayImages)
+    mean, std = (torch.tensor(described["input"][key])[:, None, None] for key in ("mean", "std"))
+    images = (test.images.permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.no_grad():
+        right = (model.eval()(images).argmax(1) == test.labels).double().mean()
+    assert float(right) == finished[1].summary["best"]["top1"]
 
 
 def test_the_same_command_says_that_it_is_finished_and_fresh_starts_beside(finished: tuple[Path, Result], registry: Registry) -> None:
