@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,9 +206,6 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         splits, batch_size=train.batch_size, seed=profile.seed, device=device, workers=train.workers, channels_last=channels_last
     )
 
-    def evaluation(images: Images, tta: bool) -> EvalLoader:
-        return evaluation_loader(profile, splits, images, device, tta="auto" if tta else "")
-
     table = profile.schedule
     return Experiment(
         student=student,
@@ -215,7 +213,7 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         objective=objective,
         splits=splits,
         loader=loader,
-        evaluation=evaluation,
+        evaluation=lambda images: evaluation_loader(profile, splits, images, device),
         optimizer=optimizer,
         schedule=schedule(
             table.name,
@@ -259,13 +257,15 @@ def _wants(methods: tuple[MethodChoice, ...]) -> Wants:
 def _methods(profile: Profile, setup: Setup) -> list[Weighted]:
     """The methods, each under a name of its own."""
     result: list[Weighted] = []
+    seen: Counter[str] = Counter()
     for number, choice in enumerate(profile.methods):
         if choice.table.weight == 0:
             continue
         # Their own draws, so that a method does not change the student's initial weights.
         torch.manual_seed(mix(profile.seed, METHODS, number))
-        same = sum(m.name.partition("-")[0] == choice.spec.name for m in result)
-        name = choice.spec.name if not same else f"{choice.spec.name}-{same + 1}"
+        seen[choice.spec.name] += 1
+        count = seen[choice.spec.name]
+        name = choice.spec.name if count == 1 else f"{choice.spec.name}-{count}"
         result.append(Weighted(name, _build_method(choice, setup), choice.table.weight, choice.table.warmup_epochs))
     return result
 

@@ -191,7 +191,7 @@ def _seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folde
 
 
 def _judge_teacher(
-    profile: Profile, splits: Any, teacher: TeacherModel | None, device: torch.device, audience: Audience
+    profile: Profile, splits: Splits, teacher: TeacherModel | None, device: torch.device, audience: Audience
 ) -> tuple[Evaluation, str] | None:
     """Evaluates the teacher before anything is learnt from it."""
     if teacher is None or profile.teacher is None:
@@ -237,7 +237,7 @@ def _finish(profile: Profile, registry: Registry, run: RunDirectory, loop: Loop,
     return summary
 
 
-def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: torch.nn.Module, splits: Any) -> None:
+def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: torch.nn.Module, splits: Splits) -> None:
     spec = profile.student.spec
     plugin = registry.models.plugin(spec)
     view = splits.view

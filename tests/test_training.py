@@ -342,3 +342,31 @@ def test_teacher_overrides_merge_keys_and_replace_named_tables(folder: Path, reg
     assert (teacher.optimizer.spec.name, teacher.optimizer.options.lr) == ("sgd", 0.5)  # type: ignore[attr-defined]
     swapped = ['teacher.overrides.dataset={name="imagefolder", root="."}']  # `limit` of the table it replaces is gone
     assert load_teacher_profile(load("student.toml", registry=registry, overrides=swapped), registry).dataset.table.limit == 0
+
+
+def test_methods_add_up_and_keep_their_names(folder: Path, registry: Registry) -> None:
+    tables = """
+[[method]]
+name = "crd"
+negatives = 32
+[[method]]
+name = "kd"
+weight = 1.0
+temperature = 2.0
+task_weight = 0.5
+[[method]]
+name = "kd"
+temperature = 8.0
+[[method]]
+name = "ctkd"
+[method.inner]
+name = "dkd"
+[[method]]
+name = "mgd"
+weight = 0.0
+"""
+    (folder / "many.toml").write_text(STUDENT.replace('[method]\nname = "kd"\n', tables))
+    plan = dry_run(load("many.toml", registry=registry), registry, device="cpu")
+    assert list(plan.reading.terms) == ["task", "crd", "kd", "kd-2", "ctkd.tckd", "ctkd.nckd"]
+    # What a method of weight 0 would want is not even captured.
+    assert set(plan.sides[0].taps) == {"pooled", "logits"}

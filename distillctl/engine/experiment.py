@@ -39,7 +39,7 @@ class Experiment:
     """A run, ready to start.
 
     teacher: None where no method needs one.
-    evaluation: makes a loader for one split; the second argument asks for test-time augmentation.
+    evaluation: makes a loader for one split.
     digest: of the resolved profile; a checkpoint of another run is refused by it.
     notes: what the user should know of how it was built.
     """
@@ -49,7 +49,7 @@ class Experiment:
     objective: Objective
     splits: Splits
     loader: TrainLoader
-    evaluation: Callable[[Images, bool], EvalLoader]
+    evaluation: Callable[[Images], EvalLoader]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     settings: Settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
@@ -108,10 +109,10 @@ class Loop:
             return {}
         return {name: self.evaluate(self.evaluated, name).metrics.as_dict()}
 
-    def evaluate(self, model: nn.Module, split: str, *, tta: bool = False) -> Evaluation:
+    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         """Evaluates a model on `val` or `test`."""
         images = getattr(self.experiment.splits, split)
-        loader = self.experiment.evaluation(images, tta)
+        loader = self.experiment.evaluation(images)
         try:
             return evaluate(model, loader, self.experiment.splits.num_classes)
         finally:
@@ -138,7 +139,7 @@ class Loop:
             images_per_second=record["images_per_second"],
         )
 
-    def _save_student(self, path: Any, epoch: int) -> None:
+    def _save_student(self, path: Path, epoch: int) -> None:
         checkpoint.save(path, {"student": self.evaluated.state_dict(), "epoch": epoch, "digest": self.experiment.digest})
 
     def _state(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class Loop:
         self.position = Position(**state["position"])
 
 
-def restore_student(model: nn.Module, path: Any) -> int:
+def restore_student(model: nn.Module, path: Path) -> int:
     """Loads the weights that were evaluated at a checkpoint; returns its epoch."""
     state = checkpoint.load(path)
     average = state.get("ema")

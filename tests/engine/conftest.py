@@ -76,7 +76,7 @@ def make_experiment(
         objective=objective,
         splits=splits,
         loader=train_loader(splits, batch_size=16, seed=0, device=CPU, workers=0),
-        evaluation=lambda chosen, tta: eval_loader(splits, chosen, batch_size=16, device=CPU, workers=0, tta="flip" if tta else ""),
+        evaluation=lambda chosen: eval_loader(splits, chosen, batch_size=16, device=CPU, workers=0),
         optimizer=build_sgd(objective.parameter_groups(), SGDOptions(lr=lr)),
         schedule=schedule("constant", lr),
         settings=Settings(seed=0, epochs=epochs, **settings),
