@@ -16,6 +16,8 @@ from distillctl.testing.cases import MethodCase, assert_finite_gradients
 from distillctl.testing.tensors import make_progress
 
 _GROUP_KEYS = frozenset({"params", "lr_scale", "weight_decay"})
+# torch says so on Python 3.13.0 alone.
+_SLOW_GUARDS = "ignore:Guards may run slower:RuntimeWarning"
 
 
 class StateChecks(MethodCase):
@@ -62,7 +64,7 @@ class StateChecks(MethodCase):
         assert _equal(method.state_dict(), other.state_dict())
         assert torch.equal(self.loss(method, inputs), self.loss(other, inputs))
 
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", _SLOW_GUARDS)
     def test_compiles_once_for_all_epochs(self) -> None:
         """The terms compile into one graph without breaks that holds for every epoch and gives the same values."""
         setup = self.setup()
