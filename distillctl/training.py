@@ -219,10 +219,13 @@ def _finish(profile: Profile, registry: Registry, run: RunDirectory, loop: Loop,
     splits = loop.experiment.splits
     epochs = profile.train.epochs
     split = "test" if splits.test is not None else "val" if splits.val is not None else ""
+    # A fresh model, as `eval` and everybody else will build it: the one that was trained may lie otherwise in memory
+    # (channels last), which changes the last digits of its logits.
     model, _ = build_student(profile, splits.num_classes, initial=False)
     model.to(loop.experiment.device)
     summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
-    last = loop.evaluate(loop.evaluated, split) if split else None
+    restore_student(model, run.last)
+    last = loop.evaluate(model, split) if split else None
     best_epoch = restore_student(model, run.best)
     best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
     if judged is not None:

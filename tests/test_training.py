@@ -141,6 +141,16 @@ def test_eval_gives_the_number_that_training_gave(finished: tuple[Path, Result],
     assert int(report.total.sum()) == expected["count"]
 
 
+def test_eval_gives_the_number_of_a_run_in_bf16_to_the_last_digit(folder: Path, registry: Registry) -> None:
+    """Training lays the networks out in another memory format, which must not reach the figures."""
+    result = train(
+        load("teacher.toml", registry=registry, overrides=["train.precision=bf16", "train.ema=0.5"]), registry, Ear(), device="cpu"
+    )
+    for which in ("best", "last"):
+        report = evaluate_run(result.path, registry, checkpoint=which, device="cpu")
+        assert report.metrics.as_dict() == {k: v for k, v in result.summary[which].items() if k != "epoch"}
+
+
 def test_eval_takes_the_newest_finished_run_and_files_and_views(finished: tuple[Path, Result], registry: Registry) -> None:
     base, result = finished
     newest = evaluate_run(None, registry, root=base / "runs", device="cpu", split="val", tta="auto")
