@@ -14,9 +14,24 @@ if TYPE_CHECKING:
     from distillctl.api.data import ArrayImages, FileImages, Images, Splits, View
     from distillctl.api.hooks import hookimpl
     from distillctl.api.losses import kd_loss, kl_divergence, match_size
-    from distillctl.api.method import Batch, Features, Method, Progress, Setup, Side, TemperatureMethod, Wants, Wrapper, fp32
-    from distillctl.api.options import Options, PathOption
+    from distillctl.api.method import (
+        Batch,
+        Features,
+        Head,
+        Method,
+        Phase,
+        Progress,
+        Setup,
+        Side,
+        TemperatureMethod,
+        Wants,
+        Wrapper,
+        fp32,
+    )
+    from distillctl.api.optimizer import SeparateGradients
+    from distillctl.api.options import Options, PathOption, StageName, StageNames
     from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset
+    from distillctl.api.stages import pair_stages
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
     from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
     from distillctl.files import cache_folder
@@ -26,10 +41,12 @@ _WHERE = {
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.losses": ("kd_loss", "kl_divergence", "match_size"),
     "distillctl.api.method": (
-        "Batch", "Features", "Method", "Progress", "Setup", "Side", "TemperatureMethod", "Wants", "Wrapper", "fp32",
+        "Batch", "Features", "Head", "Method", "Phase", "Progress", "Setup", "Side", "TemperatureMethod", "Wants", "Wrapper", "fp32",
     ),
-    "distillctl.api.options": ("Options", "PathOption"),
+    "distillctl.api.optimizer": ("SeparateGradients",),
+    "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames"),
     "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset"),
+    "distillctl.api.stages": ("pair_stages",),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
     "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
     "distillctl.files": ("cache_folder",),
@@ -37,10 +54,11 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Images", "Method", "MethodSpec",
-    "ModelSpec", "OptimizerSpec", "Options", "PathOption", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError",
-    "Setup", "Side", "Splits", "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl",
-    "kd_loss", "kl_divergence", "listing_hash", "match_size", "stratified_split", "three_way_split",
+    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images", "Method",
+    "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError",
+    "Progress", "RunError", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "TemperatureMethod", "View",
+    "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl", "kd_loss", "kl_divergence", "listing_hash", "match_size",
+    "pair_stages", "stratified_split", "three_way_split",
 ]  # fmt: skip
 
 

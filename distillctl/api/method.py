@@ -6,10 +6,11 @@ the engine has the one loop, every parameter of the method is trained, and weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,13 +51,23 @@ class Progress:
 class Wants:
     """Names of the features that a method reads, side by side.
 
-    A name is a stage that the model declares (`stage3`, `stage3:pre`), `last` (the last stage), `pooled` (what the
-    classifier receives), `stages` (all declared stages without the stem and without pre-activations), or a module
-    path such as `layer4.1.conv2`, with `:input` for what the module receives. `logits` always come.
+    A name is a stage that the model declares (`stage3`, `stage3:pre`), `last` (the last stage), `final` (the map whose
+    average the classifier receives; usually the last stage), `pooled` (what the classifier receives), `stages` (all
+    declared stages without the stem), `stages:pre` (the same before their last ReLU), `head.NAME` (what the layer NAME of the
+    method's own `head` gives), or a module path such as `layer4.1.conv2`, with `:input` for what the module receives.
+    `logits` always come.
+
+    passes: forward passes of the student over every batch, which differ in what dropout draws. With more than one, the
+        student's features have a dimension before the batch's: (passes, B, …). Methods that want one pass see each of them in
+        turn, and their terms are averaged; so is the label loss.
+    teacher_norm: what the teacher's batch normalisation uses, its running statistics or those of the batch. Neither changes
+        any buffer of the teacher.
     """
 
     student: tuple[str, ...] = ()
     teacher: tuple[str, ...] = ()
+    passes: int = 1
+    teacher_norm: Literal["running", "batch"] = "running"
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class Side:
     shapes: shape without the batch dimension of every wanted feature, measured by a real forward.
     stages: the names that `"stages"` stood for, shallow to deep.
     classifier: the last Linear layer, if the model declares one.
+    paths: the module path, without suffixes, at which each wanted feature is taken.
+    sample: every wanted feature of two images of noise, in evaluation mode; for checks of how features hang together.
     """
 
     name: str
@@ -75,6 +88,8 @@ class Side:
     shapes: Mapping[str, tuple[int, ...]]
     stages: tuple[str, ...] = ()
     classifier: nn.Module | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
+    sample: Mapping[str, Tensor] = field(default_factory=dict)
 
     def channels(self, name: str) -> int:
         """Number of channels (or of dimensions, for a vector) of a wanted feature."""
@@ -93,6 +108,47 @@ class Side:
                 hint="choose another stage: `distillctl show MODEL` lists those a model declares",
             )
         return shape[0], shape[1], shape[2]
+
+    def expand(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names of features, with `stages` and `stages:pre` replaced by what they stand for."""
+        groups = {"stages": self.stages, "stages:pre": tuple(f"{stage}:pre" for stage in self.stages)}
+        return tuple(one for name in names for one in groups.get(name, (name,)))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run before its main part, in which a method trains something on its own.
+
+    Nothing but the method's `forward_phase` is evaluated in it: no label loss, no other method. What it trains is the student's
+    body (all but the classifier) if `student` is true, and the method's submodules named in `modules`. These submodules are trained
+    here and nowhere else; all others of the method are trained in the main part alone.
+
+    name: shown in the display and the record as `METHOD.NAME`.
+    epochs: its length, beside `train.epochs`.
+    lr: constant learning rate; None means the optimizer's `lr`.
+    weighted: whether the method's weight stands before its terms.
+    """
+
+    name: str
+    epochs: int
+    lr: float | None = None
+    student: bool = False
+    modules: tuple[str, ...] = ()
+    weighted: bool = False
+
+
+@dataclass(frozen=True)
+class Head:
+    """What takes the place of the student's classifier, in training and in the deployed student.
+
+    feature: the student's feature that the first layer receives, one of those that the method wants.
+    layers: named layers, the last of which gives the logits. What layer NAME gives is the student's feature `head.NAME`. So that
+        the deployed student needs no method's package, they are made of Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d, Flatten,
+        Linear, Identity and Sequential. Their trained parameters belong to the method.
+    """
+
+    feature: str
+    layers: nn.Sequential
 
 
 @dataclass(frozen=True)
@@ -130,8 +186,13 @@ class Method(nn.Module):
     """False: features arrive in float32 and autocast is off. True: the method's modules run in the run's precision and
     the method opens `fp32()` itself around its reductions (for methods with heavy modules, such as MGD's generator)."""
 
+    in_main: bool = True
+    """False for a method that has no term once its phases are over: the main part evaluates neither it nor, if nobody else
+    needs it, the teacher."""
+
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__()
+        self._trainable: frozenset[str] | None = None
 
     @classmethod
     def wants(cls, options: Any) -> Wants:
@@ -141,6 +202,33 @@ class Method(nn.Module):
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor | dict[str, Tensor]:
         """Unweighted terms: one 0-dim tensor, or several by name. Without a teacher, `teacher` is empty."""
         raise NotImplementedError
+
+    def phases(self) -> Sequence[Phase]:
+        """What is trained before the main part of the run, in this order."""
+        return ()
+
+    def forward_phase(
+        self, phase: str, batch: Batch, student: Features, teacher: Features, progress: Progress
+    ) -> Tensor | dict[str, Tensor]:
+        """As `forward`, in the phase of this name; `progress` counts within it. `student` is empty if the phase does not train it."""
+        raise NotImplementedError
+
+    def enter(self, phase: Phase | None) -> None:
+        """Makes ready for a phase, or for the main part (None): sets what is trained and the modes of the modules."""
+        early = {name for one in self.phases() for name in one.modules}
+        now = () if phase is None else phase.modules
+        if self._trainable is None:  # a method may hold what is never trained
+            self._trainable = frozenset(name for name, p in self.named_parameters() if p.requires_grad)
+        for name, parameter in self.named_parameters():
+            owner = next((m for m in early if name.startswith(f"{m}.")), None)
+            parameter.requires_grad_(name in self._trainable and (owner in now if phase or owner else True))
+        self.train(phase is None)
+        for module in early:
+            self.get_submodule(module).train(module in now)
+
+    def head(self) -> Head | None:
+        """What replaces the student's classifier; None keeps it. Called once, when the run is assembled."""
+        return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimizer: `params`, and where they differ `lr_scale` (factor) and `weight_decay`."""
@@ -154,16 +242,19 @@ class Method(nn.Module):
         """0-dim tensors worth a line in the record beside the terms (a learnt temperature)."""
         return {}
 
-    def terms(self, batch: Batch, student: Features, teacher: Features, progress: Progress, **extra: Tensor) -> dict[str, Tensor]:
+    def terms(
+        self, batch: Batch, student: Features, teacher: Features, progress: Progress, *, phase: str = "", **extra: Tensor
+    ) -> dict[str, Tensor]:
         """What the engine calls: `forward` in float32 with autocast off (unless `autocast`), as a dict of 0-dim tensors.
 
-        The key `""` stands for the single term of a method that returns a bare tensor.
+        The key `""` stands for the single term of a method that returns a bare tensor. `phase` is empty in the main part.
         """
+        forward = partial(self.forward_phase, phase) if phase else self.forward
         if self.autocast:
-            result = self.forward(batch, student, teacher, progress, **extra)
+            result = forward(batch, student, teacher, progress, **extra)
         else:
             with fp32(batch.images.device):
-                result = self.forward(batch, _floats(student), _floats(teacher), progress, **extra)
+                result = forward(batch, _floats(student), _floats(teacher), progress, **extra)
         return result if isinstance(result, dict) else {"": result}
 
 
@@ -190,6 +281,18 @@ class Wrapper(Method):
         own = [p for p in self.parameters() if p.requires_grad and id(p) not in inner]
         return [*([{"params": own}] if own else []), *self.inner.parameter_groups()]
 
+    def phases(self) -> Sequence[Phase]:
+        """Those of the inner method."""
+        return [replace(phase, modules=tuple(f"inner.{name}" for name in phase.modules)) for phase in self.inner.phases()]
+
+    def forward_phase(
+        self, phase: str, batch: Batch, student: Features, teacher: Features, progress: Progress
+    ) -> Tensor | dict[str, Tensor]:
+        return self.inner.terms(batch, student, teacher, progress, phase=phase)
+
+    def head(self) -> Head | None:
+        return self.inner.head()
+
     def after_step(self) -> None:
         self.inner.after_step()
 
@@ -211,7 +314,9 @@ def _floats(features: Features) -> dict[str, Tensor]:
 __all__ = [
     "Batch",
     "Features",
+    "Head",
     "Method",
+    "Phase",
     "Progress",
     "Setup",
     "Side",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes, as Linux has it; asking the system about longer ones is an error of its own
 
@@ -25,6 +25,25 @@ def _as_path(value: object) -> object:
 
 PathOption = Annotated[Path, BeforeValidator(_as_path), Field(strict=False)]
 """A path in an options model. Relative paths are meant from the current directory; `~` is expanded."""
+
+
+def _one_feature(value: str) -> str:
+    if value.startswith("stages"):
+        raise ValueError(f"`{value}` stands for several features; name one stage")
+    return value
+
+
+def _distinct(value: list[str]) -> list[str]:
+    if len(set(value)) != len(value):
+        raise ValueError("a stage is named twice")
+    return value
+
+
+StageName = Annotated[str, Field(min_length=1), AfterValidator(_one_feature)]
+"""The name of one feature: a stage, `last`, `final`, `pooled`, or a module path (see `distillctl.Wants`)."""
+
+StageNames = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_distinct)]
+"""Names of features, shallow to deep; `["stages"]` stands for all stages of a model, `["stages:pre"]` for all before their last ReLU."""
 
 
 class Options(BaseModel):

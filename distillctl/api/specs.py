@@ -73,6 +73,7 @@ class MethodSpec(Spec):
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
     inner: for wrappers, the method that is wrapped when the profile names none in `[method.inner]`.
+    inner_kinds: for wrappers, the kinds of methods that can be wrapped; empty means those that take a temperature.
     presets: defaults by data set and pair.
     """
 
@@ -84,6 +85,7 @@ class MethodSpec(Spec):
     needs_teacher: bool = True
     takes_temperature: bool = False
     inner: str = ""
+    inner_kinds: tuple[MethodKind, ...] = ()
     presets: tuple[Preset, ...] = ()
 
 
@@ -95,7 +97,9 @@ class ModelSpec(Spec):
     stages: ordered names of features and where to take them: a module path with optional suffixes.
         `:input` takes what the module receives instead of what it returns, `:nhwc` turns (B, H, W, C) into
         (B, C, H, W), `:tokens` drops a class token and folds (B, 1 + h·w, C) into (B, C, h, w).
-        By convention `stem`, `stage1` … `stageN`, and `stageK:pre` for the tensor before the last ReLU of a stage.
+        `:final` takes the last of several calls of a module in one forward.
+        By convention `stem`, `stage1` … `stageN`, `stageK:pre` for the tensor before the last ReLU of a stage, and `final` for
+        the map whose average the classifier receives, where that is not the last stage.
     classifier: path of the last Linear layer; its input is the feature called `pooled`.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
@@ -127,4 +131,8 @@ class OptimizerSpec(Spec):
     implementation: a function `build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer`.
         Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate) and
         `weight_decay` (overrides the option). The options must have a field `lr`.
+    separate_gradients: the optimizer wants the gradients of the label loss and of the methods' terms apart; what `implementation`
+        returns is then a `distillctl.SeparateGradients`.
     """
+
+    separate_gradients: bool = False

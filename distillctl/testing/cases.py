@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from distillctl.api.method import Batch, Method, Setup, Wants
+from distillctl.api.method import Batch, Features, Method, Phase, Setup, Wants
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Spec
 from distillctl.registry import load
@@ -45,7 +45,10 @@ class Inputs:
     def select(self, index: Tensor) -> Inputs:
         """These samples, in this order."""
         batch = Batch(self.batch.images[index], self.batch.labels[index], self.batch.index[index])
-        return Inputs(batch, *(map_features(side, lambda value: value[index]) for side in (self.student, self.teacher)))
+        # With several passes the student's features have a dimension before the batch's.
+        dim = 1 if self.student and self.student["logits"].ndim > 2 else 0
+        student = map_features(self.student, lambda value: value.index_select(dim, index))
+        return Inputs(batch, student, map_features(self.teacher, lambda value: value[index]))
 
 
 class MethodCase:
@@ -56,6 +59,8 @@ class MethodCase:
     inner_spec, inner_options: for wrappers, the wrapped method.
     num_classes, num_data: of the made-up data.
     epoch: epoch (from 1) in which the method is evaluated.
+    phase: name of the phase in which it is evaluated; empty for the main part.
+    phase_has_student: whether the phase trains the student.
     """
 
     spec: ClassVar[MethodSpec]
@@ -65,6 +70,8 @@ class MethodCase:
     num_classes: ClassVar[int] = 10
     num_data: ClassVar[int] = 96
     epoch: ClassVar[float] = 3.0
+    phase: ClassVar[str] = ""
+    phase_has_student: ClassVar[bool] = True
 
     def wants(self) -> Wants:
         """What the method and, for a wrapper, the wrapped method want."""
@@ -72,7 +79,7 @@ class MethodCase:
         if self.inner_spec is None:
             return wants
         inner: Wants = load(self.inner_spec.implementation, self.inner_spec.name).wants(options_of(self.inner_spec, **self.inner_options))
-        return Wants((*wants.student, *inner.student), (*wants.teacher, *inner.teacher))
+        return Wants((*wants.student, *inner.student), (*wants.teacher, *inner.teacher), max(wants.passes, inner.passes))
 
     def setup(self, geometry: str = "wider") -> Setup:
         """The setup for shapes of this name (see `distillctl.testing.tensors.GEOMETRIES`), with wanted features alone."""
@@ -95,20 +102,32 @@ class MethodCase:
                 inner = load(self.inner_spec.implementation, self.inner_spec.name)
                 arguments.append(inner(options_of(self.inner_spec, **self.inner_options), setup))
             method: Method = implementation(*arguments)
-        return method.train()
+        method.enter(self.current_phase(method))
+        return method
+
+    def current_phase(self, method: Method) -> Phase | None:
+        """The phase that is looked at; None for the main part."""
+        return next(phase for phase in method.phases() if phase.name == self.phase) if self.phase else None
 
     def inputs(self, setup: Setup, size: int = 7, seed: int = 0, scale: float = 1.0) -> Inputs:
-        """A batch and features of both sides; the student's require gradients."""
-        student = make_features(setup.student, size, 2 * seed + 1, scale)
+        """A batch and features of both sides; the student's require gradients, and have as many passes as the method wants."""
+        passes = self.wants().passes
+        student = make_features(setup.student, passes * size, 2 * seed + 1, scale)
+        if passes > 1:
+            student = {name: value.unflatten(0, (passes, size)) for name, value in student.items()}
+        if self.phase and not self.phase_has_student:
+            student = {}
         for value in student.values():
             value.requires_grad_()
         return Inputs(make_batch(setup, size, seed), student, make_features(setup.teacher, size, 2 * seed + 2, scale))
 
     def terms(self, method: Method, inputs: Inputs, epoch: float | None = None, seed: int = 0) -> dict[str, Tensor]:
         """The method's terms; what it draws at random comes from `seed`."""
+        progress = make_progress(self.epoch if epoch is None else epoch)
+        student = with_head(method, inputs.student)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return method.terms(inputs.batch, inputs.student, inputs.teacher, make_progress(self.epoch if epoch is None else epoch))
+            return method.terms(inputs.batch, student, inputs.teacher, progress, phase=self.phase)
 
     def loss(self, method: Method, inputs: Inputs, epoch: float | None = None, seed: int = 0) -> Tensor:
         """The sum of the terms, 0-dim."""
@@ -125,6 +144,17 @@ class MethodCase:
                 optimizer.zero_grad()
             with torch.no_grad():
                 method.after_step()
+
+
+def with_head(method: Method, student: Features) -> Features:
+    """The student's features as they are once the method's head has replaced the classifier."""
+    head = method.head()
+    if head is None or not student:
+        return student
+    value, result = student[head.feature], dict(student)
+    for name, layer in head.layers.named_children():
+        value = result[f"head.{name}"] = layer(value.to(torch.float32))
+    return {**result, "logits": value}
 
 
 def map_features(features: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
@@ -144,7 +174,8 @@ def assert_finite_gradients(method: Method, inputs: Inputs, loss: Tensor) -> Non
 def _chosen(shapes: Shapes, names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """The shapes of these names, where `stages` stands for all stages; shallow to deep."""
     stages = [name for name in shapes if name.startswith("stage") and ":" not in name]
-    wanted = {one for name in names for one in (stages if name == "stages" else [name])}
+    groups = {"stages": stages, "stages:pre": [f"{stage}:pre" for stage in stages]}
+    wanted = {one for name in names if not name.startswith("head.") for one in groups.get(name, [name])}
     unknown = wanted - set(shapes) - {"logits"}
     if unknown:
         raise KeyError(f"the contract has no shape for {sorted(unknown)}: override `setup`")

@@ -28,6 +28,8 @@ class GradientChecks(MethodCase):
             assert not idle, f"no gradient reaches {idle}"
             unread = [name for name, value in inputs.student.items() if name != "logits" and value.grad is None]
             assert not unread, f"wanted but without a gradient: {unread}"
+            if self.phase and not self.phase_has_student:
+                return
             assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in inputs.leaves()), "the student learns nothing"
 
     def test_teacher_gets_no_gradient(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch, Progress
-from distillctl.testing.cases import MethodCase, assert_finite_gradients
+from distillctl.testing.cases import MethodCase, assert_finite_gradients, with_head
 from distillctl.testing.tensors import make_progress
 
 _GROUP_KEYS = frozenset({"params", "lr_scale", "weight_decay"})
@@ -80,7 +80,9 @@ class StateChecks(MethodCase):
             return backend(graph, example)
 
         def total(batch: Batch, student: dict[str, Tensor], teacher: dict[str, Tensor], epoch: Tensor, fraction: Tensor) -> Tensor:
-            return torch.stack(list(method.terms(batch, student, teacher, Progress(epoch, fraction)).values())).sum()
+            progress = Progress(epoch, fraction)
+            terms = method.terms(batch, with_head(method, student), teacher, progress, phase=self.phase)
+            return torch.stack(list(terms.values())).sum()
 
         torch._dynamo.reset()
         compiled = torch.compile(total, fullgraph=True, backend=counting)

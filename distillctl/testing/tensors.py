@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,10 @@ class TinyHead(nn.Module):
 
 
 def stage_shapes(*stages: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all features of a network with these stages (C, H, W): `stage1` …, `stage1:pre` …, `last` and `pooled`."""
+    """Shapes of all features of a network with these stages (C, H, W): `stage1` …, `stage1:pre` …, `last`, `final` and `pooled`."""
     shapes: dict[str, tuple[int, ...]] = {f"stage{k}": stage for k, stage in enumerate(stages, 1)}
     shapes |= {f"stage{k}:pre": stage for k, stage in enumerate(stages, 1)}
-    return {**shapes, "last": stages[-1], "pooled": (stages[-1][0],)}
+    return {**shapes, "last": stages[-1], "final": stages[-1], "pooled": (stages[-1][0],)}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,12 @@ def make_side(name: str, shapes: Shapes, num_classes: int = 10) -> Side:
     """
     widths = [shape[0] for key, shape in shapes.items() if key != "logits"]
     model = TinyHead(shapes["pooled"][0] if "pooled" in shapes else widths[-1] if widths else 8, num_classes)
-    stages = tuple(key for key in shapes if key.startswith("stage") and ":" not in key)
-    return Side(name, model, {**shapes, "logits": (num_classes,)}, stages, model.fc)
+    stages = tuple(dict.fromkeys(key.partition(":")[0] for key in shapes if key.startswith("stage")))
+    side = Side(name, model, {**shapes, "logits": (num_classes,)}, stages, model.fc, dict.fromkeys(shapes, "fc"))
+    sample = make_features(side, 2)
+    if {"final", "pooled"} <= sample.keys() and sample["final"].ndim == 4:
+        sample["pooled"] = sample["final"].mean((2, 3))
+    return replace(side, sample=sample)
 
 
 def make_setup(
@@ -98,7 +102,7 @@ def make_batch(setup: Setup, size: int, seed: int = 0) -> Batch:
 def make_features(side: Side | None, size: int, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
     """Random float32 leaves (size, *shape) for every feature of a side, logits with a spread of 3; empty without a side.
 
-    `last` is the same tensor as the last stage where both are there.
+    `last` and `final` are the same tensor as the last stage where they are there.
     """
     if side is None:
         return {}
@@ -107,8 +111,10 @@ def make_features(side: Side | None, size: int, seed: int = 0, scale: float = 1.
         name: torch.randn(size, *shape, generator=generator) * (3 * scale if name == "logits" else scale)
         for name, shape in side.shapes.items()
     }
-    if "last" in features and side.stages and features["last"].shape == features[side.stages[-1]].shape:
-        features["last"] = features[side.stages[-1]]
+    deepest = features.get(side.stages[-1]) if side.stages else features.get("last")
+    for name in ("last", "final"):
+        if name in features and deepest is not None and features[name].shape == deepest.shape:
+            features[name] = deepest
     return features
 
 

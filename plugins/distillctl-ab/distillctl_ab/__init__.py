@@ -1,0 +1,1 @@
+"""Activation boundaries, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Attention transfer, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Be your own teacher, multi-exit self-distillation, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Correlation congruence, a distillctl plugin."""

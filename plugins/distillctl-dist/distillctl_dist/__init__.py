@@ -1,0 +1,1 @@
+"""DIST, distillation by correlations, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""The distillation-oriented trainer, an optimizer, a distillctl plugin."""

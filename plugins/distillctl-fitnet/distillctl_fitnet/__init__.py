@@ -1,0 +1,1 @@
+"""FitNet's hints, a distillctl plugin."""

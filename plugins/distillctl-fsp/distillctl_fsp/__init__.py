@@ -1,0 +1,1 @@
+"""Flow of solution procedure, a distillctl plugin."""

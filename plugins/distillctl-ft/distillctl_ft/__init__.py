@@ -1,0 +1,1 @@
+"""Factor transfer, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Distillation of singular vectors, a distillctl plugin."""

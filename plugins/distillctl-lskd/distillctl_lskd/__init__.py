@@ -1,0 +1,1 @@
+"""Logit standardization, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Normalized knowledge distillation, a distillctl plugin."""

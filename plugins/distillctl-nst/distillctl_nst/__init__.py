@@ -1,0 +1,1 @@
+"""Neuron selectivity transfer, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""One-for-all distillation across architectures, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Overhaul of feature distillation, a distillctl plugin."""

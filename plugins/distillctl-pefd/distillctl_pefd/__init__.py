@@ -1,0 +1,1 @@
+"""Projector ensemble feature distillation, a distillctl plugin."""

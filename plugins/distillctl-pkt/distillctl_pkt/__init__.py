@@ -1,0 +1,1 @@
+"""Probabilistic knowledge transfer, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""R-Drop, agreement of two dropout passes, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Knowledge review, a distillctl plugin."""

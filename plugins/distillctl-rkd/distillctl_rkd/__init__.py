@@ -1,0 +1,1 @@
+"""Relational knowledge distillation, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Scale decoupled distillation, a distillctl plugin."""

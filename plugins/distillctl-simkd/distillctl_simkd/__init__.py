@@ -1,0 +1,1 @@
+"""SimKD, the reused teacher classifier, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Similarity-preserving distillation, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Teacher-free distillation, a distillctl plugin."""

@@ -1,0 +1,1 @@
+"""Variational information distillation, a distillctl plugin."""
