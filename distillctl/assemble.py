@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from distillctl import checkpoints, deploy
+from distillctl import checkpoints, deploy, heads
 from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.method import Method, Setup, Side, Wants
+from distillctl.api.optimizer import SeparateGradients
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.data import EvalLoader, eval_loader, limit_training, train_loader
 from distillctl.data.hashing import METHODS, STUDENT, mix
-from distillctl.engine.experiment import AUTOCAST, Experiment, Settings
+from distillctl.engine.experiment import AUTOCAST, MAIN, Experiment, Part, Settings
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.schedule import schedule
-from distillctl.errors import MachineError, PluginError, ProfileError
-from distillctl.features import Tapped
-from distillctl.profile.schema import MethodChoice, Profile
+from distillctl.errors import MachineError, PluginError, ProfileError, RunError
+from distillctl.features import HEAD, Tapped
+from distillctl.profile.schema import MethodChoice, OptimizerChoice, Profile
 from distillctl.registry import Registry, load
 
 # Steps below which compiling costs more than it gains on a GPU.
@@ -108,6 +111,14 @@ def build_student(profile: Profile, num_classes: int, *, initial: bool = True) -
     return model, notes
 
 
+def build_deployed(profile: Profile, num_classes: int, head: Mapping[str, Any] | None) -> nn.Module:
+    """The student with fresh weights, as it is evaluated and deployed: with the head that a method gave it, if one did."""
+    model, _ = build_student(profile, num_classes, initial=False)
+    if head is not None:
+        heads.rebuild(model, profile.student.spec, head)
+    return model
+
+
 def build_teacher(profile: Profile, registry: Registry, classes: Sequence[str], run: Path | None = None) -> TeacherModel:
     """The teacher with its weights.
 
@@ -183,10 +194,14 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
     """
     train = profile.train
     channels_last = train.precision in AUTOCAST
-    wants = _wants(profile.methods)
+    wants = Wants(
+        tuple(name for choice in profile.methods if choice.table.weight > 0 for name in _wants(choice).student),
+        tuple(name for choice in profile.methods if choice.table.weight > 0 for name in _wants(choice).teacher),
+    )
     shape = (splits.channels, splits.view.size, splits.view.size)
     model, notes = build_student(profile, splits.num_classes)
-    student = Tapped(_placed(model, device, channels_last), profile.student.spec, wants.student)
+    model = _placed(model, device, channels_last)
+    student = Tapped(model, profile.student.spec, [name for name in wants.student if not name.startswith(HEAD)])
     tapped = None
     if teacher is not None:
         frozen = _placed(teacher.model, device, channels_last).eval().requires_grad_(False)
@@ -199,14 +214,19 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         epochs=train.epochs,
     )
     methods = _methods(profile, setup)
+    head = _install_head(methods, model, profile.student.spec, device)
+    if head is not None:  # what the classifier received, and what the head's layers give, are captured at new places
+        student.close()
+        student = Tapped(model, profile.student.spec, wants.student)
+        student.probe(shape)
+    _check_passes(methods, model, shape, device)
     objective = Objective(student, methods, task_weight=profile.task_weight, label_smoothing=train.label_smoothing).to(device)
     choice = profile.optimizer
-    optimizer = load(choice.spec.implementation, choice.spec.name)(objective.parameter_groups(), choice.options)
+    build_optimizer = partial(_build_optimizer, choice)
     loader = train_loader(
         splits, batch_size=train.batch_size, seed=profile.seed, device=device, workers=train.workers, channels_last=channels_last
     )
-
-    table = profile.schedule
+    parts = _parts(profile, methods)
     return Experiment(
         student=student,
         teacher=tapped,
@@ -214,16 +234,8 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         splits=splits,
         loader=loader,
         evaluation=lambda images: evaluation_loader(profile, splits, images, device),
-        optimizer=optimizer,
-        schedule=schedule(
-            table.name,
-            _base_rate(choice.options),
-            milestones=table.milestones,
-            gamma=table.gamma,
-            min_lr=table.min_lr,
-            warmup=table.warmup,
-            warmup_lr=table.warmup_lr,
-        ),
+        build_optimizer=build_optimizer,
+        parts=parts,
         settings=Settings(
             seed=profile.seed,
             epochs=train.epochs,
@@ -237,21 +249,23 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         ),
         device=device,
         digest=profile.digest,
+        head=head,
         notes=(*notes, *(teacher.notes if teacher is not None else ())),
     )
 
 
-def _wants(methods: tuple[MethodChoice, ...]) -> Wants:
-    """The features that all methods and wrapped methods read."""
-    student: dict[str, None] = {}
-    teacher: dict[str, None] = {}
-    for choice in methods:
-        if choice.table.weight > 0:
-            for one in (choice, choice.inner) if choice.inner is not None else (choice,):
-                wants = _method_class(one).wants(one.options)
-                student |= dict.fromkeys(wants.student)
-                teacher |= dict.fromkeys(wants.teacher)
-    return Wants(tuple(student), tuple(teacher))
+def _wants(choice: MethodChoice) -> Wants:
+    """What a method and the methods that it wraps want."""
+    wants = _method_class(choice).wants(choice.options)
+    if choice.inner is None:
+        return wants
+    inner = _wants(choice.inner)
+    return Wants(
+        (*wants.student, *inner.student),
+        (*wants.teacher, *inner.teacher),
+        max(wants.passes, inner.passes),
+        "batch" if "batch" in (wants.teacher_norm, inner.teacher_norm) else "running",
+    )
 
 
 def _methods(profile: Profile, setup: Setup) -> list[Weighted]:
@@ -266,8 +280,23 @@ def _methods(profile: Profile, setup: Setup) -> list[Weighted]:
         seen[choice.spec.name] += 1
         count = seen[choice.spec.name]
         name = choice.spec.name if count == 1 else f"{choice.spec.name}-{count}"
-        result.append(Weighted(name, _build_method(choice, setup), choice.table.weight, choice.table.warmup_epochs))
+        wants = _wants(choice)
+        result.append(
+            Weighted(
+                name,
+                _build_method(choice, setup),
+                choice.table.weight,
+                choice.table.warmup_epochs,
+                needs_teacher=_needs_teacher(choice),
+                passes=wants.passes,
+                teacher_norm=wants.teacher_norm,
+            )
+        )
     return result
+
+
+def _needs_teacher(choice: MethodChoice) -> bool:
+    return choice.spec.needs_teacher or (choice.inner is not None and _needs_teacher(choice.inner))
 
 
 def _build_method(choice: MethodChoice, setup: Setup) -> Method:
@@ -275,6 +304,69 @@ def _build_method(choice: MethodChoice, setup: Setup) -> Method:
     if choice.inner is None:
         return cls(choice.options, setup)
     return cls(choice.options, setup, _build_method(choice.inner, setup))  # type: ignore[call-arg]
+
+
+def _install_head(methods: list[Weighted], model: nn.Module, spec: ModelSpec, device: torch.device) -> Mapping[str, Any] | None:
+    """Puts the head that a method gives in place of the student's classifier."""
+    found = [(entry.name, head) for entry in methods if (head := entry.method.head()) is not None]
+    if not found:
+        return None
+    if len(found) > 1:
+        names = " and ".join(f"`{name}`" for name, _ in found)
+        raise RunError(f"{names} both replace the classifier of `{spec.name}`", hint="use one of them")
+    head = found[0][1]
+    head.layers.to(device)
+    return heads.install(model, spec, head)
+
+
+def _check_passes(methods: list[Weighted], model: nn.Module, shape: tuple[int, int, int], device: torch.device) -> None:
+    """Refuses methods that compare passes of a student which sees the same in each of them."""
+    wanted = {entry.passes for entry in methods} - {1}
+    if not wanted:
+        return
+    name = next(entry.name for entry in methods if entry.passes > 1)
+    if len(wanted) > 1:
+        raise RunError(f"the methods want different numbers of passes: {', '.join(map(str, sorted(wanted)))}")
+    trial = copy.deepcopy(model).train()
+    with torch.no_grad():
+        first, second = trial(torch.randn(32, *shape, device=device).repeat(2, 1, 1, 1)).float().chunk(2)
+    # Sums of a convolution may differ in their last digits from one place in the batch to another.
+    if torch.allclose(first, second, rtol=1e-3, atol=1e-4):
+        raise RunError(
+            f"`{name}` compares two passes of the student, but `{type(model).__name__}` gives the same logits in both: it drops nothing",
+            hint="take a model with dropout or stochastic depth, and let its probability be above 0 (`distillctl show MODEL`)",
+        )
+
+
+def _parts(profile: Profile, methods: list[Weighted]) -> tuple[Part, ...]:
+    """The phases of the methods, in the order of the profile, and the main part."""
+    rate, table = _base_rate(profile.optimizer.options), profile.schedule
+    parts: list[Part] = []
+    begin = 0
+    for entry in methods:
+        for phase in entry.method.phases():
+            constant = schedule("constant", rate if phase.lr is None else phase.lr)
+            parts.append(Part(f"{entry.name}.{phase.name}", begin, phase.epochs, constant, entry.name, phase))
+            begin += phase.epochs
+    whole = schedule(
+        table.name,
+        rate,
+        milestones=table.milestones,
+        gamma=table.gamma,
+        min_lr=table.min_lr,
+        warmup=table.warmup,
+        warmup_lr=table.warmup_lr,
+    )
+    return (*parts, Part(MAIN, begin, profile.train.epochs, whole))
+
+
+def _build_optimizer(choice: OptimizerChoice, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    optimizer = load(choice.spec.implementation, choice.spec.name)(groups, choice.options)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise PluginError(f"the builder of the optimizer `{choice.spec.name}` returned {type(optimizer).__name__}, not an optimizer")
+    if isinstance(optimizer, SeparateGradients) != choice.spec.separate_gradients:
+        raise PluginError(f"the optimizer `{choice.spec.name}` and its declaration disagree on `separate_gradients`")
+    return optimizer
 
 
 def _method_class(choice: MethodChoice) -> type[Method]:

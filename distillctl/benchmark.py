@@ -72,7 +72,6 @@ def bench(experiment: Experiment, *, steps: int = 20, warmup: int = 3, compiled:
     if compiled is not None:
         experiment.settings = replace(experiment.settings, compiled=compiled)
     runner = _Runner(experiment)
-    experiment.objective.train()
     times: list[tuple[float, float, dict[str, float]]] = []
     for turn in range(warmup + steps):
         turned = (runner.engine(), runner.bare(), runner.split())
@@ -153,7 +152,7 @@ class _Runner:
 
     def _count(self) -> int:
         """The next step's number; starts over before the run's end, where schedules are defined."""
-        self.number = (self.number + 1) % self.experiment.total_steps
+        self.number = (self.number + 1) % self.step.total_steps
         return self.number
 
     def engine(self) -> float:
@@ -163,7 +162,8 @@ class _Runner:
 
     def bare(self) -> float:
         """The networks alone, on a batch that lies ready."""
-        experiment, batch = self.experiment, self.sample
+        batch = self.sample
+        optimizer = self.step.optimizer if self.step.pair is None else self.step.pair
 
         def work() -> None:
             if self._teacher is not None:
@@ -172,8 +172,8 @@ class _Runner:
             with self.step.autocast():
                 loss = F.cross_entropy(self._student(batch.images).float(), batch.labels)
             loss.backward()
-            experiment.optimizer.step()
-            experiment.optimizer.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad()
 
         return self._timed(work)
 
@@ -197,7 +197,7 @@ class _Runner:
 
         def forward() -> None:
             with step.autocast():
-                kept["student"] = experiment.student(batch.images)
+                kept["student"] = experiment.objective.observe(batch.images)
 
         times["student"] = self._timed(forward)
         features: dict[str, Tensor] = kept["student"]  # type: ignore[assignment]
@@ -205,8 +205,8 @@ class _Runner:
 
         def loss() -> None:
             with step.autocast():
-                total, _ = experiment.objective.losses(batch, leaves, kept["teacher"], step.progress)  # type: ignore[arg-type]
-            total.backward()
+                losses = experiment.objective.losses(batch, leaves, kept["teacher"], step.progress)  # type: ignore[arg-type]
+            step.backward(losses.task, losses.distillation)
 
         times["loss"] = self._timed(loss)
         used = [name for name, leaf in leaves.items() if leaf.grad is not None]

@@ -6,7 +6,8 @@ The weights carry the names of the model's own state dict, so that they load wit
     model.load_state_dict(safetensors.torch.load_file("student.safetensors"))
 
 `model.json` says what the network is (name, package, options, stages), which classes it knows, in the order of its logits, and
-how an image becomes its input.
+how an image becomes its input. A method may have replaced the classifier: then it also says of which layers the head is made, and
+`load_student` puts them together (`distillctl.heads`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from distillctl import heads
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.checkpoints import load_into
@@ -151,6 +153,8 @@ def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
     model = load(spec.implementation, spec.name)(spec.name, info["num_classes"], options)
     if not isinstance(model, nn.Module):
         raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
+    if info.get("head") is not None:
+        heads.rebuild(model, spec, info["head"])
     weights = read_file(Path(folder, WEIGHTS))
     assert isinstance(weights, dict)  # what safetensors files hold
     load_into(model, weights, what=f"student `{info['model']}`", classifier=spec.classifier)

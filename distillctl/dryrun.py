@@ -11,6 +11,7 @@ import torch
 
 from distillctl.assemble import TeacherModel, assemble, build_model, build_splits, build_teacher, check_precision, pick_device, sides
 from distillctl.data.workers import worker_deaths
+from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.step import Step
 from distillctl.engine.tally import Reading, Tally
@@ -34,12 +35,26 @@ class SidePlan:
 
 
 @dataclass(frozen=True)
+class PartPlan:
+    """The main part of the run, or a phase of a method before it.
+
+    seconds_per_step: of the second step.
+    reading: the terms of two steps.
+    """
+
+    name: str
+    epochs: int
+    seconds_per_step: float
+    reading: Reading
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run would be.
 
-    method_parameters: trained beside the student.
-    memory: bytes at the peak of two steps.
-    seconds_per_step: of the second step.
+    method_parameters: of all methods, beside the student.
+    parts: in their order; the main part is the last.
+    memory: bytes at the peak of two steps of each part.
     notes: what the estimate leaves out.
     """
 
@@ -49,21 +64,24 @@ class Plan:
     sides: tuple[SidePlan, ...]
     method_parameters: int
     steps_per_epoch: int
-    epochs: int
+    parts: tuple[PartPlan, ...]
     memory: int
-    seconds_per_step: float
-    reading: Reading
     notes: tuple[str, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """Of all parts together."""
+        return sum(part.epochs for part in self.parts)
 
     @property
     def seconds(self) -> float:
         """Estimate for all steps of the run, without evaluations."""
-        return self.seconds_per_step * self.steps_per_epoch * self.epochs
+        return sum(part.seconds_per_step * self.steps_per_epoch * part.epochs for part in self.parts)
 
 
 @worker_deaths()
 def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, device: str = "auto", root: Path = ROOT) -> Plan:
-    """Builds everything and runs two steps.
+    """Builds everything and runs two steps of every part.
 
     Raises:
         DistillError: something does not fit; the message says what.
@@ -77,15 +95,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     teacher = stand_in_teacher(profile, registry, splits.classes, root, notes)
     experiment = assemble(profile, splits, teacher, chosen)
     try:
-        step, tally = Step(experiment), Tally(chosen)
-        experiment.objective.train()
-        seconds = 0.0
-        for number, batch in zip(range(2), experiment.loader.epoch(0), strict=False):
-            started = time.perf_counter()
-            step(batch, number, tally)
-            if chosen.type == "cuda":
-                torch.cuda.synchronize(chosen)
-            seconds = time.perf_counter() - started
+        parts = tuple(_try_part(experiment, part) for part in experiment.parts)
         networks = tuple(
             SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))
             for role, side in sides(experiment)
@@ -97,14 +107,25 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
             sides=networks,
             method_parameters=sum(p.numel() for p in experiment.objective.methods.parameters()),
             steps_per_epoch=experiment.loader.steps,
-            epochs=profile.train.epochs,
+            parts=parts,
             memory=peak_memory(chosen),
-            seconds_per_step=seconds,
-            reading=tally.read(),
             notes=tuple(notes),
         )
     finally:
         experiment.close()
+
+
+def _try_part(experiment: Experiment, part: Part) -> PartPlan:
+    """Two steps of a part."""
+    step, tally = Step(experiment, part), Tally(experiment.device)
+    seconds = 0.0
+    for number, batch in zip(range(2), experiment.loader.epoch(part.begin), strict=False):
+        started = time.perf_counter()
+        step(batch, number, tally)
+        if experiment.device.type == "cuda":
+            torch.cuda.synchronize(experiment.device)
+        seconds = time.perf_counter() - started
+    return PartPlan(part.name, part.epochs, seconds, tally.read())
 
 
 def stand_in_teacher(profile: Profile, registry: Registry, classes: Sequence[str], root: Path, notes: list[str]) -> TeacherModel | None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from distillctl import checkpoints, deploy
-from distillctl.assemble import build_splits, build_student, evaluation_loader, pick_device, tta_kind
+from distillctl.assemble import build_deployed, build_splits, evaluation_loader, pick_device, tta_kind
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Metrics, evaluate
 from distillctl.engine.loop import restore_student
@@ -129,7 +129,7 @@ def _model(run: RunDirectory, profile: Profile, num_classes: int, checkpoint: st
     if checkpoint == "best" and (run.path / "student.safetensors").is_file():
         model, _ = deploy.load_student(run.path, registry)
         return model, run.info().get("best_epoch")
-    model, _ = build_student(profile, num_classes, initial=False)
+    model = build_deployed(profile, num_classes, run.info().get("head"))
     if checkpoint in ("best", "last"):
         file = run.best if checkpoint == "best" else run.last
         if not file.is_file():

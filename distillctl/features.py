@@ -19,7 +19,10 @@ from distillctl.api.method import Side
 from distillctl.api.specs import ModelSpec
 from distillctl.errors import ProfileError, RunError
 
-_SUFFIXES = ("input", "nhwc", "tokens")
+_SUFFIXES = ("input", "nhwc", "tokens", "final")
+
+HEAD = "head."
+"""Begins the names of features that a method's own head gives: `head.NAME`."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,15 @@ class Tap:
 
 
 def stage_names(spec: ModelSpec) -> tuple[str, ...]:
-    """What `stages` stands for: declared stages, shallow to deep, without the stem and without pre-activations."""
-    return tuple(name for name in spec.stages if name != "stem" and ":" not in name)
+    """What `stages` stands for: declared stages, shallow to deep, without stem, final map and pre-activations."""
+    return tuple(name for name in spec.stages if name not in ("stem", "final") and ":" not in name)
 
 
 def expand(names: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:
-    """Replaces the name `stages` by the stages themselves; every name once."""
-    result: dict[str, None] = {}
-    for name in names:
-        for one in stage_names(spec) if name == "stages" else (name,):
-            result[one] = None
-    return tuple(result)
+    """Replaces the names `stages` and `stages:pre` by the stages themselves; every name once."""
+    stages = stage_names(spec)
+    groups = {"stages": stages, "stages:pre": tuple(f"{stage}:pre" for stage in stages)}
+    return tuple(dict.fromkeys(one for name in names for one in groups.get(name, (name,))))
 
 
 def resolve(name: str, spec: ModelSpec, model: nn.Module) -> Tap:
@@ -73,10 +74,10 @@ def resolve(name: str, spec: ModelSpec, model: nn.Module) -> Tap:
     Raises:
         ProfileError: the model has no such stage or module; the message lists its stages and the nearest spelling.
     """
-    if name == "last":
+    if name == "last" or (name == "final" and name not in spec.stages):
         stages = stage_names(spec)
         if not stages:
-            raise ProfileError(f"`{spec.name}` declares no stages, so `last` means nothing", hint="name a module path instead")
+            raise ProfileError(f"`{spec.name}` declares no stages, so `{name}` means nothing", hint="name a module path instead")
         return Tap.parse(spec.stages[stages[-1]])
     if name == "pooled":
         if not spec.classifier:
@@ -86,6 +87,13 @@ def resolve(name: str, spec: ModelSpec, model: nn.Module) -> Tap:
         return Tap(spec.classifier, ("input",))
     if name in spec.stages:
         return Tap.parse(spec.stages[name])
+    if name.startswith(HEAD) and spec.classifier:
+        return Tap(f"{spec.classifier}.layers.{name.removeprefix(HEAD)}")
+    if name.endswith(":pre") and name.removesuffix(":pre") in spec.stages:
+        raise ProfileError(
+            f"`{spec.name}` declares no pre-activation `{name}`",
+            hint=f"use `{name.removesuffix(':pre')}`, or name a module path with `:input` for what an activation receives",
+        )
     tap = Tap.parse(name)
     modules = dict(model.named_modules())
     if tap.path and tap.path in modules:
@@ -116,6 +124,7 @@ class Tapped(nn.Module):
         self._cloned: set[str] = set()
         self._captured: dict[str, Tensor] = {}
         self._recording = False
+        self._sample: dict[str, Tensor] = {}
         if self._taps:
             for module in model.modules():
                 if getattr(module, "inplace", False) is True:
@@ -132,7 +141,7 @@ class Tapped(nn.Module):
                 value = value[0]
             if not isinstance(value, Tensor):
                 raise RunError(f"`{tap.path}` of `{self.spec.name}` gives {type(value).__name__}, not a tensor, so it cannot be a feature")
-            if name in self._captured:
+            if name in self._captured and "final" not in tap.suffixes:
                 raise RunError(f"`{tap.path}` of `{self.spec.name}` runs more than once in a forward, so `{name}` is not one feature")
             self._captured[name] = value.clone() if name in self._cloned else value
 
@@ -182,7 +191,7 @@ class Tapped(nn.Module):
                 # The hooks fire while the model runs; versions are compared at its end.
                 versions: dict[str, int] = {}
                 with self._versions(versions):
-                    logits = self.model(torch.zeros(2, *shape, device=device))
+                    logits = self.model(_noise(shape).to(device))
             except RuntimeError as error:
                 raise RunError(f"`{self.spec.name}` cannot take images of shape {shape}: {error}") from error
             finally:
@@ -191,11 +200,12 @@ class Tapped(nn.Module):
             if missing:
                 raise RunError(f"`{missing[0]}` of `{self.spec.name}` is not reached in a forward")
             self._cloned |= {name for name, version in versions.items() if self._captured[name]._version != version}
-            shapes = {name: tuple(self._taps[name].arrange(value).shape[1:]) for name, value in self._captured.items()}
+            self._sample = {name: self._taps[name].arrange(value).clone() for name, value in self._captured.items()}
             self._captured.clear()
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise RunError(f"`{self.spec.name}` does not return logits of shape (B, classes)")
-        return {**shapes, "logits": tuple(logits.shape[1:])}
+        self._sample["logits"] = logits
+        return {name: tuple(value.shape[1:]) for name, value in self._sample.items()}
 
     @contextmanager
     def _versions(self, versions: dict[str, int]) -> Iterator[None]:
@@ -217,9 +227,33 @@ class Tapped(nn.Module):
                 handle.remove()
 
     def side(self, shapes: Mapping[str, tuple[int, ...]], name: str) -> Side:
-        """This model as methods see it."""
+        """This model as methods see it, after a `probe`."""
         classifier = self.model.get_submodule(self.spec.classifier) if self.spec.classifier else None
-        return Side(name, self.model, shapes, stage_names(self.spec), classifier)
+        paths = {name: tap.path for name, tap in self._taps.items()}
+        return Side(name, self.model, shapes, stage_names(self.spec), classifier, paths, self._sample)
+
+    def tap(self, name: str) -> Tap:
+        """Where a captured feature is taken."""
+        return self._taps[name]
+
+
+def _noise(shape: tuple[int, int, int]) -> Tensor:
+    """Two images, always the same ones, that no generator in use has to give."""
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation of a model in evaluation mode uses the batch's statistics for a while, and changes no buffer."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.training and m.track_running_stats]
+    for norm in norms:
+        # In training mode without tracking, a norm neither reads nor writes its buffers.
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training, norm.track_running_stats = False, True
 
 
 @contextmanager

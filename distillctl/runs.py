@@ -114,10 +114,9 @@ class RunDirectory:
                 break
         return result
 
-    def drop_records_after(self, epoch: int) -> None:
+    def keep_records(self, count: int) -> None:
         """Takes out lines of epochs that the checkpoint does not have: they are trained, and written, again."""
-        records = self.records()
-        kept = [r for r in records if r["epoch"] <= epoch]
+        kept = self.records()[:count]
         path = self.path / "metrics.jsonl"
         text = "".join(json.dumps(r) + "\n" for r in kept)
         if path.exists() and path.read_text(encoding="utf-8") != text:

@@ -17,8 +17,8 @@ from distillctl.api.data import Splits
 from distillctl.assemble import (
     TeacherModel,
     assemble,
+    build_deployed,
     build_splits,
-    build_student,
     build_teacher,
     check_precision,
     evaluation_loader,
@@ -125,8 +125,9 @@ def train(
                 state={
                     "name": profile.name,
                     "digest": profile.digest,
-                    "epochs": profile.train.epochs,
+                    "epochs": experiment.epochs,
                     "epoch": 0,
+                    "head": experiment.head,
                     "method": "+".join(m.spec.name for m in profile.methods),
                     "data": splits.description,
                     "teacher_digest": trainer.digest if trainer is not None else None,
@@ -221,8 +222,8 @@ def _finish(profile: Profile, registry: Registry, run: RunDirectory, loop: Loop,
     split = "test" if splits.test is not None else "val" if splits.val is not None else ""
     # A fresh model, as `eval` and everybody else will build it: the one that was trained may lie otherwise in memory
     # (channels last), which changes the last digits of its logits.
-    model, _ = build_student(profile, splits.num_classes, initial=False)
-    model.to(loop.experiment.device)
+    head = loop.experiment.head
+    model = build_deployed(profile, splits.num_classes, head).to(loop.experiment.device)
     summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
     restore_student(model, run.last)
     last = loop.evaluate(model, split) if split else None
@@ -235,12 +236,14 @@ def _finish(profile: Profile, registry: Registry, run: RunDirectory, loop: Loop,
         summary["last"] = {"epoch": epochs, **last.metrics.as_dict()}
         if judged is not None and judged[1] == split:
             summary["agreement"] = float((judged[0].predictions == best.predictions).double().mean())
-    _deploy(profile, registry, run, model, splits)
+    _deploy(profile, registry, run, model, splits, head)
     run.update(state="finished", result=summary)
     return summary
 
 
-def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: torch.nn.Module, splits: Splits) -> None:
+def _deploy(
+    profile: Profile, registry: Registry, run: RunDirectory, model: torch.nn.Module, splits: Splits, head: Mapping[str, Any] | None
+) -> None:
     spec = profile.student.spec
     plugin = registry.models.plugin(spec)
     view = splits.view
@@ -260,7 +263,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: torc
         },
         package=plugin.package,
         version=plugin.version,
-        extra={},
+        extra={} if head is None else {"head": head},
     )
 
 

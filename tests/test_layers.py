@@ -22,7 +22,7 @@ FLOORS = (
     ("errors", "files", "known"),
     ("api",),
     ("registry", "features", "runs", "weight_files"),
-    ("checkpoints", "data", "profile"),
+    ("checkpoints", "data", "profile", "heads"),
     ("builtin", "deploy", "engine"),
     ("assemble", "testing"),
     ("training", "evaluation", "dryrun"),

@@ -59,7 +59,7 @@ def test_records_end_where_a_crash_cut_them(tmp_path: Path) -> None:
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"epo')
     assert [r["epoch"] for r in run.records()] == [1, 2, 3]
-    run.drop_records_after(2)
+    run.keep_records(2)
     assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 

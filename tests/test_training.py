@@ -301,7 +301,7 @@ def test_a_dry_run_writes_nothing_and_tells_shapes(folder: Path, registry: Regis
     assert plan.steps_per_epoch == 10
     assert plan.seconds > 0
     assert plan.memory > 0
-    assert "crd" in plan.reading.terms
+    assert "crd" in plan.parts[-1].reading.terms
     assert "not trained yet" in plan.notes[0]
 
 
@@ -377,6 +377,6 @@ weight = 0.0
 """
     (folder / "many.toml").write_text(STUDENT.replace('[method]\nname = "kd"\n', tables))
     plan = dry_run(load("many.toml", registry=registry), registry, device="cpu")
-    assert list(plan.reading.terms) == ["task", "crd", "kd", "kd-2", "ctkd.tckd", "ctkd.nckd"]
+    assert list(plan.parts[-1].reading.terms) == ["task", "crd", "kd", "kd-2", "ctkd.tckd", "ctkd.nckd"]
     # What a method of weight 0 would want is not even captured.
     assert set(plan.sides[0].taps) == {"pooled", "logits"}

@@ -3,7 +3,7 @@
 Stages are the last outputs at strides 4, 8, 16 and 32 of the image (`stage1` … `stage4`), so that the same name means
 the same resolution in any pair; `stem` lies before them. The deepest stage is the map that is pooled for the
 classifier wherever a module returns that map, for instance the 1280-channel head convolution of MobileNetV2.
-`stageK:pre` is declared where the last ReLU of a stage is a module of its own.
+`stageK:pre` is declared where the last ReLU of a stage is a module, or a call of one, that can be named.
 """
 
 from __future__ import annotations
@@ -52,6 +52,13 @@ def _inputs(*paths: str) -> Mapping[str, str]:
     return {f"stage{number}": f"{path}:input" for number, path in enumerate(paths, 1)}
 
 
+def _resnet(*blocks: int) -> Mapping[str, str]:
+    """ResNet: a block calls one ReLU several times, the last time on the sum of branch and shortcut; `blocks` of each stage."""
+    relus = (f"layer{number}.{count - 1}.relu" for number, count in enumerate(blocks, 1))
+    pre = {f"stage{number}": f"{path}:input:final" for number, path in enumerate(relus, 1)}
+    return _stages("relu", "layer1", "layer2", "layer3", "layer4", pre=pre)
+
+
 def _vgg(convolutions: tuple[int, ...], norm: bool) -> Mapping[str, str]:
     """VGG: the last ReLU of blocks 2 to 5, and the pooled map behind them; `convolutions` counts those of each block."""
     relus, position = [], 0
@@ -86,7 +93,10 @@ def _all(names: str, stages: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     return dict.fromkeys(names.split(), stages)
 
 
-_RESNET = _stages("relu", "layer1", "layer2", "layer3", "layer4")
+_18, _50, _101, _152 = _resnet(2, 2, 2, 2), _resnet(3, 4, 6, 3), _resnet(3, 4, 23, 3), _resnet(3, 8, 36, 3)
+# The bottlenecks of MobileNetV2 end without an activation: what they give is its own pre-activation.
+_LINEAR = {"stage1": "features.3", "stage2": "features.6", "stage3": "features.13", "stage4": "features.18.2:input"}
+_MOBILENET = _stages("features.0", "features.3", "features.6", "features.13", "features.18", pre=_LINEAR)
 _ALEXNET = _stages("", "features.1", "features.4", "features.11", "features.12", pre=_inputs("features.1", "features.4", "features.11"))
 _DENSENET = _stages("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "features.norm5")
 _REGNET = _stages("stem", *(f"trunk_output.block{number}" for number in (1, 2, 3, 4)))
@@ -97,11 +107,12 @@ _INCEPTION = _stages("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "
 _VGG_DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
 _FAMILIES = (
-    _Family("ResNet", "He, Zhang, Ren, Sun 2016, arXiv 1512.03385", _all("resnet18 resnet34 resnet50 resnet101 resnet152", _RESNET), "fc"),
+    _Family("ResNet", "He, Zhang, Ren, Sun 2016, arXiv 1512.03385",
+            {"resnet18": _18, "resnet34": _50, "resnet50": _50, "resnet101": _101, "resnet152": _152}, "fc"),
     _Family("ResNeXt: ResNet with grouped convolutions", "Xie, Girshick, Dollár, Tu, He 2017, arXiv 1611.05431",
-            _all("resnext50_32x4d resnext101_32x8d resnext101_64x4d", _RESNET), "fc"),
+            {"resnext50_32x4d": _50, "resnext101_32x8d": _101, "resnext101_64x4d": _101}, "fc"),
     _Family("Wide ResNet: ResNet with twice the inner channels", "Zagoruyko, Komodakis 2016, arXiv 1605.07146",
-            _all("wide_resnet50_2 wide_resnet101_2", _RESNET), "fc"),
+            {"wide_resnet50_2": _50, "wide_resnet101_2": _101}, "fc"),
     _Family("VGG", "Simonyan, Zisserman 2015, arXiv 1409.1556",
             {name: _vgg(depths, False) for name, depths in _VGG_DEPTHS.items()}, "classifier.6", "DropoutOptions"),
     _Family("VGG with batch normalisation", "Simonyan, Zisserman 2015, arXiv 1409.1556",
@@ -118,7 +129,7 @@ _FAMILIES = (
     _Family("SqueezeNet, classifier and all convolutional (no `pooled`)", "Iandola et al. 2016, arXiv 1602.07360",
             {"squeezenet1_0": _features(1, 5, 10, 12), "squeezenet1_1": _features(1, 4, 7, 12)}, "", "DropoutOptions"),
     _Family("MobileNetV2", "Sandler, Howard, Zhu, Zhmoginov, Chen 2018, arXiv 1801.04381",
-            {"mobilenet_v2": _features(0, 3, 6, 13, 18)}, "classifier.1", "DropoutOptions"),
+            {"mobilenet_v2": _MOBILENET}, "classifier.1", "DropoutOptions"),
     _Family("MobileNetV3", "Howard et al. 2019, arXiv 1905.02244",
             {"mobilenet_v3_small": _features(0, 1, 3, 8, 12), "mobilenet_v3_large": _features(0, 3, 6, 12, 16)},
             "classifier.3", "DropoutOptions"),

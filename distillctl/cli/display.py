@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from distillctl.engine.evaluate import Evaluation
-from distillctl.engine.experiment import Experiment
+from distillctl.engine.experiment import MAIN, Experiment, Part
 from distillctl.engine.tally import Reading
 from distillctl.profile.schema import Profile
 from distillctl.runs import RunDirectory
@@ -55,7 +55,7 @@ class Quiet:
     def teacher(self, evaluation: Evaluation, split: str) -> None:
         """The teacher's accuracy."""
 
-    def batch(self, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
+    def batch(self, part: Part, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
         """Progress within an epoch."""
 
     def epoch(self, record: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Plain(Quiet):
     """One line an epoch, and one about every ten seconds within long ones."""
 
     def __init__(self) -> None:
-        self._epochs = 0
+        self._parts: dict[str, int] = {}
         self._left_epochs = 0
         self._seconds: list[float] = []
         self._best: tuple[float, int] | None = None
@@ -79,36 +79,45 @@ class Plain(Quiet):
         self._say(text)
 
     def start(self, profile: Profile, run: RunDirectory, experiment: Experiment, resumed_at: int) -> None:
-        self._epochs, self._seconds, self._best = profile.train.epochs, [], None
+        self._parts, self._seconds, self._best = {part.name: part.epochs for part in experiment.parts}, [], None
         for record in run.records()[:resumed_at]:
             self._remember(record)
-        self._left_epochs = self._epochs - resumed_at
+        self._left_epochs = experiment.epochs - resumed_at
         names = profile.student.spec.name, "+".join(m.spec.name for m in profile.methods)
         self._say(f"run: {run.path}")
         self._say(f"data: {experiment.splits.description}")
-        self._say(f"student {names[0]} with {names[1]}: {self._epochs} epochs of {experiment.loader.steps} steps on {experiment.device}")
+        for part in experiment.parts[:-1]:
+            self._say(f"first {part.name}: {part.epochs} epochs")
+        epochs = f"{profile.train.epochs} epochs of {experiment.loader.steps} steps"
+        self._say(f"student {names[0]} with {names[1]}: {epochs} on {experiment.device}")
         if resumed_at:
             self._say(f"continued after epoch {resumed_at}")
 
     def teacher(self, evaluation: Evaluation, split: str) -> None:
         self._say(f"teacher: {evaluation.metrics.top1:.2%} on {split}")
 
-    def batch(self, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
+    def batch(self, part: Part, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
         if time.perf_counter() - self._spoke >= 10:
             terms = terms_line(reading.total, reading.terms)
-            self._say(f"epoch {epoch}/{self._epochs} {done / steps:4.0%}  {terms}  lr {lr:.3g}  {rate:.0f} images/s")
+            self._say(f"{self._place(part.name, epoch)} {done / steps:4.0%}  {terms}  lr {lr:.3g}  {rate:.0f} images/s")
 
     def epoch(self, record: dict[str, Any]) -> None:
         self._remember(record)
         self._left_epochs -= 1
-        parts = [f"epoch {record['epoch']}/{self._epochs}", terms_line(record["total"], record["terms"]), f"lr {record['lr']:.3g}"]
-        parts.append(f"train {record['train_top1']:.2%}")
+        place = self._place(record["phase"], record["epoch"])
+        parts = [place, terms_line(record["total"], record["terms"]), f"lr {record['lr']:.3g}"]
+        if "train_top1" in record:
+            parts.append(f"train {record['train_top1']:.2%}")
         parts += [f"{split} {record[split]['top1']:.2%}" for split in ("val", "test") if split in record]
         if self._best is not None:
             parts.append(f"best {self._best[0]:.2%} ({self._best[1]})")
         parts.append(f"{record['images_per_second']:.0f} images/s")
         parts.append(f"left {duration(self.left)}")
         self._say("  ".join(parts))
+
+    def _place(self, phase: str, epoch: int) -> str:
+        """`epoch 3/240`, or `ft.paraphraser 3/30` in a phase."""
+        return f"{'epoch' if phase == MAIN else phase} {epoch}/{self._parts[phase]}"
 
     @property
     def left(self) -> float:
@@ -155,18 +164,19 @@ class Live(Plain):
         super().teacher(evaluation, split)
         self._teacher_line = f"{evaluation.metrics.top1:.2%} on {split}"
 
-    def batch(self, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
+    def batch(self, part: Part, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
         rest = (steps - done) * reading.images / done / rate
-        table.add_row(f"epoch {epoch}/{self._epochs}", ProgressBar(steps, done, width=40), f"{done}/{steps}")
+        table.add_row(self._place(part.name, epoch), ProgressBar(steps, done, width=40), f"{done}/{steps}")
         table.add_row("left", duration(rest + self.left - (self.left / max(self._left_epochs, 1))), f"{rate:.0f} images/s")
         table.add_row("lr", f"{lr:.4g}", "")
         for name, value in {"total": reading.total, **reading.terms}.items():
             table.add_row(name, f"{value:.5g}", "")
-        table.add_row("train top-1", f"{reading.top1:.2%}", "")
+        if reading.top1 is not None:
+            table.add_row("train top-1", f"{reading.top1:.2%}", "")
         if self._teacher_line:
             table.add_row("teacher", self._teacher_line, "")
         if self._best is not None:

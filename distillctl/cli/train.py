@@ -83,9 +83,14 @@ def print_plan(plan: Plan) -> None:
         for name, shape in side.taps.items():
             typer.echo(f"             {name:<14} {' × '.join(map(str, shape))}")
     typer.echo(f"methods    {plan.method_parameters:,} parameters beside the student")
-    typer.echo(f"terms      {terms_line(plan.reading.total, plan.reading.terms)}")
+    for part in plan.parts:
+        name = "" if part.name == "main" else f"{part.name}: "
+        steps = plan.steps_per_epoch * part.epochs
+        typer.echo(f"terms      {name}{terms_line(part.reading.total, part.reading.terms)}")
+        typer.echo(
+            f"steps      {name}{steps} in {part.epochs} epochs of {plan.steps_per_epoch}, {part.seconds_per_step * 1000:.0f} ms each"
+        )
     typer.echo(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
-    typer.echo(f"steps      {plan.steps_per_epoch} an epoch, {plan.steps_per_epoch * plan.epochs} in {plan.epochs} epochs")
-    typer.echo(f"time       about {duration(plan.seconds)} by the second step ({plan.seconds_per_step * 1000:.0f} ms), without evaluations")
+    typer.echo(f"time       about {duration(plan.seconds)} by the second step, without evaluations")
     for note in plan.notes:
         typer.echo(f"note       {note}")

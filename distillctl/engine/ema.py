@@ -31,6 +31,11 @@ class ModelEMA:
         pairs = [(mine, source[name]) for name, mine in self.model.state_dict().items() if mine.is_floating_point()]
         torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1 - decay)
 
+    def restart(self, model: nn.Module) -> None:
+        """Begins anew from these weights."""
+        self.model.load_state_dict(model.state_dict())
+        self.updates = 0
+
     def state_dict(self) -> dict[str, object]:
         """Weights and the number of updates."""
         return {"model": self.model.state_dict(), "updates": self.updates}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from distillctl.api.data import Images, Splits
+from distillctl.api.method import Phase
 from distillctl.data import EvalLoader, TrainLoader
 from distillctl.engine.objective import Objective
 from distillctl.engine.schedule import Schedule
@@ -17,6 +18,8 @@ from distillctl.features import Tapped
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MAIN = "main"
+"""Name of the main part of a run."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,33 @@ class Settings:
     evaluate_every: int = 1
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a run with an optimizer of its own: a phase of a method, or the main part.
+
+    name: `main`, or METHOD.PHASE.
+    begin: epochs of the run before it.
+    schedule: over its own length.
+    method, phase: whose phase it is, and which.
+    """
+
+    name: str
+    begin: int
+    epochs: int
+    schedule: Schedule
+    method: str = ""
+    phase: Phase | None = None
+
+
 @dataclass
 class Experiment:
     """A run, ready to start.
 
     teacher: None where no method needs one.
     evaluation: makes a loader for one split.
+    build_optimizer: from parameter groups; every part of the run has its own.
+    parts: in the order in which they are trained; the main part is the last.
+    head: description of the head that took the place of the student's classifier (`distillctl.heads`); None if it was kept.
     digest: of the resolved profile; a checkpoint of another run is refused by it.
     notes: what the user should know of how it was built.
     """
@@ -50,11 +74,12 @@ class Experiment:
     splits: Splits
     loader: TrainLoader
     evaluation: Callable[[Images], EvalLoader]
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
+    build_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    parts: tuple[Part, ...]
     settings: Settings
     device: torch.device
     digest: str
+    head: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -63,9 +88,18 @@ class Experiment:
         return self.student.model
 
     @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.settings.epochs * self.loader.steps
+    def main(self) -> Part:
+        """The main part."""
+        return self.parts[-1]
+
+    @property
+    def epochs(self) -> int:
+        """Of all parts together."""
+        return self.main.begin + self.main.epochs
+
+    def part(self, epoch: int) -> Part:
+        """The part that the epoch (from 0, over the whole run) belongs to."""
+        return next(part for part in reversed(self.parts) if epoch >= part.begin)
 
     def close(self) -> None:
         """Ends the loader's processes and takes the hooks off the models."""

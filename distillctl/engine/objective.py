@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl.api.method import Batch, Features, Method, Progress, fp32
+from distillctl.api.method import Batch, Features, Method, Phase, Progress, fp32
 from distillctl.features import Tapped
 
 TASK = "task"
 """Name of the label loss among the terms."""
 
+Norm = Literal["running", "batch"]
+TeacherFeatures = Mapping[str, Features]
+"""What the teacher saw with either kind of batch normalisation: `running`, `batch`; only those that somebody wants."""
+
 
 @dataclass(frozen=True)
 class Weighted:
-    """A method with its name in the record, its weight, and the epochs over which the weight grows."""
+    """A method with its name in the record, its weight, and the epochs over which the weight grows.
+
+    needs_teacher, passes, teacher_norm: what the method declares (`distillctl.MethodSpec`, `distillctl.Wants`).
+    """
 
     name: str
     method: Method
     weight: float
     warmup_epochs: float = 0.0
+    needs_teacher: bool = True
+    passes: int = 1
+    teacher_norm: Norm = "running"
+
+
+class Losses(NamedTuple):
+    """Of one batch.
+
+    task, distillation: the weighted label loss and the weighted sum of all terms, 0-dim float32; what is minimised is their sum.
+    terms: every unweighted term by name: `task`, `kd`, `dkd.tckd`, …
+    logits: the student's (B, C), of the first pass; None if the student did not run.
+    """
+
+    task: Tensor
+    distillation: Tensor
+    terms: dict[str, Tensor]
+    logits: Tensor | None
 
 
 class Objective(nn.Module):
     """task_weight · CE(z_s, y) + Σ weight · min(epoch / warmup_epochs, 1) · term, over the terms of all methods.
+
+    In a phase of a method it is the terms of that phase alone.
 
     student: the tapped student.
     methods: in the order of the profile. A method (or the label loss) of weight 0 is not evaluated.
@@ -42,44 +68,113 @@ class Objective(nn.Module):
         self.methods = nn.ModuleDict({m.name: m.method for m in methods})
         self.task_weight = task_weight
         self.label_smoothing = label_smoothing
+        own = {id(p) for p in self.methods.parameters()}  # a head is part of the student, but belongs to its method
+        self._student_parameters = [p for p in student.parameters() if p.requires_grad and id(p) not in own]
+        classifier = student.spec.classifier
+        head = set() if not classifier else {id(p) for p in student.model.get_submodule(classifier).parameters()}
+        self._body = {id(p) for p in self._student_parameters} - head
+        self._owner: Weighted | None = None
+        self._phase: Phase | None = None
+        self.enter()
 
-    def losses(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and every unweighted term by name: `task`, `kd`, `dkd.tckd`, …; all float32 and 0-dim."""
+    def enter(self, method: str = "", phase: Phase | None = None) -> None:
+        """Makes ready for a phase of a method, or for the main part: what is trained, and the mode of every module."""
+        self._owner = next((m for m in self.weighted if m.name == method), None)
+        self._phase = phase
+        with_student = phase is None or phase.student
+        self.student.train(with_student)
+        for parameter in self._student_parameters:
+            parameter.requires_grad_(phase is None or (phase.student and id(parameter) in self._body))
+        for entry in self.weighted:
+            if phase is None or entry is self._owner:
+                entry.method.enter(phase)
+            else:
+                entry.method.eval().requires_grad_(False)
+
+    @property
+    def active(self) -> tuple[Weighted, ...]:
+        """The methods that are evaluated now."""
+        return tuple(m for m in self.weighted if m.method.in_main) if self._owner is None else (self._owner,)
+
+    @property
+    def teacher_norms(self) -> tuple[Norm, ...]:
+        """How the teacher has to run now; empty if nobody needs it."""
+        return tuple(dict.fromkeys(m.teacher_norm for m in self.active if m.needs_teacher))
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the student over a batch."""
+        return 1 if self._phase is not None else max((m.passes for m in self.active), default=1)
+
+    def observe(self, images: Tensor) -> Features:
+        """What the student sees in images (B, C, H, W); with several passes, features of shape (passes, B, …)."""
+        if self._phase is not None and not self._phase.student:
+            return {}
+        if self.passes == 1:
+            features: Features = self.student(images)
+            return features
+        features = self.student(images.repeat(self.passes, 1, 1, 1))
+        return {name: value.unflatten(0, (self.passes, len(images))) for name, value in features.items()}
+
+    def losses(self, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress) -> Losses:
+        """The two sums, and every unweighted term."""
+        if self._owner is not None and self._phase is not None:
+            return self._phase_losses(self._owner, self._phase, batch, student, teacher, progress)
         terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=batch.images.device)
+        task = distillation = torch.zeros((), device=batch.images.device)
+        logits = student["logits"] if self.passes == 1 else student["logits"].flatten(0, 1)
         if self.task_weight > 0:
             with fp32(batch.images.device):
-                terms[TASK] = F.cross_entropy(student["logits"].float(), batch.labels, label_smoothing=self.label_smoothing)
-            total = total + self.task_weight * terms[TASK]
-        for entry in self.weighted:
+                labels = batch.labels.repeat(self.passes)
+                terms[TASK] = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+            task = self.task_weight * terms[TASK]
+        for entry in self.active:
             weight: Tensor | float = entry.weight
             if entry.warmup_epochs > 0:
                 weight = entry.weight * (progress.epoch / entry.warmup_epochs).clamp(max=1.0)
-            for key, value in entry.method.terms(batch, student, teacher, progress).items():
+            for key, value in self._terms(entry, batch, student, teacher, progress).items():
                 terms[f"{entry.name}.{key}" if key else entry.name] = value
-                total = total + weight * value
-        return total, terms
+                distillation = distillation + weight * value
+        return Losses(task, distillation, terms, logits[: len(batch.labels)])
 
-    def forward(self, batch: Batch, teacher: Features, progress: Progress) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The sum to minimise, the terms, and the student's logits (B, C)."""
-        student = self.student(batch.images)
-        total, terms = self.losses(batch, student, teacher, progress)
-        return total, terms, student["logits"]
+    def _terms(self, entry: Weighted, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress) -> dict[str, Tensor]:
+        """The terms of one method; with more passes than it wants, the mean over the passes."""
+        seen = teacher.get(entry.teacher_norm, {})
+        if entry.passes == self.passes:
+            return entry.method.terms(batch, student, seen, progress)
+        runs = [entry.method.terms(batch, {name: value[k] for name, value in student.items()}, seen, progress) for k in range(self.passes)]
+        return {key: torch.stack([run[key] for run in runs]).mean() for key in runs[0]}
+
+    def _phase_losses(
+        self, entry: Weighted, phase: Phase, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress
+    ) -> Losses:
+        found = entry.method.terms(batch, student, teacher.get(entry.teacher_norm, {}), progress, phase=phase.name)
+        prefix = f"{entry.name}.{phase.name}"
+        terms = {f"{prefix}.{key}" if key else prefix: value for key, value in found.items()}
+        total = torch.stack(list(terms.values())).sum() * (entry.weight if phase.weighted else 1.0)
+        return Losses(torch.zeros_like(total), total, terms, None)
+
+    def forward(self, batch: Batch, teacher: TeacherFeatures, progress: Progress) -> Losses:
+        """Runs the student and evaluates everything."""
+        return self.losses(batch, self.observe(batch.images), teacher, progress)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The student's parameters, then each method's groups; every trained parameter exactly once."""
-        groups: list[dict[str, Any]] = [{"params": [p for p in self.student.parameters() if p.requires_grad]}]
+        """The student's parameters, then each method's groups: every parameter that is trained now, exactly once."""
+        groups: list[dict[str, Any]] = [{"params": self._student_parameters}]
         for entry in self.weighted:
             groups += entry.method.parameter_groups()
-        return [g for g in groups if g["params"]]
+        trained = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+        return [group for group in trained if group["params"]]
 
     def after_step(self) -> None:
         """Lets the methods update what is not trained by gradients."""
-        for entry in self.weighted:
-            entry.method.after_step()
+        if self._phase is None:
+            for entry in self.active:
+                entry.method.after_step()
 
     def metrics(self) -> Iterator[tuple[str, Tensor]]:
         """What the methods report beside their terms."""
-        for entry in self.weighted:
-            for key, value in entry.method.metrics().items():
-                yield f"{entry.name}.{key}", value
+        if self._phase is None:
+            for entry in self.active:
+                for key, value in entry.method.metrics().items():
+                    yield f"{entry.name}.{key}", value

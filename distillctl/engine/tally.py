@@ -18,13 +18,13 @@ class Reading:
 
     terms: every unweighted loss term by name.
     total: the weighted sum.
-    top1: share of training images, as augmented, that the student got right while it learnt.
+    top1: share of training images, as augmented, that the student got right while it learnt; None where it did not classify.
     """
 
     images: int
     terms: dict[str, float]
     total: float
-    top1: float
+    top1: float | None
 
 
 class Tally:
@@ -35,13 +35,15 @@ class Tally:
         self._names: tuple[str, ...] = ()
         self._sums: Tensor | None = None
         self._bad: Tensor | None = None
+        self._classifies = True
         self.images = 0
 
-    def add(self, step: int, labels: Tensor, logits: Tensor, total: Tensor, terms: dict[str, Tensor]) -> None:
+    def add(self, step: int, labels: Tensor, logits: Tensor | None, total: Tensor, terms: dict[str, Tensor]) -> None:
         """Takes in one batch; does not wait for the device."""
         names = (*terms, "total")
         losses = torch.stack([*(t.detach() for t in terms.values()), total.detach()]).double()
-        right = (logits.argmax(1) == labels).sum().double()
+        self._classifies = logits is not None
+        right = torch.zeros_like(losses[0]) if logits is None else (logits.detach().argmax(1) == labels).sum().double()
         values = torch.cat([losses * len(labels), right[None]])
         if self._sums is None or self._bad is None:
             self._names = names
@@ -70,4 +72,5 @@ class Tally:
                 hint='lower `optimizer.lr` or the method\'s `weight`, set `train.clip_grad_norm`, or use `train.precision = "fp32"`',
             )
         means = {name: value / self.images for name, value in zip(self._names, sums, strict=False)}
-        return Reading(self.images, {n: v for n, v in means.items() if n != "total"}, means["total"], sums[-1] / self.images)
+        top1 = sums[-1] / self.images if self._classifies else None
+        return Reading(self.images, {n: v for n, v in means.items() if n != "total"}, means["total"], top1)

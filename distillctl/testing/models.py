@@ -121,6 +121,14 @@ class ModelContract:
             features = tapped(self.images(spec))
             torch.testing.assert_close(classifier(features["pooled"]), features["logits"], rtol=0, atol=0)
 
+    def test_declared_final_map_averages_to_pooled(self, spec: ModelSpec) -> None:
+        """Where a model says which map its classifier's input is the average of, that is so."""
+        if "final" not in spec.stages:
+            return
+        tapped = Tapped(self.build(spec), spec, ["final", "pooled"])
+        features = tapped(self.images(spec))
+        torch.testing.assert_close(features["final"].mean((2, 3)), features["pooled"], rtol=1e-4, atol=1e-5)
+
     def test_backward_reaches_every_parameter(self, spec: ModelSpec) -> None:
         """A parameter that the logits do not depend on is never trained, and stops DistributedDataParallel."""
         model = self.build(spec)

@@ -8,10 +8,14 @@ import pytest
 from rich.console import Console
 
 from distillctl.cli.display import Live, Plain, audience, duration
+from distillctl.engine.experiment import Part
+from distillctl.engine.schedule import schedule
 from distillctl.engine.tally import Reading
 
+MAIN = Part("main", 5, 3, schedule("constant", 0.05))
 READING = Reading(images=300, terms={"task": 2.5, "kd": 0.125}, total=0.3625, top1=0.25)
 RECORD = {
+    "phase": "main",
     "epoch": 1,
     "total": 0.5,
     "terms": {"task": 2.0},
@@ -38,9 +42,9 @@ def test_audience_suits_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_live(capsys: pytest.CaptureFixture[str]) -> None:
     with Live() as shown:
-        shown._epochs, shown._left_epochs = 3, 3
+        shown._parts, shown._left_epochs = {"main": 3, "ft.paraphraser": 5}, 3
         shown.epoch(RECORD)
-        shown.batch(2, 3, 9, READING, 50.0, 0.05)
+        shown.batch(MAIN, 2, 3, 9, READING, 50.0, 0.05)
         table = shown._live.renderable
     assert "epoch 1/3  total 0.5  task 2" in capsys.readouterr().out
     drawn = Console(file=io.StringIO(), width=80)
@@ -58,3 +62,12 @@ def test_live(capsys: pytest.CaptureFixture[str]) -> None:
         "train top-1 25.00%",
         "best 75.00% in epoch 1",
     ]
+
+
+def test_a_phase_is_shown_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Plain()
+    shown._parts, shown._left_epochs = {"ft.paraphraser": 5, "main": 3}, 8
+    record = {key: value for key, value in RECORD.items() if key not in ("train_top1", "val")}
+    shown.epoch({**record, "phase": "ft.paraphraser", "epoch": 2, "terms": {"ft.paraphraser": 0.5}})
+    line = capsys.readouterr().out
+    assert line.startswith("ft.paraphraser 2/5  total 0.5  ft.paraphraser 0.5  lr 0.05  100 images/s  left 7:00")

@@ -16,7 +16,7 @@ from distillctl.builtin.kd_options import KDOptions
 from distillctl.builtin.optimizer_builders import build_sgd
 from distillctl.builtin.optimizer_options import SGDOptions
 from distillctl.data import eval_loader, train_loader
-from distillctl.engine.experiment import Experiment, Settings
+from distillctl.engine.experiment import MAIN, Experiment, Part, Settings
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.schedule import schedule
 from distillctl.features import Tapped
@@ -69,6 +69,11 @@ def make_experiment(
     )
     chosen = [("kd", KD, KDOptions(), 0.5)] if methods is None else methods
     weighted = [Weighted(name, cls(opts, setup), weight) for name, cls, opts, weight in chosen]
+    phases: list[Part] = []
+    for entry in weighted:
+        for phase in entry.method.phases():
+            rate = schedule("constant", lr if phase.lr is None else phase.lr)
+            phases.append(Part(f"{entry.name}.{phase.name}", sum(p.epochs for p in phases), phase.epochs, rate, entry.name, phase))
     objective = Objective(student, weighted, task_weight=task_weight)
     return Experiment(
         student=student,
@@ -77,8 +82,8 @@ def make_experiment(
         splits=splits,
         loader=train_loader(splits, batch_size=16, seed=0, device=CPU, workers=0),
         evaluation=lambda chosen: eval_loader(splits, chosen, batch_size=16, device=CPU, workers=0),
-        optimizer=build_sgd(objective.parameter_groups(), SGDOptions(lr=lr)),
-        schedule=schedule("constant", lr),
+        build_optimizer=lambda groups: build_sgd(groups, SGDOptions(lr=lr)),
+        parts=(*phases, Part(MAIN, sum(p.epochs for p in phases), epochs, schedule("constant", lr))),
         settings=Settings(seed=0, epochs=epochs, **settings),
         device=CPU,
         digest="d" * 64,

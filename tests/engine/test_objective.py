@@ -37,8 +37,8 @@ def run(experiment: Experiment, objective: Objective, epoch: float) -> tuple[Ten
     batch = next(iter(experiment.loader.epoch(0)))
     assert experiment.teacher is not None
     teacher = experiment.teacher(batch.images)
-    total, terms, logits = objective(batch, teacher, Progress(torch.tensor(epoch), torch.tensor(0.0)))
-    return total, terms, logits, batch, teacher
+    losses = objective(batch, {"running": teacher}, Progress(torch.tensor(epoch), torch.tensor(0.0)))
+    return losses.task + losses.distillation, losses.terms, losses.logits, batch, teacher
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(1, 0.25), (3, 0.75), (4, 1.0), (9, 1.0)])

@@ -55,6 +55,7 @@ def _wide_resnets() -> Iterator[ModelSpec]:
         "stage2:pre": "block3.layer.0.bn1",
         "stage3": "block3",
         "stage3:pre": "bn1",
+        "final": "relu",
     }
     for depth, factor, million in ((16, 1, "0.18"), (16, 2, "0.70"), (40, 1, "0.57"), (40, 2, "2.3")):
         yield _spec(f"wrn_{depth}_{factor}", f"wide ResNet of {depth} layers, width {factor}, {million} M parameters", _WRN, stages, "fc")
@@ -70,13 +71,16 @@ def _vggs() -> Iterator[ModelSpec]:
 
 
 def _mobile() -> Iterator[ModelSpec]:
-    linear = {"stem": "conv1", "stage1": "blocks.1", "stage2": "blocks.2", "stage3": "blocks.4", "stage4": "blocks.6"}
+    # The bottlenecks of MobileNetV2 end without an activation: what they give is its own pre-activation.
+    blocks = {"stage1": "blocks.1", "stage2": "blocks.2", "stage3": "blocks.4", "stage4": "blocks.6"}
+    linear = {"stem": "conv1", **blocks, **{f"{name}:pre": path for name, path in blocks.items()}, "final": "conv2"}
     paper = "Sandler et al. 2018, arXiv 1801.04381"
     yield _spec("MobileNetV2", "MobileNetV2 at half width, 0.81 M parameters", paper, linear, "classifier.0")
     paper = "Zhang et al. 2018, arXiv 1707.01083"
     yield _spec("ShuffleV1", "ShuffleNet with 3 groups, 0.95 M parameters", paper, _residual("relu", (4, 8, 4)), "linear")
     paper = "Ma et al. 2018, arXiv 1807.11164"
-    yield _spec("ShuffleV2", "ShuffleNetV2 at width 1, 1.4 M parameters", paper, _residual("relu1", (4, 8, 4)), "linear")
+    shuffle = {**_residual("relu1", (4, 8, 4)), "final": "relu2"}
+    yield _spec("ShuffleV2", "ShuffleNetV2 at width 1, 1.4 M parameters", paper, shuffle, "linear")
 
 
 def _large_resnets() -> Iterator[ModelSpec]:

@@ -114,7 +114,7 @@ def test_feature_shapes(name):
         model = create(name, 5)
     shapes = Tapped(model, spec, spec.stages).probe((3, 32, 32))
     expected = {"stem" if k == 0 else f"stage{k}": (c, side, side) for k, (c, side) in enumerate(FEATURES[name])}
-    assert {k: v for k, v in shapes.items() if k != "logits" and not k.endswith(":pre")} == expected
+    assert {k: v for k, v in shapes.items() if k not in ("logits", "final") and not k.endswith(":pre")} == expected
     for pre in (k for k in shapes if k.endswith(":pre")):
         assert shapes[pre] == shapes[pre.removesuffix(":pre")]
     assert shapes["logits"] == (5,)
