@@ -219,7 +219,7 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         student.close()
         student = Tapped(model, profile.student.spec, wants.student)
         student.probe(shape)
-    _check_passes(methods, model, shape, device)
+    _check_passes(methods, model, profile.student.spec.name, shape, device)
     objective = Objective(student, methods, task_weight=profile.task_weight, label_smoothing=train.label_smoothing).to(device)
     choice = profile.optimizer
     build_optimizer = partial(_build_optimizer, choice)
@@ -319,7 +319,7 @@ def _install_head(methods: list[Weighted], model: nn.Module, spec: ModelSpec, de
     return heads.install(model, spec, head)
 
 
-def _check_passes(methods: list[Weighted], model: nn.Module, shape: tuple[int, int, int], device: torch.device) -> None:
+def _check_passes(methods: list[Weighted], model: nn.Module, student: str, shape: tuple[int, int, int], device: torch.device) -> None:
     """Refuses methods that compare passes of a student which sees the same in each of them."""
     wanted = {entry.passes for entry in methods} - {1}
     if not wanted:
@@ -333,8 +333,8 @@ def _check_passes(methods: list[Weighted], model: nn.Module, shape: tuple[int, i
     # Sums of a convolution may differ in their last digits from one place in the batch to another.
     if torch.allclose(first, second, rtol=1e-3, atol=1e-4):
         raise RunError(
-            f"`{name}` compares two passes of the student, but `{type(model).__name__}` gives the same logits in both: it drops nothing",
-            hint="take a model with dropout or stochastic depth, and let its probability be above 0 (`distillctl show MODEL`)",
+            f"`{name}` compares passes of the student over the same images, but `{student}` gives the same logits in all: it drops nothing",
+            hint="let it drop something, for instance by `student.dropout = 0.2`; `distillctl show MODEL` tells what a model can drop",
         )
 
 

@@ -200,6 +200,11 @@ class Tapped(nn.Module):
             if missing:
                 raise RunError(f"`{missing[0]}` of `{self.spec.name}` is not reached in a forward")
             self._cloned |= {name for name, version in versions.items() if self._captured[name]._version != version}
+            if self._cloned:  # what was written to is wrong now: look again, with the clones
+                self._captured.clear()
+                self._recording = True
+                logits = self.model(_noise(shape).to(device))
+                self._recording = False
             self._sample = {name: self._taps[name].arrange(value).clone() for name, value in self._captured.items()}
             self._captured.clear()
         if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -13,8 +13,18 @@ _CIFAR = _RESNETS | _WIDE | _VGGS | _MOBILE | _LARGE
 _TORCHVISION_TOO = _VGGS - {"vgg8"}
 """Their bare names mean torchvision's models where `distillctl-cifar` is missing."""
 
+_METHODS = (
+    *("ab", "at", "byot", "cc", "crd", "ctkd", "dist", "dkd", "fitnet", "fsp", "ft", "kdsvd", "lskd", "mgd", "nkd", "nst", "ofa", "ofd"),
+    *("pefd", "pkt", "rdrop", "reviewkd", "rkd", "simkd", "sp", "vid"),
+)
+
 PACKAGES: Mapping[str, Mapping[str, frozenset[str]]] = {
-    "method": {f"distillctl-{name}": frozenset({name}) for name in ("crd", "mgd", "ctkd", "dkd")},
+    "method": {
+        **{f"distillctl-{name}": frozenset({name}) for name in _METHODS},
+        "distillctl-sdd": frozenset({"sdd", "ssd"}),
+        "distillctl-tfkd": frozenset({"tfkd", "tfkd-self"}),
+    },
+    "optimizer": {"distillctl-dot": frozenset({"dot"})},
     "model": {"distillctl-cifar": (_CIFAR - _TORCHVISION_TOO) | {f"cifar/{name}" for name in _CIFAR}},
     "data set": {
         "distillctl-cifar": frozenset({"cifar10", "cifar100"}),

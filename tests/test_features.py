@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from distillctl.api.specs import ModelSpec
 from distillctl.errors import DistillError, ProfileError, RunError
-from distillctl.features import Tap, Tapped, evaluating, expand, resolve, stage_names
+from distillctl.features import Tap, Tapped, _noise, evaluating, expand, resolve, stage_names
 from distillctl.registry import load
 from distillctl.testing import TINY_CNN, TINY_VIT
 
@@ -58,6 +58,9 @@ def test_captured_tensors_are_not_overwritten() -> None:
     torch.testing.assert_close(features["stage2"], model.tail(x.relu()))
     torch.testing.assert_close(features["logits"], build_logits(model, images))
     assert tapped._cloned == {"stage2"}
+    # The sample that methods are given was taken before the overwriting, too.
+    sample = tapped.side(tapped.probe((3, 5, 5)), "inplace").sample
+    torch.testing.assert_close(sample, tapped(_noise((3, 5, 5))))
 
 
 def build_logits(model: InPlace, images: Tensor) -> Tensor:

@@ -25,3 +25,10 @@ class KDOptions(Options):
 
     temperature: Temperature | TwoTemperatures = 4.0
     """Divides the logits: one number for both sides, or `{teacher = 4.0, student = 2.0}`."""
+
+
+class SoftTargetOptions(KDOptions):
+    """Options of `soft-target`."""
+
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """r: the term's factor is r/(1 − r), 2.33 for 0.7; the label loss has the factor 1."""

@@ -8,7 +8,7 @@ from distillctl.api.specs import MethodSpec, Preset
 
 @hookimpl
 def register_method() -> list[MethodSpec]:
-    """The control, and Hinton's distillation."""
+    """The control, and Hinton's distillation under two names."""
     return [
         MethodSpec(
             name="none",
@@ -36,5 +36,15 @@ def register_method() -> list[MethodSpec]:
                     source="mdistiller's ImageNet setting",
                 ),
             ),
+        ),
+        MethodSpec(
+            name="soft-target",
+            kind="logits",
+            summary="`kd` with its weight given as a ratio, as in pytorch-classifier",
+            paper="Hinton, Vinyals, Dean 2015, arXiv 1503.02531",
+            implementation="distillctl.builtin.soft_target:SoftTarget",
+            options="distillctl.builtin.kd_options:SoftTargetOptions",
+            formula="r/(1 − r) · T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T))",
+            takes_temperature=True,
         ),
     ]

@@ -103,26 +103,37 @@ class MethodTables:
             self.all_known = False
             check_table(builder.source, MethodTable, stated, key)
             return None, None
-        if not spec.takes_temperature:
-            fitting = ", ".join(f"`{s.name}`" for s in builder.registry.methods if s.takes_temperature)
-            builder.source.complain(
-                f"`{wrapper.name}` cannot wrap `{spec.name}`, which has no temperature", (*key, "name"), f"it can wrap {fitting}"
-            )
+        if spec.name == wrapper.name or not _can_wrap(wrapper, spec):
+            fitting = ", ".join(f"`{s.name}`" for s in builder.registry.methods if s.name != wrapper.name and _can_wrap(wrapper, s))
+            why = "" if wrapper.inner_kinds or spec.name == wrapper.name else ", which has no temperature"
+            builder.source.complain(f"`{wrapper.name}` cannot wrap `{spec.name}`{why}", (*key, "name"), f"it can wrap {fitting}")
             return None, None
         self.specs.append((spec, key))
+        inner, inner_data = None, None
+        if spec.inner:
+            inner, inner_data = self._read_inner(spec, (*key, "inner"), own.pop("inner", {}))
+        elif "inner" in own and not self._has_option(spec, "inner"):
+            builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
+            del own["inner"]
         presets = {k: v for k, v in preset_values(spec, self.pair).items() if k not in _CORE and k != "temperature"}
         table = check_table(builder.source, MethodTable, stated, key)
         options = builder.options(spec, "method", {**{k: v for k, (v, _) in presets.items()}, **own}, key, MethodTable)
         if table is None or options is None:
             return None, None
-        if "temperature" in own and getattr(options, "temperature", None) != type(options).model_fields["temperature"].get_default():
+        if (
+            spec.takes_temperature
+            and "temperature" in own
+            and getattr(options, "temperature", None) != type(options).model_fields["temperature"].get_default()
+        ):
             builder.no_effect((*key, "temperature"), f"under `{wrapper.name}`, which steers the temperature")
         data = builder.record(key, [table, options], values, presets)
-        for name in ("weight", "task_weight", "warmup_epochs", "temperature"):
+        for name in ("weight", "task_weight", "warmup_epochs", *(("temperature",) if spec.takes_temperature else ())):
             data.pop(name, None)
             builder.origins.pop(dotted((*key, name)), None)
         data["name"] = spec.qualified
-        return MethodChoice(spec, table, options), data
+        if inner_data is not None:
+            data["inner"] = inner_data
+        return MethodChoice(spec, table, options, inner), data
 
     def _check_none(self) -> None:
         """Weights of the control, which has no terms, and the control beside other methods."""
@@ -166,3 +177,7 @@ class MethodTables:
             origin = self.builder.origins[dotted((*stated[0][3], "task_weight"))]
             for _, _, _, key in self._task_weights:
                 self.builder.origins[dotted((*key, "task_weight"))] = origin
+
+
+def _can_wrap(wrapper: MethodSpec, spec: MethodSpec) -> bool:
+    return spec.kind in wrapper.inner_kinds if wrapper.inner_kinds else spec.takes_temperature

@@ -153,7 +153,7 @@ def with_head(method: Method, student: Features) -> Features:
         return student
     value, result = student[head.feature], dict(student)
     for name, layer in head.layers.named_children():
-        value = result[f"head.{name}"] = layer(value.to(torch.float32))
+        value = result[f"head.{name}"] = layer(value.to(torch.promote_types(value.dtype, torch.float32)))
     return {**result, "logits": value}
 
 

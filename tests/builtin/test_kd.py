@@ -11,7 +11,7 @@ from distillctl.builtin.methods import register_method
 from distillctl.builtin.none import NoMethod
 from distillctl.testing import make_batch, make_features, make_progress, make_setup, options_of
 
-NONE, SPEC = register_method()
+NONE, SPEC, _ = register_method()
 SETUP = make_setup({}, {}, num_classes=6)
 
 

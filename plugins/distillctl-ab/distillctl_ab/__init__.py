@@ -1,1 +1,1 @@
-"""Activation boundaries, a distillctl plugin."""
+"""Activation boundaries for distillctl."""

@@ -1,1 +1,1 @@
-"""Be your own teacher, multi-exit self-distillation, a distillctl plugin."""
+"""Be your own teacher for distillctl: the deepest exit of a network teaches exits at its shallow stages."""

@@ -1,1 +1,1 @@
-"""Correlation congruence, a distillctl plugin."""
+"""Correlation congruence for distillctl."""

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from distillctl_cifar.model_options import CIFARModelOptions
 from distillctl_cifar.models import create
+from distillctl_cifar.zoo import SPECS
+
+_CLASSIFIERS = {spec.name: spec.classifier for spec in SPECS}
 
 
-def build(name: str, num_classes: int, options: object = None) -> nn.Module:  # noqa: ARG001 - the models have nothing to set
+class DropoutLinear(nn.Linear):
+    """A Linear layer that drops a share `p` of its inputs in training; its state dict is that of a plain one."""
+
+    p = 0.0
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in the base class
+        """(…, in) → (…, out)."""
+        return super().forward(F.dropout(input, self.p, self.training))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, p={self.p}"
+
+
+def build(name: str, num_classes: int, options: CIFARModelOptions | None = None) -> nn.Module:
     """The model of this name with new weights, for RGB images."""
-    return create(name, num_classes)
+    model = create(name, num_classes)
+    if options is not None and options.dropout > 0:
+        classifier = model.get_submodule(_CLASSIFIERS[name])
+        classifier.__class__ = DropoutLinear
+        classifier.p = options.dropout  # type: ignore[assignment]
+    return model

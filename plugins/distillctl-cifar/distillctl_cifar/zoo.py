@@ -21,6 +21,7 @@ def _spec(name: str, summary: str, paper: str, stages: dict[str, str], classifie
         summary=summary,
         paper=paper,
         implementation="distillctl_cifar.builder:build",
+        options="distillctl_cifar.model_options:CIFARModelOptions",
         stages=stages,
         classifier=classifier,
         input_size=32,

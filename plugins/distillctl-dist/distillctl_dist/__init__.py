@@ -1,1 +1,1 @@
-"""DIST, distillation by correlations, a distillctl plugin."""
+"""DIST, distillation by correlations, for distillctl."""

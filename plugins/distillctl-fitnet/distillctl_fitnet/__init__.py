@@ -1,1 +1,1 @@
-"""FitNet's hints, a distillctl plugin."""
+"""FitNet's hints for distillctl."""

@@ -1,1 +1,1 @@
-"""Flow of solution procedure, a distillctl plugin."""
+"""Flow of solution procedure (FSP), a distillation method of distillctl."""

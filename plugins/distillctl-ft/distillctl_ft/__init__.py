@@ -1,1 +1,1 @@
-"""Factor transfer, a distillctl plugin."""
+"""Factor transfer (FT), a distillation method of distillctl."""

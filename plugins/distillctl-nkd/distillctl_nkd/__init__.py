@@ -1,1 +1,1 @@
-"""Normalized knowledge distillation, a distillctl plugin."""
+"""Normalized knowledge distillation for distillctl."""

@@ -1,1 +1,1 @@
-"""One-for-all distillation across architectures, a distillctl plugin."""
+"""One-for-all distillation across architectures for distillctl."""

@@ -1,1 +1,1 @@
-"""Overhaul of feature distillation, a distillctl plugin."""
+"""Comprehensive overhaul of feature distillation for distillctl."""

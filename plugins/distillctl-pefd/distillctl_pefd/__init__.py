@@ -1,1 +1,1 @@
-"""Projector ensemble feature distillation, a distillctl plugin."""
+"""Projector ensemble feature distillation for distillctl."""

@@ -1,1 +1,1 @@
-"""Probabilistic knowledge transfer, a distillctl plugin."""
+"""Probabilistic knowledge transfer for distillctl."""

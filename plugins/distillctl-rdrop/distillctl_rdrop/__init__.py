@@ -1,1 +1,1 @@
-"""R-Drop, agreement of two dropout passes, a distillctl plugin."""
+"""R-Drop for distillctl: two passes of the student, which differ in what dropout dropped, must agree."""

@@ -1,1 +1,1 @@
-"""Knowledge review, a distillctl plugin."""
+"""Knowledge review for distillctl."""

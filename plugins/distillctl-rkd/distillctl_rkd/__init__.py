@@ -1,1 +1,1 @@
-"""Relational knowledge distillation, a distillctl plugin."""
+"""Relational knowledge distillation for distillctl."""

@@ -1,1 +1,1 @@
-"""Scale decoupled distillation, a distillctl plugin."""
+"""Scale decoupled distillation for distillctl."""

@@ -1,1 +1,1 @@
-"""SimKD, the reused teacher classifier, a distillctl plugin."""
+"""SimKD, the reused teacher classifier, a distillation method of distillctl."""

@@ -1,1 +1,1 @@
-"""Similarity-preserving distillation, a distillctl plugin."""
+"""Similarity-preserving distillation for distillctl."""

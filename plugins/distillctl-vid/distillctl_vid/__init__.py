@@ -1,1 +1,1 @@
-"""Variational information distillation, a distillctl plugin."""
+"""Variational information distillation for distillctl."""

@@ -1,0 +1,24 @@
+"""Options of `ab`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from distillctl import Options, StageNames
+
+
+class ABOptions(Options):
+    """Options of `ab`."""
+
+    student_stages: StageNames = Field(default=["stages:pre"])
+    """The student's maps, shallow to deep: stages before their last ReLU, or module paths."""
+    teacher_stages: StageNames = Field(default=["stages:pre"])
+    """The teacher's maps, shallow to deep; where one side names all its stages, pairs are formed from the deepest backwards."""
+    margin: Annotated[float, Field(gt=0)] = 1.0
+    """How far beyond the boundary, on the teacher's side of it, the student's value must lie to cost nothing."""
+    init_epochs: Annotated[int, Field(ge=1)] = 30
+    """Length of the phase `init`, in which alone the method works; `train.epochs` come after it."""
+    init_lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of the phase `init`, constant; none takes the optimizer's `lr`."""

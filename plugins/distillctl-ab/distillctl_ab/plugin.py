@@ -1,0 +1,23 @@
+"""Declares `ab`."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, hookimpl
+
+SPEC = MethodSpec(
+    name="ab",
+    kind="features",
+    summary="first teach the student's body which of the teacher's neurons are active, then train it on the labels",
+    paper="Heo, Lee, Yun, Choi 2019, arXiv 1811.03233",
+    implementation="distillctl_ab.method:AB",
+    options="distillctl_ab.options:ABOptions",
+    formula="3/1000 · Σ_i 2^(i−n) · mean_B Σ_{c,h,w} (t > 0 ? max(m − s', 0)² : max(m + s', 0)²), s' = R(s), i = 1 … n; in phase `init`",
+    weight=1.0,
+    task_weight=1.0,
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Activation boundaries."""
+    return SPEC

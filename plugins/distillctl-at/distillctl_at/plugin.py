@@ -1,0 +1,22 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, hookimpl
+
+SPEC = MethodSpec(
+    name="at",
+    kind="features",
+    summary="match where the stages look: maps of activation strength, summed over the channels",
+    paper="Zagoruyko, Komodakis 2017, arXiv 1612.03928",
+    implementation="distillctl_at.method:AT",
+    options="distillctl_at.options:ATOptions",
+    formula="Σ_stages mean_{B,h,w} (A_s − A_t)², A = normalise(mean_c |f|^p)",
+    weight=1000.0,
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Attention transfer."""
+    return SPEC

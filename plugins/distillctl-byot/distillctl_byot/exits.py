@@ -1,0 +1,55 @@
+"""An exit: from the feature map of a shallow stage to features like those of the whole network, and on to logits."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Exit(nn.Module):
+    """Bottleneck of three convolutions, each with normalisation and ReLU, average over the positions, linear layer.
+
+    The first convolution (1×1) takes `width`/4 channels; the second has patches that do not overlap, of such a size that the map becomes
+    about as small as the deepest stage's; the third (1×1) gives `width` channels. None has a bias: the normalisation would
+    subtract it.
+
+    shape: (C, H, W) of the stage.
+    deepest: (H, W) of the deepest stage.
+    width: number of features.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], deepest: tuple[int, int], width: int, num_classes: int) -> None:
+        super().__init__()
+        channels, height, across = shape
+        patch = (max(1, height // deepest[0]), max(1, across // deepest[1]))
+        middle = max(1, width // 4)
+        self.bottleneck = nn.Sequential(
+            nn.Conv2d(channels, middle, 1, bias=False),
+            BatchNorm(middle),
+            nn.ReLU(),
+            nn.Conv2d(middle, middle, patch, stride=patch, bias=False),
+            BatchNorm(middle),
+            nn.ReLU(),
+            nn.Conv2d(middle, width, 1, bias=False),
+            BatchNorm(width),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) → features (B, width) and logits (B, num_classes)."""
+        features = self.bottleneck(maps).mean((2, 3))
+        return features, self.classifier(features)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that takes one image with a map of 1×1 too.
+
+    A single value per channel has no variance; it is normalised by the running statistics, which it does not change.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the base has this name
+        """(B, C, H, W) → (B, C, H, W)."""
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)

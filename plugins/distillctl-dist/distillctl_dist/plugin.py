@@ -1,0 +1,24 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, Preset, hookimpl
+
+SPEC = MethodSpec(
+    name="dist",
+    kind="logits",
+    summary="correlate the probabilities of student and teacher, within each sample and within each class",
+    paper="Huang, You, Wang, Qian, Xu 2022, arXiv 2205.10536",
+    implementation="distillctl_dist.method:DIST",
+    options="distillctl_dist.options:DISTOptions",
+    formula="T² · [β · (1 − mean_B ρ(Y_s[i,:], Y_t[i,:])) + γ · (1 − mean_C ρ(Y_s[:,j], Y_t[:,j]))], Y = softmax(z/T), ρ Pearson's",
+    weight=2.0,
+    takes_temperature=True,
+    presets=(Preset(dataset="cifar100", values={"temperature": 4.0}, source="the authors' CIFAR-100 setting"),),
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Distillation by correlations."""
+    return SPEC

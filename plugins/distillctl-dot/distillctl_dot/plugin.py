@@ -1,0 +1,20 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import OptimizerSpec, hookimpl
+
+SPEC = OptimizerSpec(
+    name="dot",
+    summary="stochastic gradient descent with more momentum for what is distilled than for the labels",
+    paper="Zhao, Cui, Song, Liang 2023, arXiv 2307.08436",
+    implementation="distillctl_dot.build:build",
+    options="distillctl_dot.options:DOTOptions",
+    separate_gradients=True,
+)
+
+
+@hookimpl
+def register_optimizer() -> OptimizerSpec:
+    """The distillation-oriented trainer."""
+    return SPEC

@@ -1,0 +1,59 @@
+"""`fitnet`: one of the teacher's intermediate maps, the hint, is regressed from a map of the student.
+
+    L = mean over all elements of (R(f_s) − f_t)²
+
+f_s, f_t (B, C, H, W): `student[student_stage]`, `teacher[teacher_stage]`, the teacher's detached. R: `regressor`, a convolution that fits
+the two sizes, batch normalisation and, where the hint has no negative values, ReLU (`regressor.py`); it is trained with the student.
+Romero, Ballas, Kahou, Chassang, Gatta, Bengio, ICLR 2015, arXiv 1412.6550.
+
+Where we differ: the paper trains the student up to the guided layer first and distils afterwards; here, as in the benchmarks, the hint is a
+term beside the label loss from the first epoch on. The benchmarks' regressor always ends in a ReLU, which cannot reach negative
+values: half of what some networks give (sums of residual blocks, linear bottlenecks). And they refuse pairs of sizes that their table of
+convolutions lacks; here these are pooled.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, match_size
+from distillctl_fitnet.options import FitNetOptions
+from distillctl_fitnet.regressor import Regressor
+
+
+class FitNet(Method):
+    """Mean of (R(f_s) − f_t)² over batch, channels and positions, arXiv 1412.6550. One term.
+
+    Feeding a batch twice leaves the value as it is; R's batch normalisation uses the statistics of the batch. Zero where R gives the hint.
+    State dict: R with its running statistics.
+
+    Raises:
+        RunError: a stage is not a feature map (C, H, W).
+    """
+
+    def __init__(self, options: FitNetOptions, setup: Setup) -> None:
+        super().__init__(options, setup)
+        teacher = setup.require_teacher()
+        self.student_stage, self.teacher_stage = options.student_stage, options.teacher_stage
+        guided = setup.student.feature_map(options.student_stage, "fitnet")
+        hint = teacher.feature_map(options.teacher_stage, "fitnet")
+        relu = options.activation == "relu"
+        if options.activation == "auto":
+            relu = not bool((teacher.sample[options.teacher_stage] < 0).any())
+        self.regressor = Regressor(guided, hint, relu)
+
+    @classmethod
+    def wants(cls, options: FitNetOptions) -> Wants:
+        """One feature map of each side."""
+        return Wants(student=(options.student_stage,), teacher=(options.teacher_stage,))
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        """The unweighted loss, 0-dim."""
+        return hint_loss(self.regressor(student[self.student_stage]), teacher[self.teacher_stage].detach())
+
+
+def hint_loss(regressed: Tensor, hint: Tensor) -> Tensor:
+    """Mean over all elements of the squared difference of two maps (B, C, H, W), 0-dim; the larger one is average-pooled first."""
+    regressed, hint = match_size(regressed, hint)
+    return F.mse_loss(regressed, hint)

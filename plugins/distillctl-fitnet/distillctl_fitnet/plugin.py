@@ -1,0 +1,22 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, hookimpl
+
+SPEC = MethodSpec(
+    name="fitnet",
+    kind="features",
+    summary="regress one of the teacher's intermediate feature maps from the student's",
+    paper="Romero, Ballas, Kahou, Chassang, Gatta, Bengio 2015, arXiv 1412.6550",
+    implementation="distillctl_fitnet.method:FitNet",
+    options="distillctl_fitnet.options:FitNetOptions",
+    formula="mean over all elements of (R(f_s) − f_t)², R = convolution, batch normalisation and, where f_t ≥ 0, ReLU",
+    weight=100.0,
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """FitNet's hints."""
+    return SPEC

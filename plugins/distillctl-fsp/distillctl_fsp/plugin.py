@@ -1,0 +1,21 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, hookimpl
+
+SPEC = MethodSpec(
+    name="fsp",
+    kind="features",
+    summary="match the products of neighbouring stages, before the student learns from labels",
+    paper="Yim, Joo, Bae, Kim, CVPR 2017",
+    implementation="distillctl_fsp.method:FSP",
+    options="distillctl_fsp.options:FSPOptions",
+    formula="Σ_i mean (G_i(s) − G_i(t))², G_i = f_{i+1} f_iᵀ / (H·W) for neighbouring stages i and i + 1",
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Flow of solution procedure."""
+    return SPEC

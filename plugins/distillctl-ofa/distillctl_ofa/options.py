@@ -1,0 +1,24 @@
+"""Options of `ofa`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distillctl import Options, StageNames
+
+
+class OFAOptions(Options):
+    """Options of `ofa`."""
+
+    student_stages: StageNames = Field(default=["stages"])
+    """The student's feature maps that get a branch, shallow to deep."""
+    eps: Annotated[float, Field(gt=0)] = 1.0
+    """ε, the exponent: above 1, the target class counts for more where the teacher is sure of it, and the others for less."""
+    variant: Literal["code", "paper"] = "code"
+    """At the label's class and elsewhere, the authors' code takes (1 + p)^ε − 1 and p^ε, their paper (1 + p)^ε and p."""
+    branch_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the sum over the branches; 0 builds none."""
+    logits_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the part on the student's own logits."""

@@ -1,0 +1,30 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, Preset, hookimpl
+
+SPEC = MethodSpec(
+    name="ofa",
+    kind="features",
+    summary="give every stage of the student a classifier that learns the teacher's probabilities, the target class enhanced",
+    paper="Hao, Guo, Han, Tang, Hu, Wang, Xu 2023, arXiv 2310.19444",
+    implementation="distillctl_ofa.method:OFA",
+    options="distillctl_ofa.options:OFAOptions",
+    formula="ℓ(z_s) + Σ_k ℓ(branch_k(f_s,k)), ℓ(z) = mean_B −Σ_c [(p_t,c + 1[c = y])^ε − 1[c = y]] · log softmax(z)_c",
+    presets=(
+        Preset(
+            dataset="imagenet",
+            teacher="deit_tiny*",
+            student="resnet18",
+            values={"eps": 1.5},
+            source="the authors' command for DeiT-T → ResNet-18",
+        ),
+    ),
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """One-for-all distillation."""
+    return SPEC

@@ -1,0 +1,26 @@
+"""The loss from the outputs of the projectors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+_EPS = 1e-12  # beside squared lengths: far below those of features, and a zero vector has a finite gradient
+
+
+def ensemble_loss(projected: Tensor, target: Tensor) -> Tensor:
+    """mean_B (1 − cos(h, p_t)) with h = 1/q · Σ_k ReLU(u_k), 0-dim.
+
+    projected: u (B, q, d), what the linear layers of the projectors give. target: p_t (B, d).
+    A sample whose h or p_t is zero counts 1.
+    """
+    return (1 - cosine(projected.relu().mean(1), target)).mean()
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """The cosine of the rows of two matrices (B, d): (B,), 0 where one of the rows is zero."""
+    return (unit(a) * unit(b)).sum(1)
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows (B, d) of length 1; zero rows stay zero."""
+    return rows * (rows.square().sum(1, keepdim=True) + _EPS).rsqrt()

@@ -1,0 +1,23 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, hookimpl
+
+SPEC = MethodSpec(
+    name="rdrop",
+    kind="self",
+    summary="run the student twice with different dropout and make both answers agree",
+    paper="Liang, Wu, Li, Wang, Meng, Qin, Chen, Zhang, Liu 2021, arXiv 2106.14448",
+    implementation="distillctl_rdrop.method:RDrop",
+    options="distillctl_rdrop.options:RDropOptions",
+    formula="mean_B ½ · (KL(p₁ ‖ p₂) + KL(p₂ ‖ p₁)), p₁, p₂ = softmax(z) of two passes",
+    weight=0.3,
+    needs_teacher=False,
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Regularised dropout."""
+    return SPEC

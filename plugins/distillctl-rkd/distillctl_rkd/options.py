@@ -1,0 +1,28 @@
+"""Options of `rkd`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from distillctl import Options, StageName
+
+
+class RKDOptions(Options):
+    """Options of `rkd`."""
+
+    distance_weight: Annotated[float, Field(ge=0)] = 25.0
+    """Factor of the part on distances; 0 leaves it out."""
+    angle_weight: Annotated[float, Field(ge=0)] = 50.0
+    """Factor of the part on angles; 0 leaves it out."""
+    student_stage: StageName = "pooled"
+    """The student's feature: what its classifier receives, or another one, of any shape."""
+    teacher_stage: StageName = "pooled"
+    """The teacher's feature, likewise."""
+    squared: bool = False
+    """Compare squared distances, divided by their mean."""
+    eps: Annotated[float, Field(gt=0)] = 1e-12
+    """Lower bound of the squared distances of two samples."""
+    chunk: Annotated[int, Field(ge=0)] = 0
+    """Samples whose angles are computed at once, and again in the backward pass, which saves memory for large batches; 0 means all."""

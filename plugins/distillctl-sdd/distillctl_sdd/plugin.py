@@ -1,0 +1,31 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, Preset, hookimpl
+
+_FAMILIES = ("resnet*", "ResNet*", "wrn_*", "vgg*")
+
+SPEC = MethodSpec(
+    name="sdd",
+    kind="logits",
+    summary="distil the logits of regions of the last map too, more where they contradict the whole (often miswritten `ssd`)",
+    aliases=("ssd",),  # what those look for who met the letters transposed
+    paper="Wei, Luo, Luo 2024, arXiv 2403.13512",
+    implementation="distillctl_sdd.method:SDD",
+    options="distillctl_sdd.options:SDDOptions",
+    formula="mean_B mean_R w_r · ℓ(z_s,r, z_t,r), z_r = classifier(mean over region r), w_r = 2 where right_r ≠ right_1, else 1",
+    weight=0.9,
+    task_weight=0.1,
+    takes_temperature=True,
+    presets=tuple(
+        Preset(teacher=family, student=family, values={"scales": [1, 2]}, source="the authors' grids for pairs of one family")
+        for family in _FAMILIES
+    ),
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Scale decoupled distillation."""
+    return SPEC

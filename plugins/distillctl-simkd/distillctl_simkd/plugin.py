@@ -1,0 +1,22 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, hookimpl
+
+SPEC = MethodSpec(
+    name="simkd",
+    kind="features",
+    summary="give the student the teacher's classifier, and learn to project its last map onto the teacher's",
+    paper="Chen, Mei, Zhang, Wang, Feng, Chen 2022, arXiv 2203.14001",
+    implementation="distillctl_simkd.method:SimKD",
+    options="distillctl_simkd.options:SimKDOptions",
+    formula="mean (P(f_s) − f_t)²; the student's logits are W_t · mean_hw P(f_s) + b_t",
+    task_weight=0.0,
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """The reused teacher classifier."""
+    return SPEC

@@ -1,0 +1,46 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, Preset, hookimpl
+
+_PAPER = "Yuan, Tay, Li, Wang, Feng 2020, arXiv 1909.11723"
+
+TFKD = MethodSpec(
+    name="tfkd",
+    kind="self",
+    summary="learn from a virtual teacher that is always right and nearly indifferent to all other classes",
+    paper=_PAPER,
+    implementation="distillctl_tfkd.virtual:TfKD",
+    options="distillctl_tfkd.options:TfKDOptions",
+    formula="mean_B KL(softmax(u/τ) ‖ softmax(z_s)), u_y = a, u_k = (1 − a)/(C − 1) for the other classes",
+    weight=0.1,
+    task_weight=0.9,
+    needs_teacher=False,
+)
+
+TFKD_SELF = MethodSpec(
+    name="tfkd-self",
+    kind="logits",
+    summary="learn from an earlier training of the same network",
+    paper=_PAPER,
+    implementation="distillctl_tfkd.self_training:TfKDSelf",
+    options="distillctl_tfkd.options:TfKDSelfOptions",
+    formula="T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T)), z_t from a network of the student's kind",
+    weight=0.475,
+    task_weight=0.05,
+    takes_temperature=True,
+    presets=(
+        Preset(
+            dataset="imagenet",
+            values={"weight": 0.1, "task_weight": 0.9, "temperature": 20.0},
+            source="the defaults of the authors' ImageNet code, α 0.1 and τ 20",
+        ),
+    ),
+)
+
+
+@hookimpl
+def register_method() -> list[MethodSpec]:
+    """Teacher-free distillation, in both forms."""
+    return [TFKD, TFKD_SELF]

@@ -1,0 +1,95 @@
+"""Several methods in one run: named combinations, and random ones."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from distillctl.registry import Registry
+
+DOT = '[optimizer]\nname = "dot"\nlr = 0.01'
+
+
+def tables(*methods: str, task_weight: float = 1.0) -> str:
+    """A `[[method]]` table for each; `outer(inner)` wraps."""
+    text = ""
+    for number, method in enumerate(methods):
+        outer, _, inner = method.rstrip(")").partition("(")
+        text += f'[[method]]\nname = "{outer}"\n' + (f"task_weight = {task_weight}\n" if not number else "")
+        depth = "method.inner"
+        while inner:
+            name, _, inner = inner.partition("(")
+            text += f'[{depth}]\nname = "{name}"\n'
+            depth += ".inner"
+    return text
+
+
+COMBINATIONS = {
+    "crd + kd": (("crd", "kd"), "sgd"),
+    "at + kd": (("at", "kd"), "sgd"),
+    "reviewkd + dkd": (("reviewkd", "dkd"), "sgd"),
+    "rkd + rdrop + kd with dot": (("rkd", "rdrop", "kd"), "dot"),
+    "ctkd around kd": (("ctkd(kd)",), "sgd"),
+    "lskd around ctkd around dkd": (("lskd(ctkd(dkd))",), "sgd"),
+    "ctkd around lskd around kd, with crd": (("ctkd(lskd(kd))", "crd"), "sgd"),
+    "simkd + sp": (("simkd", "sp"), "sgd"),
+    "phases one after the other: ft + fsp + ab + kd": (("ft", "fsp", "ab", "kd"), "dot"),
+    "ofd + kd, whose teachers normalise otherwise": (("ofd", "kd"), "sgd"),
+    "byot + rdrop, without a teacher": (("byot", "rdrop"), "dot"),
+}
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_named_combination(bench: Any, name: str) -> None:
+    """Every term is there and finite, and every trained parameter moves."""
+    methods, optimizer = COMBINATIONS[name]
+    teacher = None if name.endswith("without a teacher") else "cifar/resnet14"
+    options = {"optimizer": DOT} if optimizer == "dot" else {}
+    profile = bench.profile(tables(*methods), "cifar/resnet8", teacher, extra="dropout = 0.2", **options)
+    torch.manual_seed(0)
+    experiment, terms = bench.run(profile, steps=1)
+    outer = [method.partition("(")[0] for method in methods]
+    later = {key.partition(".")[0] for key in terms["main"]}
+    assert later == {"task", *(m for m in outer if m not in ("fsp", "ab"))}
+    assert [part for part in terms if part != "main"] == [
+        f"{m}.{phase}" for m, phase in (("ft", "paraphraser"), ("fsp", "init"), ("ab", "init")) if m in outer
+    ]
+    start = {n: p.detach().clone() for n, p in experiment.objective.named_parameters() if p.requires_grad}
+    bench.steps(experiment, 3)
+    still = [n for n, p in experiment.objective.named_parameters() if n in start and torch.equal(p, start[n])]
+    experiment.close()
+    # The reused classifier makes the student's last blocks its own; everything else is reached.
+    assert not still
+
+
+def test_rdrop_sees_two_passes_beside_other_methods(bench: Any) -> None:
+    """D-16: switched on beside distillation, it changes what is learnt."""
+    with_it, without = (
+        bench.run(bench.profile(tables(*names), "cifar/resnet8", "cifar/resnet14", extra="dropout = 0.3"), steps=1)
+        for names in (("kd", "rdrop"), ("kd",))
+    )
+    assert with_it[1]["main"]["rdrop"] > 0
+    a, b = (experiment.model.state_dict() for experiment, _ in (with_it, without))
+    assert any(not torch.equal(a[key], b[key]) for key in a)
+    for experiment, _ in (with_it, without):
+        experiment.close()
+
+
+ALL = tuple(spec.name for spec in Registry.load().methods if spec.name not in ("none", "tfkd-self"))
+DRAW = random.Random(20261120)
+TRIPLES = [(*DRAW.sample(ALL, 3), DRAW.choice(("sgd", "dot"))) for _ in range(24)]
+
+
+@pytest.mark.parametrize("triple", TRIPLES, ids="-".join)
+def test_random_triple(bench: Any, triple: tuple[str, ...]) -> None:
+    """Any three methods train together on a pair that each of them takes."""
+    *methods, optimizer = triple
+    needs = any(bench.registry.methods.get(m).needs_teacher for m in methods)
+    options = {"optimizer": DOT} if optimizer == "dot" else {}
+    profile = bench.profile(tables(*methods), "cifar/resnet8", "cifar/resnet14" if needs else None, extra="dropout = 0.2", **options)
+    experiment, terms = bench.run(profile, steps=2)
+    experiment.close()
+    assert {key.partition(".")[0] for part in terms.values() for key in part} == {"task", *methods}
