@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distillctl.api.data import ArrayImages, FileImages, Images, Splits, View
+    from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.hooks import hookimpl
-    from distillctl.api.losses import kd_loss, kl_divergence, match_size
+    from distillctl.api.layers import LenientBatchNorm2d, matching_convolution
+    from distillctl.api.losses import kd_loss, kl_divergence, match_size, unit_rows, widen
     from distillctl.api.method import (
         Batch,
         Features,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
         Wrapper,
         fp32,
     )
-    from distillctl.api.optimizer import SeparateGradients
+    from distillctl.api.optimizer import SeparateGradients, split_decay
     from distillctl.api.options import Options, PathOption, StageName, StageNames
     from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset
     from distillctl.api.stages import pair_stages
@@ -39,11 +41,13 @@ if TYPE_CHECKING:
 _WHERE = {
     "distillctl.api.data": ("ArrayImages", "FileImages", "Images", "Splits", "View"),
     "distillctl.api.hooks": ("hookimpl",),
-    "distillctl.api.losses": ("kd_loss", "kl_divergence", "match_size"),
+    "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
+    "distillctl.api.layers": ("LenientBatchNorm2d", "matching_convolution"),
+    "distillctl.api.losses": ("kd_loss", "kl_divergence", "match_size", "unit_rows", "widen"),
     "distillctl.api.method": (
         "Batch", "Features", "Head", "Method", "Phase", "Progress", "Setup", "Side", "TemperatureMethod", "Wants", "Wrapper", "fp32",
     ),
-    "distillctl.api.optimizer": ("SeparateGradients",),
+    "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames"),
     "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset"),
     "distillctl.api.stages": ("pair_stages",),
@@ -54,11 +58,12 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images", "Method",
-    "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError",
-    "Progress", "RunError", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "TemperatureMethod", "View",
-    "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl", "kd_loss", "kl_divergence", "listing_hash", "match_size",
-    "pair_stages", "stratified_split", "three_way_split",
+    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images", "LenientBatchNorm2d",
+    "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "PathOption", "Phase", "PluginError", "Preset", "Problem",
+    "ProfileError", "Progress", "RunError", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames",
+    "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl", "is_target", "kd_loss",
+    "kl_divergence", "listing_hash", "match_size", "matching_convolution", "other_divergence", "others", "pair_stages", "split_decay",
+    "split_target", "stratified_split", "target_divergence", "three_way_split", "unit_rows", "widen",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -214,11 +214,16 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         epochs=train.epochs,
     )
     methods = _methods(profile, setup)
-    head = _install_head(methods, model, profile.student.spec, device)
-    if head is not None:  # what the classifier received, and what the head's layers give, are captured at new places
+    head = None
+    owner = _head_owner(methods, profile.student.spec)
+    if owner is not None:
+        # What the classifier received, and what the head's layers give, are captured at new places; and the other methods are
+        # built for the student as it is now.
         student.close()
+        head = _install_head(owner, model, profile.student.spec, device)
         student = Tapped(model, profile.student.spec, wants.student)
-        student.probe(shape)
+        setup = replace(setup, student=student.side(student.probe(shape), profile.student.spec.name))
+        methods = _methods(profile, setup, owner)
     _check_passes(methods, model, profile.student.spec.name, shape, device)
     objective = Objective(student, methods, task_weight=profile.task_weight, label_smoothing=train.label_smoothing).to(device)
     choice = profile.optimizer
@@ -268,8 +273,8 @@ def _wants(choice: MethodChoice) -> Wants:
     )
 
 
-def _methods(profile: Profile, setup: Setup) -> list[Weighted]:
-    """The methods, each under a name of its own."""
+def _methods(profile: Profile, setup: Setup, built: Weighted | None = None) -> list[Weighted]:
+    """The methods, each under a name of its own; `built` is one that is there already."""
     result: list[Weighted] = []
     seen: Counter[str] = Counter()
     for number, choice in enumerate(profile.methods):
@@ -280,6 +285,9 @@ def _methods(profile: Profile, setup: Setup) -> list[Weighted]:
         seen[choice.spec.name] += 1
         count = seen[choice.spec.name]
         name = choice.spec.name if count == 1 else f"{choice.spec.name}-{count}"
+        if built is not None and name == built.name:
+            result.append(built)
+            continue
         wants = _wants(choice)
         result.append(
             Weighted(
@@ -306,15 +314,18 @@ def _build_method(choice: MethodChoice, setup: Setup) -> Method:
     return cls(choice.options, setup, _build_method(choice.inner, setup))  # type: ignore[call-arg]
 
 
-def _install_head(methods: list[Weighted], model: nn.Module, spec: ModelSpec, device: torch.device) -> Mapping[str, Any] | None:
-    """Puts the head that a method gives in place of the student's classifier."""
-    found = [(entry.name, head) for entry in methods if (head := entry.method.head()) is not None]
-    if not found:
-        return None
+def _head_owner(methods: list[Weighted], spec: ModelSpec) -> Weighted | None:
+    """The method that replaces the student's classifier."""
+    found = [entry for entry in methods if entry.method.head() is not None]
     if len(found) > 1:
-        names = " and ".join(f"`{name}`" for name, _ in found)
+        names = " and ".join(f"`{entry.name}`" for entry in found)
         raise RunError(f"{names} both replace the classifier of `{spec.name}`", hint="use one of them")
-    head = found[0][1]
+    return found[0] if found else None
+
+
+def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: torch.device) -> Mapping[str, Any]:
+    head = owner.method.head()
+    assert head is not None
     head.layers.to(device)
     return heads.install(model, spec, head)
 

@@ -21,18 +21,19 @@ limit = 300
 augment = "crop_flip"
 [student]
 name = "resnet8"
+dropout = 0.1
 [teacher]
 name = "resnet8"
 checkpoint = "teacher.pt"
 allow_untrained = true
 {method}
 [optimizer]
-name = "sgd"
+name = "{optimizer}"
 lr = 0.02
 [schedule]
 name = "cosine"
 [train]
-epochs = 20
+epochs = {epochs}
 ema = 0.9
 """
 METHODS = {
@@ -41,7 +42,13 @@ METHODS = {
     "ctkd": '[method]\nname = "ctkd"\n',
     "mgd": '[method]\nname = "mgd"\nmask_ratio = 0.5\n',
     "crd": '[method]\nname = "crd"\nnegatives = 64\n',
+    # Killed in the middle of a phase, and in the second of two.
+    "ft": '[[method]]\nname = "ft"\ninit_epochs = 14\n[[method]]\nname = "kd"\ntask_weight = 1.0\n',
+    "fsp and ab": '[[method]]\nname = "fsp"\ninit_epochs = 6\n[[method]]\nname = "ab"\ninit_epochs = 8\n',
+    "simkd with dot": '[method]\nname = "simkd"\n',
+    "rdrop with dot": '[[method]]\nname = "rdrop"\n[[method]]\nname = "ofd"\n',
 }
+PHASES = {"ft": 14, "fsp and ab": 14}
 
 
 def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
@@ -78,7 +85,9 @@ def test_twenty_epochs_straight_equal_eleven_a_kill_and_the_rest(method: str, tm
 
     torch.manual_seed(1)
     torch.save(resnet8(num_classes=10).state_dict(), tmp_path / "teacher.pt")
-    (tmp_path / "profile.toml").write_text(PROFILE.format(method=METHODS[method]))
+    optimizer = "dot" if method.endswith("dot") else "sgd"
+    profile = PROFILE.format(method=METHODS[method], optimizer=optimizer, epochs=20 - PHASES.get(method, 0))
+    (tmp_path / "profile.toml").write_text(profile)
     finish(start(tmp_path, "straight"))
     done = kill_at(start(tmp_path, "killed"), tmp_path / "killed", 11)
     assert 11 <= done < 20

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_SHORTEST = 1e-12
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -35,3 +38,17 @@ def match_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if b.shape[-2:] != size:
         b = F.adaptive_avg_pool2d(b, size)
     return a, b
+
+
+def unit_rows(matrix: Tensor) -> Tensor:
+    """A matrix (…, d) whose rows have the length 1; those shorter than 10⁻¹² are left as they are.
+
+    Dividing these by 10⁻¹² would not overflow either, but their gradient would be of the size 10¹².
+    """
+    squares = matrix.square().sum(-1, keepdim=True)
+    return matrix / torch.where(squares > _SHORTEST**2, squares, 1.0).sqrt()
+
+
+def widen(value: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are. For reductions of methods with `autocast = True`."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -227,7 +227,7 @@ class Method(nn.Module):
             self.get_submodule(module).train(module in now)
 
     def head(self) -> Head | None:
-        """What replaces the student's classifier; None keeps it. Called once, when the run is assembled."""
+        """What replaces the student's classifier; None keeps it. The same layers at every call."""
         return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -274,6 +274,9 @@ class Wrapper(Method):
     def __init__(self, options: Any, setup: Setup, inner: Method) -> None:
         super().__init__(options, setup)
         self.inner = inner
+        # Of this object: what holds for the inner method holds for the whole.
+        self.compiles = type(self).compiles and inner.compiles  # type: ignore[misc]
+        self.in_main = inner.in_main
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The wrapper's own parameters, then the groups of the inner method."""

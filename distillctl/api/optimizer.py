@@ -1,9 +1,26 @@
-"""The base of optimizers that are given two gradients."""
+"""What optimizers share: groups that do not decay, and the base of those that are given two gradients."""
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from torch import Tensor
 from torch.optim import Optimizer
+
+
+def split_decay(groups: list[dict[str, Any]], decay: Literal["all", "weights"]) -> list[dict[str, Any]]:
+    """With `weights`, parts each group in what decays (two dimensions and more) and what does not (biases, norms)."""
+    if decay == "all":
+        return groups
+    result = []
+    for group in groups:
+        heavy = [p for p in group["params"] if p.ndim > 1]
+        light = [p for p in group["params"] if p.ndim <= 1]
+        if heavy:
+            result.append({**group, "params": heavy})
+        if light:
+            result.append({**group, "params": light, "weight_decay": 0.0})
+    return result
 
 
 class SeparateGradients(Optimizer):
@@ -17,4 +34,4 @@ class SeparateGradients(Optimizer):
     distillation_grads: dict[Tensor, Tensor]
 
 
-__all__ = ["SeparateGradients"]
+__all__ = ["SeparateGradients", "split_decay"]

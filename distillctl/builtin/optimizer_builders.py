@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from distillctl.api.optimizer import split_decay
 from distillctl.builtin.optimizer_options import AdamWOptions, SGDOptions
 
 Group = dict[str, Any]
@@ -33,21 +34,6 @@ def build_adamw(groups: list[Group], options: AdamWOptions) -> torch.optim.Optim
         weight_decay=options.weight_decay,
         fused=_on_cuda(groups),
     )
-
-
-def split_decay(groups: list[Group], decay: Literal["all", "weights"]) -> list[Group]:
-    """With `weights`, parts each group in what decays (two dimensions and more) and what does not (biases, norms)."""
-    if decay == "all":
-        return groups
-    result = []
-    for group in groups:
-        heavy = [p for p in group["params"] if p.ndim > 1]
-        light = [p for p in group["params"] if p.ndim <= 1]
-        if heavy:
-            result.append({**group, "params": heavy})
-        if light:
-            result.append({**group, "params": light, "weight_decay": 0.0})
-    return result
 
 
 def _on_cuda(groups: list[Group]) -> bool:

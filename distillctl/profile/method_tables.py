@@ -71,6 +71,7 @@ class MethodTables:
         given = {k: v for k, (v, _) in presets.items()}
         core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}
         table = check_table(builder.source, MethodTable, core, key)
+        self._idle_temperature(spec, inner, key, own, given)
         options = builder.options(spec, "method", {**{k: v for k, v in given.items() if k not in _CORE}, **own}, key, MethodTable)
         if table is None or options is None:
             return
@@ -116,6 +117,7 @@ class MethodTables:
             builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
             del own["inner"]
         presets = {k: v for k, v in preset_values(spec, self.pair).items() if k not in _CORE and k != "temperature"}
+        self._idle_temperature(spec, inner, key, own, {})
         table = check_table(builder.source, MethodTable, stated, key)
         options = builder.options(spec, "method", {**{k: v for k, (v, _) in presets.items()}, **own}, key, MethodTable)
         if table is None or options is None:
@@ -134,6 +136,13 @@ class MethodTables:
         if inner_data is not None:
             data["inner"] = inner_data
         return MethodChoice(spec, table, options, inner), data
+
+    def _idle_temperature(self, spec: MethodSpec, inner: MethodChoice | None, key: Key, own: dict[str, Any], given: dict[str, Any]) -> None:
+        """A wrapper that would pass its temperature on to a method that takes none (another wrapper, which learns it)."""
+        if inner is not None and spec.takes_temperature and not inner.spec.takes_temperature:
+            given.pop("temperature", None)
+            if own.pop("temperature", None) is not None:
+                self.builder.no_effect((*key, "temperature"), f"around `{inner.spec.name}`, which finds the temperature by itself")
 
     def _check_none(self) -> None:
         """Weights of the control, which has no terms, and the control beside other methods."""

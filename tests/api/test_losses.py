@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distillctl import kd_loss, kl_divergence, match_size
+from distillctl import kd_loss, kl_divergence, match_size, unit_rows, widen
 
 
 def test_kl_divergence_by_hand():
@@ -82,3 +82,41 @@ def test_match_size_pools_to_the_smaller_side(a, b, size):
 def test_match_size_averages():
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert match_size(x, torch.zeros(1, 1, 2, 2))[0].tolist() == [[[[2.5, 4.5], [10.5, 12.5]]]]
+
+
+def test_unit_rows_by_hand():
+    torch.testing.assert_close(unit_rows(torch.tensor([[3.0, 4.0], [0.0, -2.0]])), torch.tensor([[0.6, 0.8], [0.0, -1.0]]))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7)])
+def test_unit_rows_have_the_length_1(shape):
+    matrix = torch.logspace(-9, 9, shape[-2], dtype=torch.float64)[:, None] * torch.randn(shape, dtype=torch.float64)
+    rows = unit_rows(matrix)
+    torch.testing.assert_close(rows.norm(dim=-1), torch.ones(shape[:-1], dtype=torch.float64))
+    torch.testing.assert_close(rows * matrix.norm(dim=-1, keepdim=True), matrix)
+
+
+def test_unit_rows_leaves_rows_of_zeros_and_next_to_nothing_as_they_are():
+    """Dividing by a small constant would give them a gradient of 10¹², and dividing by their length NaN."""
+    matrix = torch.tensor([[0.0, 0.0], [3e-13, 4e-13], [3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    rows = unit_rows(matrix)
+    (rows * torch.tensor([1.0, 2.0])).sum().backward()
+    torch.testing.assert_close(rows[:2], matrix[:2], rtol=0, atol=0)
+    torch.testing.assert_close(matrix.grad[:2], torch.tensor([[1.0, 2.0]] * 2, dtype=torch.float64), rtol=0, atol=0)
+    direction = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    expected = (torch.tensor([1.0, 2.0]) - 2.2 * direction) / 5  # what is orthogonal to the row, by its length
+    torch.testing.assert_close(matrix.grad[2], expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "wide"), [("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")]
+)
+def test_widen(given, wide):
+    value = torch.tensor([0.5, -1.25], dtype=getattr(torch, given), requires_grad=True)
+    result = widen(value)
+    assert result.dtype == getattr(torch, wide)
+    assert result.tolist() == [0.5, -1.25]
+    if given == wide:
+        assert result is value
+    result.sum().backward()
+    assert value.grad.tolist() == [1.0, 1.0]

@@ -40,7 +40,7 @@ NOISE = DatasetSpec(name="noise", summary="made up", implementation="nowhere:noi
 def registry() -> Registry:
     """All plugins, the tiny models, and made-up images."""
     registry = Registry.load()
-    # TEMP assert not [plugin for plugin in registry.plugins if plugin.problem]
+    assert not [plugin for plugin in registry.plugins if plugin.problem]
     module = SimpleNamespace(register_model=hookimpl(lambda: list(TINY_MODELS)), register_dataset=hookimpl(lambda: NOISE), __name__="tiny")
     registry.add(Plugin("tiny", "tiny", "0"), lambda: module)
     return registry

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from distillctl.errors import RunError
 from distillctl.registry import Registry
 
 DOT = '[optimizer]\nname = "dot"\nlr = 0.01'
@@ -80,7 +81,8 @@ def test_rdrop_sees_two_passes_beside_other_methods(bench: Any) -> None:
 
 ALL = tuple(spec.name for spec in Registry.load().methods if spec.name not in ("none", "tfkd-self"))
 DRAW = random.Random(20261120)
-TRIPLES = [(*DRAW.sample(ALL, 3), DRAW.choice(("sgd", "dot"))) for _ in range(24)]
+DRAWN = [(*DRAW.sample(ALL, 3), DRAW.choice(("sgd", "dot"))) for _ in range(26)]
+TRIPLES = [triple for triple in DRAWN if not {"simkd", "sdd"} <= set(triple)]  # see below
 
 
 @pytest.mark.parametrize("triple", TRIPLES, ids="-".join)
@@ -93,3 +95,10 @@ def test_random_triple(bench: Any, triple: tuple[str, ...]) -> None:
     experiment, terms = bench.run(profile, steps=2)
     experiment.close()
     assert {key.partition(".")[0] for part in terms.values() for key in part} == {"task", *methods}
+
+
+def test_what_reads_the_classifier_is_built_for_the_head_that_replaces_it(bench: Any) -> None:
+    """`sdd` classifies regions by the student's own classifier, which `simkd` takes away: refused, in either order."""
+    for methods in (("simkd", "sdd"), ("sdd", "simkd")):
+        with pytest.raises(RunError, match="`sdd`"):
+            bench.experiment(bench.profile(tables(*methods), "cifar/resnet8", "cifar/resnet14"))

@@ -56,6 +56,11 @@ class WrapOptions(Options):
     """Epochs of the curriculum."""
 
 
+class AroundOptions(Options):
+    temperature: float | None = None
+    """Takes the place of the inner method's."""
+
+
 @hookimpl
 def register_method():
     common = {"summary": "for tests", "implementation": "nowhere:Nothing", "kind": "logits"}
@@ -73,7 +78,15 @@ def register_method():
     return [
         dk,
         MethodSpec(name="wrap", options="distillctl_test_options:WrapOptions", inner="kd", weight=0.9, task_weight=0.1, **common),
-        MethodSpec(name="feat", **common),
+        MethodSpec(
+            name="around",
+            options="distillctl_test_options:AroundOptions",
+            inner="wrap",
+            inner_kinds=("logits",),
+            takes_temperature=True,
+            **common,
+        ),
+        MethodSpec(name="feat", **{**common, "kind": "features"}),
         MethodSpec(name="alone", needs_teacher=False, **common),
         MethodSpec(name="lost", options="distillctl_test_missing:Options", **common),
     ]
@@ -110,7 +123,9 @@ def _break():
 def registry(monkeypatch):
     """kd, none, sgd and adamw as they are, and made-up plugins for all else."""
     options = ModuleType("distillctl_test_options")
-    options.__dict__.update(ToyOptions=ToyOptions, BigOptions=BigOptions, DkOptions=DkOptions, WrapOptions=WrapOptions)
+    options.__dict__.update(
+        ToyOptions=ToyOptions, BigOptions=BigOptions, DkOptions=DkOptions, WrapOptions=WrapOptions, AroundOptions=AroundOptions
+    )
     monkeypatch.setitem(sys.modules, "distillctl_test_options", options)
     made = SimpleNamespace(
         register_method=register_method,

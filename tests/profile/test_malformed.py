@@ -184,6 +184,22 @@ EFFECTS = {
         ["`wrap` cannot wrap `feat`.*\n.*`dk`, `kd`"],
     ),
     "inner that is a wrapper": ({"method": 'name = "wrap"\n[method.inner]\nname = "wrap"'}, ["`wrap` cannot wrap `wrap`"]),
+    "inner of another kind": (
+        {"method": 'name = "around"\n[method.inner]\nname = "feat"'},
+        ["`around` cannot wrap `feat`.*\n.*`dk`, `kd`"],
+    ),
+    "a wrapper's inner temperature": (
+        {"method": 'name = "wrap"\n[method.inner]\nname = "around"\ntemperature = 2.0\n[method.inner.inner]\nname = "kd"'},
+        ["`method.inner.temperature` has no effect under `wrap`"],
+    ),
+    "a wrapper's temperature around one that finds it": (
+        {"method": 'name = "around"\ntemperature = 2.0\n[method.inner]\nname = "wrap"'},
+        ["`method.temperature` has no effect around `wrap`"],
+    ),
+    "inner of an inner method": (
+        {"method": 'name = "wrap"\n[method.inner.inner]\nname = "kd"'},
+        ["`method.inner.inner` has no effect on `kd`, which wraps no other method"],
+    ),
     "inner temperature": (
         {"method": 'name = "wrap"\n[method.inner]\ntemperature = 2'},
         ["`method.inner.temperature` has no effect under `wrap`"],

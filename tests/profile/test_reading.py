@@ -59,6 +59,7 @@ def test_resolved_holds_absolute_paths_and_nothing_unset(read, folder):
         ({"teacher": None, "method": None}, []),
         ({"method": TWO}, []),
         ({"method": 'name = "wrap"\n[method.inner]\nname = "dk"\nbeta = 3'}, []),
+        ({"method": 'name = "wrap"\n[method.inner]\nname = "around"\n[method.inner.inner]\nname = "dk"\nbeta = 3'}, []),
         ({"method": 'name = "kd"\ntemperature = {teacher = 4, student = 2}'}, ["schedule.name=step", "schedule.milestones=[0.5, 0.75]"]),
         ({"teacher": 'profile = "teacher.toml"\noverrides = {"train.epochs" = 1}'}, ["seed=4294967295"]),
         ({"teacher": 'run = "runs/done"'}, ["train.workers=2", "dataset.root=späte Bilder/é"]),
@@ -196,6 +197,19 @@ class TestMethods:
         assert (inner.options.beta, inner.table.weight) == (2.0, 1.0)
         assert profile.resolved["method"]["inner"] == {"name": "dk", "beta": 2.0, "low": 0, "high": 1}
         assert profile.origins["method.inner.beta"] == "table 2"
+
+    def test_wrappers_wrap_wrappers(self, read, text):
+        profile = read(text(method='name = "around"\n[method.inner.inner]\nname = "dk"\nbeta = 3'))
+        (outer,) = profile.methods
+        names = outer.spec.name, outer.inner.spec.name, outer.inner.inner.spec.name
+        assert names == ("around", "wrap", "dk")
+        assert outer.inner.inner.options.beta == 3.0
+        assert profile.resolved["method"]["inner"] == {
+            "name": "wrap", "loops": 10, "inner": {"name": "dk", "beta": 3.0, "low": 0, "high": 1},
+        }  # fmt: skip
+        turned = read(text(method='name = "wrap"\n[method.inner]\nname = "around"\n[method.inner.inner]\nname = "kd"'))
+        assert turned.methods[0].inner.inner.spec.name == "kd"
+        assert turned.resolved["method"]["inner"] == {"name": "around", "inner": {"name": "kd"}}
 
     def test_method_that_needs_no_teacher(self, read, text):
         assert read(text(teacher=None, method='name = "alone"')).teacher is None

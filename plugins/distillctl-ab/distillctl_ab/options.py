@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class ABOptions(Options):
     """Options of `ab`."""
 
-    student_stages: StageNames = Field(default=["stages:pre"])
+    student_stages: StageNames = ["stages:pre"]  # noqa: RUF012 - pydantic copies defaults
     """The student's maps, shallow to deep: stages before their last ReLU, or module paths."""
-    teacher_stages: StageNames = Field(default=["stages:pre"])
+    teacher_stages: StageNames = ["stages:pre"]  # noqa: RUF012
     """The teacher's maps, shallow to deep; where one side names all its stages, pairs are formed from the deepest backwards."""
     margin: Annotated[float, Field(gt=0)] = 1.0
     """How far beyond the boundary, on the teacher's side of it, the student's value must lie to cost nothing."""

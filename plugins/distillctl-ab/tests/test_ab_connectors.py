@@ -1,33 +1,23 @@
-"""The table of convolutions that bring a student's map into the teacher's shape."""
+"""What brings a student's map into the teacher's shape."""
 
 import pytest
 import torch
 from torch import nn
 
-from distillctl import Batch
+from distillctl import Batch, LenientBatchNorm2d
 from distillctl.testing import make_progress, make_setup, options_of
-from distillctl_ab.connectors import ConnectorNorm, connector
+from distillctl_ab.connectors import connector
 from distillctl_ab.method import AB
 from distillctl_ab.plugin import SPEC
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "kind", "kernel", "stride"),
-    [
-        ((3, 8, 8), (5, 8, 8), nn.Conv2d, (1, 1), (1, 1)),
-        ((3, 8, 6), (5, 4, 3), nn.Conv2d, (3, 3), (2, 2)),
-        ((3, 2, 2), (5, 1, 1), nn.Conv2d, (3, 3), (2, 2)),
-        ((3, 4, 3), (5, 8, 6), nn.ConvTranspose2d, (4, 4), (2, 2)),
-        ((3, 1, 1), (5, 2, 2), nn.ConvTranspose2d, (4, 4), (2, 2)),
-        ((3, 7, 6), (5, 5, 6), nn.Conv2d, (3, 1), (1, 1)),
-        ((3, 8, 8), (3, 8, 6), nn.Conv2d, (1, 3), (1, 1)),
-    ],
+    ("student", "teacher", "kind"),
+    [((3, 8, 6), (5, 4, 3), nn.Conv2d), ((3, 4, 3), (5, 8, 6), nn.ConvTranspose2d), ((3, 7, 6), (3, 5, 6), nn.Conv2d)],
 )
-def test_shape_becomes_the_teachers(student, teacher, kind, kernel, stride):
+def test_shape_becomes_the_teachers(student, teacher, kind):
     conv, norm = connector(student, teacher)
-    assert (type(conv), conv.kernel_size, conv.stride) == (kind, kernel, stride)
-    assert conv.bias is None
-    assert isinstance(norm, nn.BatchNorm2d)
+    assert (type(conv), type(norm)) == (kind, LenientBatchNorm2d)
     assert nn.Sequential(conv, norm)(torch.randn(2, *student)).shape == (2, *teacher)
 
 
@@ -70,13 +60,6 @@ def test_batch_of_one_with_maps_of_one_pixel():
     assert loss.isfinite()
     assert student["stage1:pre"].grad.abs().sum() > 0
     assert all(torch.equal(value, before[name]) for name, value in method.named_buffers())
-
-
-def test_norm_of_connectors_is_batch_normalisation():
-    ours, theirs, x = ConnectorNorm(3), nn.BatchNorm2d(3), torch.randn(2, 3, 1, 1)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
-    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
-    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=0, atol=0)
 
 
 def test_d11_widths_are_measured():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from distillctl import LenientBatchNorm2d
 
 
 class Exit(nn.Module):
@@ -25,13 +26,13 @@ class Exit(nn.Module):
         middle = max(1, width // 4)
         self.bottleneck = nn.Sequential(
             nn.Conv2d(channels, middle, 1, bias=False),
-            BatchNorm(middle),
+            LenientBatchNorm2d(middle),
             nn.ReLU(),
             nn.Conv2d(middle, middle, patch, stride=patch, bias=False),
-            BatchNorm(middle),
+            LenientBatchNorm2d(middle),
             nn.ReLU(),
             nn.Conv2d(middle, width, 1, bias=False),
-            BatchNorm(width),
+            LenientBatchNorm2d(width),
             nn.ReLU(),
         )
         self.classifier = nn.Linear(width, num_classes)
@@ -40,16 +41,3 @@ class Exit(nn.Module):
         """(B, C, H, W) → features (B, width) and logits (B, num_classes)."""
         features = self.bottleneck(maps).mean((2, 3))
         return features, self.classifier(features)
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that takes one image with a map of 1×1 too.
-
-    A single value per channel has no variance; it is normalised by the running statistics, which it does not change.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the base has this name
-        """(B, C, H, W) → (B, C, H, W)."""
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)

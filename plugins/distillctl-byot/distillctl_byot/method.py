@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, widen
 from distillctl_byot.exits import Exit
 from distillctl_byot.losses import feature_distance, soft_cross_entropy
 from distillctl_byot.options import BYOTOptions
@@ -79,14 +79,14 @@ class BYOT(Method):
         outputs = [exit_(self._input(student[name])) for name, exit_ in zip(self.stages, self.exits, strict=True)]
         terms = {}
         with fp32(batch.images.device):
-            features, logits = [_wide(f) for f, _ in outputs], [_wide(z) for _, z in outputs]
+            features, logits = [widen(f) for f, _ in outputs], [widen(z) for _, z in outputs]
             if options.alpha < 1:
                 terms["labels"] = (1 - options.alpha) * _sum([F.cross_entropy(z, batch.labels) for z in logits])
             if options.alpha:
-                target = _wide(student["logits"].detach())
+                target = widen(student["logits"].detach())
                 terms["kd"] = options.alpha * _sum([soft_cross_entropy(z, target, options.temperature) for z in logits])
             if options.beta:
-                target = _wide(student["pooled"].detach().flatten(1))
+                target = widen(student["pooled"].detach().flatten(1))
                 terms["features"] = options.beta * _sum([feature_distance(f, target, options.feature_reduction) for f in features])
         if self.training and torch.is_grad_enabled():
             self._count(logits, batch.labels, progress.epoch)
@@ -112,7 +112,3 @@ class BYOT(Method):
 
 def _sum(losses: list[Tensor]) -> Tensor:
     return torch.stack(losses).sum()
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))

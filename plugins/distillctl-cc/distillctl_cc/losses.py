@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-_SHORTEST = 1e-12  # embeddings below are left as they are: dividing would turn their gradient into 10¹²
+from distillctl import unit_rows
+
 _EPS = 1e-12  # beside a squared norm, whose root has no gradient at 0
 
 
@@ -45,9 +46,3 @@ def kernel_matrix(embeddings: Tensor, gamma: float = 0.4, order: int = 2) -> Ten
     for power in range(order, 0, -1):  # Horner's scheme: 1 + x/1 · (1 + x/2 · (1 + …))
         series = 1 + scaled / power * series
     return math.exp(-2 * gamma) * series
-
-
-def unit_rows(matrix: Tensor) -> Tensor:
-    """A matrix (B, d) whose rows have the length 1, except those of zeros."""
-    squares = matrix.square().sum(1, keepdim=True)
-    return matrix / torch.where(squares > _SHORTEST**2, squares, 1.0).sqrt()

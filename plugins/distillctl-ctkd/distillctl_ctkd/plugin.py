@@ -11,7 +11,7 @@ SPEC = MethodSpec(
     paper="Li, Li, Yang, Zhao, Song, Luo, Li, Yang 2023, arXiv 2211.16231",
     implementation="distillctl_ctkd.method:CTKD",
     options="distillctl_ctkd.options:CTKDOptions",
-    formula="L_inner at τ = t_start + t_end · σ(θ); ∂L/∂θ is multiplied by λ(e) = −½(1 − cos(π · min(e/loops, 1)))",
+    formula="L_inner at τ = t_start + t_end · σ(θ), θ learnt or MLP(z_t, z_s); ∂L/∂θ times λ(e) = −½(1 − cos(π · min(e/loops, 1)))",
     weight=0.9,
     task_weight=0.1,
     inner="kd",

@@ -15,3 +15,9 @@ class TestCTKDAroundDKD(MethodContract):
     spec = SPEC
     options = {"t_start": 2.0, "t_end": 6.0, "loops": 5.0, "weight_decay": 5e-4}
     inner_spec = DKD
+
+
+class TestCTKDByInstance(MethodContract):
+    spec = SPEC
+    options = {"form": "instance", "hidden": 8}
+    inner_spec = DKD

@@ -9,7 +9,7 @@ Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679.
 KD itself is α = 1 and, sample by sample, β = 1 − p_t,g: the surer the teacher, the less KD learns from the other classes.
 
 Where we differ: the authors' code takes logarithms of summed probabilities, which are −∞ for sure students, and removes
-the target class by subtracting 1000 from its logit. Here both parts are computed from log-sum-exps (`losses.py`), which
+the target class by subtracting 1000 from its logit. Here both parts are computed from log-sum-exps, which
 gives the same values and stays finite.
 """
 
@@ -17,8 +17,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distillctl import Batch, Features, Progress, RunError, Setup, TemperatureMethod
-from distillctl_dkd.losses import is_target, other_divergence, split, target_divergence
+from distillctl import (
+    Batch,
+    Features,
+    Progress,
+    RunError,
+    Setup,
+    TemperatureMethod,
+    is_target,
+    other_divergence,
+    split_target,
+    target_divergence,
+)
 from distillctl_dkd.options import DKDOptions
 
 
@@ -49,8 +59,8 @@ class DKD(TemperatureMethod):
         logits_s, logits_t = student["logits"], teacher["logits"].detach()
         target = is_target(batch.labels, logits_s.shape[1])
         scale = self.temperature if temperature is None else temperature
-        gap_s, log_q_s = split(logits_s / scale, target)
-        gap_t, log_q_t = split(logits_t / scale, target)
+        gap_s, log_q_s = split_target(logits_s / scale, target)
+        gap_t, log_q_t = split_target(logits_t / scale, target)
         # One column, so that a factor of shape () or (B, 1) fits alike.
         terms = {}
         if self.alpha:

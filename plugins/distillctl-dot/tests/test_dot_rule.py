@@ -158,7 +158,7 @@ def test_d32_several_groups_with_their_own_settings():
     together = [parameter(3, seed=k) for k in range(3)]
     alone = [torch.nn.Parameter(p.detach().clone()) for p in together]
     optimizer = dot([{"params": [p], "lr_scale": 2.0, **extra} for p, extra in zip(together, settings, strict=True)])
-    singles = [dot([{"params": [p], **extra}]) for p, extra in zip(alone, settings, strict=True)]
+    singles = [dot([{"params": [p]}], **extra) for p, extra in zip(alone, settings, strict=True)]
     assert all(group["lr_scale"] == 2.0 for group in optimizer.param_groups)
     for k in range(6):
         pairs = [(draw(3, seed=10 * k + i), draw(3, seed=10 * k + i + 5)) for i in range(3)]

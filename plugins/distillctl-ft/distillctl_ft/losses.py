@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from distillctl import unit_rows
+
 _EPS = 1e-12
 
 Kind = Literal["attention", "full"]
@@ -30,7 +32,5 @@ def direction(factor: Tensor, kind: Kind, p1: float) -> Tensor:
     found = largest > _EPS
     factor = factor / torch.where(found, largest, 1.0)
     rows = (factor.abs().pow(p1).mean(1) if kind == "attention" else factor).flatten(1)
-    found = found.flatten(1)
-    squared = torch.where(found, rows.square().sum(1, keepdim=True), 1.0)
     # A factor that is zero has no direction: its gradient is zero, and not as large as 1 / eps.
-    return torch.where(found, rows * squared.rsqrt(), 0.0)
+    return torch.where(found.flatten(1), unit_rows(rows), 0.0)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Phase, Progress, Setup, Wants, fp32, match_size
+from distillctl import Batch, Features, Method, Phase, Progress, Setup, Wants, fp32, match_size, widen
 from distillctl_ft.losses import factor_loss
 from distillctl_ft.modules import Paraphraser, translator
 from distillctl_ft.options import FTOptions
@@ -62,14 +62,14 @@ class FT(Method):
         target = self._source(teacher[self.options.teacher_stage].detach())
         rebuilt = self.paraphraser(target)
         with fp32(rebuilt.device):
-            return F.mse_loss(_wide(rebuilt), _wide(target))
+            return F.mse_loss(widen(rebuilt), widen(target))
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The distance of the factors, 0-dim."""
         translated = self.translator(self._source(student[self.options.student_stage]))
         paraphrased = self.paraphraser.encoder(self._source(teacher[self.options.teacher_stage].detach())).detach()
         with fp32(translated.device):
-            factors = match_size(_wide(translated), _wide(paraphrased))
+            factors = match_size(widen(translated), widen(paraphrased))
             return factor_loss(*factors, kind=self.options.factor, p1=self.options.p1, p2=self.options.p2)
 
     def _source(self, maps: Tensor) -> Tensor:
@@ -77,7 +77,3 @@ class FT(Method):
         if torch.is_autocast_enabled(maps.device.type):
             return maps
         return maps.to(next(self.translator.parameters()).dtype)
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from distillctl import LenientBatchNorm2d
 
 _SLOPE = 0.1
 
@@ -31,19 +32,6 @@ class Paraphraser(nn.Module):
 def translator(channels: int, factors: int, *, batch_norm: bool) -> nn.Sequential:
     """The student's map (B, C, H, W) → its factor (B, K, H, W): 3×3 convolutions C → C → K → K, each with BN and LeakyReLU 0.1."""
     return _stack(channels, factors, batch_norm=batch_norm)
-
-
-class LenientBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d that takes its running statistics where a batch has one value per channel, and so no variance.
-
-    PyTorch's raises an error there, which a last batch of one image would meet where maps are 1×1.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
-        if self.training and maps.numel() == maps.shape[1]:
-            return F.batch_norm(maps, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
-        return super().forward(maps)
 
 
 def _stack(channels: int, factors: int, *, batch_norm: bool) -> nn.Sequential:

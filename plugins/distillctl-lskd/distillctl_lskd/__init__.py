@@ -1,1 +1,1 @@
-"""Logit standardization, a distillctl plugin."""
+"""Logit standardization for knowledge distillation, a distillctl wrapper."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, match_size
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, match_size, widen
 from distillctl_mgd.options import MGDOptions
 
 
@@ -76,9 +76,5 @@ def generation_loss(generated: Tensor, target: Tensor, normalize: str) -> Tensor
 
     Half precision is widened to float32 first: a sum of 10⁵ squares overflows float16.
     """
-    squares = (_wide(generated) - _wide(target)).square()
+    squares = (widen(generated) - widen(target)).square()
     return squares.mean() if normalize == "mean" else squares.sum() / len(squares)
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))

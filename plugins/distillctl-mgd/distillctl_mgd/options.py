@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from distillctl import Options
-
-
-def _one_feature(value: str) -> str:
-    if value == "stages":
-        raise ValueError("`stages` stands for several features; name one stage")
-    return value
-
-
-StageName = Annotated[str, Field(min_length=1), AfterValidator(_one_feature)]
+from distillctl import Options, StageName
 
 
 class MGDOptions(Options):

@@ -6,14 +6,10 @@ class leaves by a mask, so that neither value nor gradient depends on its logit.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def is_target(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels (B,) → mask (B, num_classes), true at the class of each sample and nowhere else."""
-    return labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)
+from distillctl import is_target, others, split_target
 
 
 def target_loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -26,12 +22,7 @@ def target_loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
 def other_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: Tensor | float) -> Tensor:
     """−T² · mean_B Σ_{i≠y} q_t,i · log q_s,i, 0-dim, of logits (B, C) and labels (B,). T: a number, a 0-dim tensor or (B, 1)."""
     target = is_target(labels, student.shape[1])
-    log_q = _log_q(student / temperature, target)
-    q = _log_q(teacher / temperature, target).masked_fill(target, -torch.inf).exp()
+    _, log_q = split_target(student / temperature, target)
+    q = others(split_target(teacher / temperature, target)[1], target)
     # One column, so that a factor of shape () or (B, 1) fits alike.
     return -((q * log_q).sum(1, keepdim=True) * temperature**2).mean()
-
-
-def _log_q(scaled: Tensor, target: Tensor) -> Tensor:
-    """Logarithm of q from logits (B, C); the value at the target class is finite and of no meaning."""
-    return scaled - scaled.masked_fill(target, -torch.inf).logsumexp(1, keepdim=True)

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distillctl import Batch
+from distillctl import Batch, is_target
 from distillctl.testing import make_progress, make_setup, options_of
-from distillctl_nkd.losses import is_target, other_loss, target_loss
+from distillctl_nkd.losses import other_loss, target_loss
 from distillctl_nkd.method import NKD
 from distillctl_nkd.plugin import SPEC
 

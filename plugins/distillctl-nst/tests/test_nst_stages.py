@@ -28,8 +28,12 @@ def test_d05_stages_are_paired_by_name_without_the_stem() -> None:
 
 
 def test_d05_fewer_stages_are_paired_from_the_deepest() -> None:
-    method = NST(options_of(SPEC), make_setup({"stage1": (4, 4, 4), "stage2": (8, 2, 2)}, RESNET))
+    setup = make_setup({"stage1": (4, 4, 4), "stage2": (8, 2, 2)}, RESNET)
+    method = NST(options_of(SPEC), setup)
     assert method.pairs == (("stage1", "stage2"), ("stage2", "stage3"))
+    student, teacher = make_features(setup.student, 3, 0), make_features(setup.teacher, 3, 1)
+    value = method.terms(make_batch(setup, 3), student, teacher, make_progress())[""]
+    torch.testing.assert_close(value, nst_loss(student["stage1"], teacher["stage2"]) + nst_loss(student["stage2"], teacher["stage3"]))
 
 
 def test_named_stages() -> None:

@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that takes its running statistics where a channel has one value only: that has no variance.
-
-    It happens where a branch has come down to 1×1 with a batch of one image.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """(B, C, H, W), normalised."""
-        if input.numel() > input.shape[1]:
-            return super().forward(input)
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+from distillctl import LenientBatchNorm2d
 
 
 def make_branch(widths: Sequence[int], num_classes: int) -> nn.Sequential:
@@ -49,7 +37,7 @@ def separable(channels: int, out: int) -> nn.Sequential:
         layers += [
             nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False),
             nn.Conv2d(channels, width, 1, bias=False),
-            BatchNorm(width),
+            LenientBatchNorm2d(width),
             nn.ReLU(),
         ]
     return nn.Sequential(*layers)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillctl import is_target
+
 Variant = Literal["code", "paper"]
 
 
@@ -18,7 +20,7 @@ def enhanced_target(teacher: Tensor, labels: Tensor, eps: float, variant: Varian
     From logarithms, so that small probabilities lose no digits next to 1.
     """
     log_p = F.log_softmax(teacher, dim=1)
-    at_label = labels.unsqueeze(1) == torch.arange(teacher.shape[1], device=labels.device)
+    at_label = is_target(labels, teacher.shape[1])
     enhanced = eps * torch.log1p(log_p.exp())
     if variant == "paper":
         return torch.where(at_label, enhanced.exp(), log_p.exp())

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, widen
 from distillctl_ofa.branches import make_branch
 from distillctl_ofa.losses import cross_entropy, enhanced_target
 from distillctl_ofa.options import OFAOptions
@@ -66,18 +66,14 @@ class OFA(Method):
         outputs = [branch(self._input(student[name])) for name, branch in zip(self.stages, self.branches, strict=True)]
         terms = {}
         with fp32(batch.images.device):
-            target = enhanced_target(_wide(teacher["logits"].detach()), batch.labels, self.options.eps, self.options.variant)
+            target = enhanced_target(widen(teacher["logits"].detach()), batch.labels, self.options.eps, self.options.variant)
             if outputs:
-                losses = [cross_entropy(_wide(logits), target) for logits in outputs]
+                losses = [cross_entropy(widen(logits), target) for logits in outputs]
                 terms["branches"] = self.options.branch_weight * torch.stack(losses).sum()
             if self.options.logits_weight:
-                terms["logits"] = self.options.logits_weight * cross_entropy(_wide(student["logits"]), target)
+                terms["logits"] = self.options.logits_weight * cross_entropy(widen(student["logits"]), target)
         return terms
 
     def _input(self, value: Tensor) -> Tensor:
         """Autocast chooses the precision of the branches; without it, their own decides."""
         return value if torch.is_autocast_enabled(value.device.type) else value.to(next(self.branches.parameters()).dtype)
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))

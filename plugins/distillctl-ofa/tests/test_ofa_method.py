@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from distillctl import RunError, Setup
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_ofa.branches import BatchNorm, make_branch, separable
+from distillctl_ofa.branches import make_branch, separable
 from distillctl_ofa.method import OFA
 from distillctl_ofa.plugin import SPEC
 
@@ -150,20 +150,17 @@ def test_preset_is_the_published_command() -> None:
     assert (preset.dataset, preset.teacher, preset.student, dict(preset.values)) == ("imagenet", "deit_tiny*", "resnet18", {"eps": 1.5})
 
 
-# -- normalisation and precision --------------------------------------------------------------------------------------
+# -- one image, precision ---------------------------------------------------------------------------------------------
 
 
-def test_one_value_per_channel_takes_the_running_statistics() -> None:
-    norm = BatchNorm(2)
-    norm.running_mean, norm.running_var = torch.tensor([1.0, -1.0]), torch.tensor([4.0, 0.25])
-    value = torch.tensor([3.0, 0.0]).reshape(1, 2, 1, 1)
-    torch.testing.assert_close(norm(value).flatten(), torch.tensor([1.0, 2.0]), rtol=1e-4, atol=0)  # but for its eps
-    assert norm.running_mean.tolist() == [1.0, -1.0]
-
-
-def test_more_values_are_normalised_as_usual() -> None:
-    norm, usual, value = BatchNorm(2), nn.BatchNorm2d(2), torch.randn(2, 2, 1, 1)
-    torch.testing.assert_close(norm(value), usual(value))
+def test_one_image_whose_map_comes_down_to_one_pixel() -> None:
+    """A channel with one value has no variance; plain batch normalisation raises there."""
+    method, setup = build({"stage1": (6, 4, 4), "stage2": (8, 2, 2), "stage3": (12, 1, 1)})
+    student, teacher = features(setup, size=1)
+    terms = method.terms(make_batch(setup, 1), student, teacher, make_progress())
+    terms["branches"].backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert all(student[name].grad.isfinite().all() for name in method.stages)
 
 
 def test_branches_run_in_the_precision_of_the_run_and_the_loss_in_float32() -> None:

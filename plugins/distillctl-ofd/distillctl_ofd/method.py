@@ -17,10 +17,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, match_size, pair_stages
+from distillctl import Batch, Features, LenientBatchNorm2d, Method, Progress, Setup, Wants, match_size, pair_stages
 from distillctl_ofd.losses import negative_means, ofd_loss
 from distillctl_ofd.norms import norms_before
 from distillctl_ofd.options import OFDOptions
@@ -60,20 +59,11 @@ class OFD(Method):
         return ofd_loss(connected, [t for _, t in maps], self.margins.split(self.widths))
 
 
-class ConnectorNorm(nn.BatchNorm2d):
-    """Batch normalisation that takes its running statistics for a batch with one value a channel, which has no variance."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
-        if input.shape[0] * input.shape[2] * input.shape[3] == 1:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(input)
-
-
 def connector(inputs: int, outputs: int, kernel_size: int) -> nn.Sequential:
     """A convolution without bias that keeps the size, with weights from N(0, 2 / (k² · outputs)), and batch normalisation."""
     conv = nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False)
     nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (kernel_size**2 * outputs)))
-    return nn.Sequential(conv, ConnectorNorm(outputs))
+    return nn.Sequential(conv, LenientBatchNorm2d(outputs))
 
 
 def margins_of(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:

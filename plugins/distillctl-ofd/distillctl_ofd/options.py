@@ -18,13 +18,13 @@ def _odd(value: int) -> int:
 class OFDOptions(Options):
     """Options of `ofd`."""
 
-    student_stages: StageNames = Field(default=["stages:pre"])
+    student_stages: StageNames = ["stages:pre"]  # noqa: RUF012 - pydantic copies defaults
     """The student's maps, shallow to deep: stages before their last ReLU, or module paths."""
-    teacher_stages: StageNames = Field(default=["stages:pre"])
+    teacher_stages: StageNames = ["stages:pre"]  # noqa: RUF012
     """The teacher's maps, shallow to deep; where one side names all its stages, pairs are formed from the deepest backwards."""
     kernel_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 1
     """Kernel of the connectors' convolutions; odd."""
     teacher_norm: Literal["batch", "running"] = "batch"
     """Statistics that the teacher's batch normalisation uses: the batch's, as the authors do, or its running ones. It is not changed."""
-    teacher_norms: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
+    teacher_norms: list[Annotated[str, Field(min_length=1)]] = []  # noqa: RUF012
     """Paths of the teacher's batch normalisations that give the margins, one for each compared stage; empty finds them."""

@@ -9,7 +9,7 @@ import torch
 from distillctl import Batch
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
 from distillctl_ofd.losses import negative_means, ofd_loss, partial_distance
-from distillctl_ofd.method import OFD, ConnectorNorm, connector
+from distillctl_ofd.method import OFD, connector
 from distillctl_ofd.plugin import SPEC
 
 
@@ -196,10 +196,3 @@ def test_batch_of_one_with_maps_of_one_pixel(with_norms):
     assert loss.isfinite()
     assert student["stage1:pre"].grad.abs().sum() > 0
     assert all(torch.equal(value, before[name]) for name, value in method.named_buffers())
-
-
-def test_norm_of_connectors_is_batch_normalisation():
-    ours, theirs, x = ConnectorNorm(3), torch.nn.BatchNorm2d(3), draw(2, 3, 1, 1).float()
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
-    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
-    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=0, atol=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-_EPS = 1e-12  # beside squared lengths: far below those of features, and a zero vector has a finite gradient
+from distillctl import unit_rows
 
 
 def ensemble_loss(projected: Tensor, target: Tensor) -> Tensor:
@@ -18,9 +18,4 @@ def ensemble_loss(projected: Tensor, target: Tensor) -> Tensor:
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """The cosine of the rows of two matrices (B, d): (B,), 0 where one of the rows is zero."""
-    return (unit(a) * unit(b)).sum(1)
-
-
-def unit(rows: Tensor) -> Tensor:
-    """Rows (B, d) of length 1; zero rows stay zero."""
-    return rows * (rows.square().sum(1, keepdim=True) + _EPS).rsqrt()
+    return (unit_rows(a) * unit_rows(b)).sum(1)

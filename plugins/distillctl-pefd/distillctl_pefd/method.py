@@ -10,7 +10,7 @@ Chen, Wang, Liu, Xu, de Hoog, Huang, NeurIPS 2022, arXiv 2210.15274.
 The projectors differ by their random start only; that they do is what the ensemble lives on. They are there even if d_s = d_t: without
 them the student's own feature would have to serve the classifier and the teacher at once.
 
-Where we differ: the authors' code divides by lengths that may be 0; here a small number is added to their squares.
+Where we differ: the authors' code divides by lengths that may be 0; here a vector of zeros is left as it is.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-_SHORTEST = 1e-12  # features below are left as they are: dividing would turn their gradient into 10¹²
+from distillctl import unit_rows
 
 
 def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
@@ -25,10 +24,4 @@ def affinities(features: Tensor) -> Tensor:
     rows = unit_rows(features.flatten(1))
     # Rounding can push a cosine below −1, where the logarithm would have no value.
     similarity = ((rows @ rows.T + 1) / 2).clamp_min(0)
-    return similarity / similarity.sum(1, keepdim=True).clamp_min(_SHORTEST)
-
-
-def unit_rows(matrix: Tensor) -> Tensor:
-    """A matrix (B, d) whose rows have the length 1, except those of zeros."""
-    squares = matrix.square().sum(1, keepdim=True)
-    return matrix / torch.where(squares > _SHORTEST**2, squares, 1.0).sqrt()
+    return similarity / similarity.sum(1, keepdim=True)  # at least ½, from the diagonal

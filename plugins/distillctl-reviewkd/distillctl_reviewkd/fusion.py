@@ -8,20 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distillctl import LenientBatchNorm2d
+
 Size = tuple[int, int]
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that takes its running statistics where a channel has one value only: that has no variance.
-
-    It happens at the 1×1 level with a batch of one image.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """(B, C, H, W), normalised."""
-        if input.numel() > input.shape[1]:
-            return super().forward(input)
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
 class Fusion(nn.Module):
@@ -75,7 +64,7 @@ class Review(nn.Module):
 def _convolution(channels: int, out: int, kernel: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
     nn.init.kaiming_uniform_(convolution.weight, a=1)
-    return nn.Sequential(convolution, BatchNorm(out))
+    return nn.Sequential(convolution, LenientBatchNorm2d(out))
 
 
 def _resize(value: Tensor, size: Size) -> Tensor:

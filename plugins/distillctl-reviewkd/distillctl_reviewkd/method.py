@@ -19,7 +19,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, Setup, Side, Wants, fp32, pair_stages
+from distillctl import Batch, Features, Method, Progress, Setup, Side, Wants, fp32, pair_stages, widen
 from distillctl_reviewkd.fusion import Review
 from distillctl_reviewkd.losses import review_loss
 from distillctl_reviewkd.options import ReviewKDOptions
@@ -71,7 +71,7 @@ class ReviewKD(Method):
             ours = [value.to(dtype) for value in ours]
         outputs = self.review(ours, [(value.shape[2], value.shape[3]) for value in theirs])
         with fp32(ours[0].device):
-            return review_loss([_wide(value) for value in outputs], [_wide(value) for value in theirs])
+            return review_loss([widen(value) for value in outputs], [widen(value) for value in theirs])
 
 
 def _stage_channels(side: Side, name: str) -> int:
@@ -82,7 +82,3 @@ def _as_map(features: Features, name: str) -> Tensor:
     """A feature as (B, C, H, W); what the classifier receives as (B, d, 1, 1)."""
     value = features[name]
     return value.flatten(1)[:, :, None, None] if name == _POOLED else value
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))

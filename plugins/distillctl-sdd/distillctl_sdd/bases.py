@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import kl_divergence
+from distillctl import is_target, kl_divergence, other_divergence, others, split_target, target_divergence
 
 
 def kd_rows(student: Tensor, teacher: Tensor, _labels: Tensor, temperature: Tensor | float) -> Tensor:
@@ -22,15 +22,14 @@ def kd_rows(student: Tensor, teacher: Tensor, _labels: Tensor, temperature: Tens
 
 def dkd_rows(student: Tensor, teacher: Tensor, labels: Tensor, temperature: Tensor | float, *, alpha: float, beta: float) -> Tensor:
     """T² · (α · KL(b_t ‖ b_s) + β · KL(q_t ‖ q_s)), b = (p_g, 1 − p_g). Zhao et al. 2022, arXiv 2203.08679."""
-    target = _is_target(labels, student.shape[1])
-    gap_s, log_q_s = _split(student / temperature, target)
-    gap_t, log_q_t = _split(teacher / temperature, target)
+    target = is_target(labels, student.shape[1])
+    gap_s, log_q_s = split_target(student / temperature, target)
+    gap_t, log_q_t = split_target(teacher / temperature, target)
     rows = torch.zeros_like(gap_s)
     if alpha:
-        rows = rows + alpha * gap_t.sigmoid() * (F.logsigmoid(gap_t) - F.logsigmoid(gap_s))
-        rows = rows + alpha * (-gap_t).sigmoid() * (F.logsigmoid(-gap_t) - F.logsigmoid(-gap_s))
+        rows = rows + alpha * target_divergence(gap_s, gap_t)
     if beta:
-        rows = rows + beta * (_q(log_q_t, target) * (log_q_t - log_q_s)).sum(1)
+        rows = rows + beta * other_divergence(log_q_s, log_q_t, target)
     return _times_square(rows, temperature)
 
 
@@ -40,24 +39,10 @@ def nkd_rows(student: Tensor, teacher: Tensor, labels: Tensor, temperature: Tens
     rows = -(teacher.softmax(1).gather(1, column) * F.log_softmax(student, dim=1).gather(1, column)).squeeze(1)
     if not gamma:
         return rows
-    target = _is_target(labels, student.shape[1])
-    _, log_q_s = _split(student / temperature, target)
-    _, log_q_t = _split(teacher / temperature, target)
-    return rows - gamma * _times_square((_q(log_q_t, target) * log_q_s).sum(1), temperature)
-
-
-def _is_target(labels: Tensor, num_classes: int) -> Tensor:
-    return labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)
-
-
-def _split(scaled: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """u_g − ℓ of shape (N,), and log q of shape (N, C), whose value at the target class is finite and of no meaning."""
-    log_q = scaled - scaled.masked_fill(target, -torch.inf).logsumexp(1, keepdim=True)
-    return log_q.masked_fill(~target, 0.0).sum(1), log_q
-
-
-def _q(log_q: Tensor, target: Tensor) -> Tensor:
-    return log_q.masked_fill(target, -torch.inf).exp()
+    target = is_target(labels, student.shape[1])
+    _, log_q_s = split_target(student / temperature, target)
+    _, log_q_t = split_target(teacher / temperature, target)
+    return rows - gamma * _times_square((others(log_q_t, target) * log_q_s).sum(1), temperature)
 
 
 def _times_square(rows: Tensor, temperature: Tensor | float) -> Tensor:

@@ -8,7 +8,7 @@ _FAMILIES = ("resnet*", "ResNet*", "wrn_*", "vgg*")
 
 SPEC = MethodSpec(
     name="sdd",
-    kind="logits",
+    kind="features",  # it reads maps: a wrapper that changes logits (`lskd`) would have no effect on those of the regions
     summary="distil the logits of regions of the last map too, more where they contradict the whole (often miswritten `ssd`)",
     aliases=("ssd",),  # what those look for who met the letters transposed
     paper="Wei, Luo, Luo 2024, arXiv 2403.13512",

@@ -7,9 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from distillctl import unit_rows
+
 RowNorm = Literal["l2", "l1"]
 
-_SHORTEST = 1e-12  # rows below are left as they are: dividing would turn their gradient into 10¹²
+_SHORTEST = 1e-12  # rows below are left as they are, as in `unit_rows`
 
 
 def sp_loss(student: Tensor, teacher: Tensor, row_norm: RowNorm = "l2") -> Tensor:
@@ -27,13 +29,8 @@ def sp_loss(student: Tensor, teacher: Tensor, row_norm: RowNorm = "l2") -> Tenso
 def similarities(features: Tensor, row_norm: RowNorm = "l2") -> Tensor:
     """F·Fᵀ of features (B, …), flattened to (B, d), with rows of norm 1: (B, B). Rows of zeros stay zero."""
     rows = features.flatten(1)
-    return unit_rows(rows @ rows.T, row_norm)
-
-
-def unit_rows(matrix: Tensor, row_norm: RowNorm = "l2") -> Tensor:
-    """A matrix (B, n) whose rows have the norm 1, except those of zeros."""
-    if row_norm == "l1":
-        lengths = matrix.abs().sum(1, keepdim=True)
-        return matrix / torch.where(lengths > _SHORTEST, lengths, 1.0)
-    squares = matrix.square().sum(1, keepdim=True)
-    return matrix / torch.where(squares > _SHORTEST**2, squares, 1.0).sqrt()
+    products = rows @ rows.T
+    if row_norm == "l2":
+        return unit_rows(products)
+    sums = products.abs().sum(1, keepdim=True)
+    return products / torch.where(sums > _SHORTEST, sums, 1.0)

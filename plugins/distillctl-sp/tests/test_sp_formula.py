@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_sp.losses import similarities, sp_loss, unit_rows
+from distillctl_sp.losses import similarities, sp_loss
 from distillctl_sp.method import SP
 from distillctl_sp.plugin import SPEC
 
@@ -62,9 +62,10 @@ def test_stages_are_added_up():
 
 def test_d08_rows_are_l2_normalised():
     """Two peers hand the dimension to `normalize` where it expects the order of the norm: [3, 4] becomes [3/7, 4/7]."""
-    row = torch.tensor([[3.0, 4.0]])
-    torch.testing.assert_close(unit_rows(row), torch.tensor([[0.6, 0.8]]))
-    torch.testing.assert_close(unit_rows(row, "l1"), torch.tensor([[3 / 7, 4 / 7]]))
+    features = torch.tensor([[3**0.5, 0.0], [4 / 3**0.5, 1.0]])
+    torch.testing.assert_close(features @ features[0], torch.tensor([3.0, 4.0]))
+    torch.testing.assert_close(similarities(features)[0], torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(similarities(features, "l1")[0], torch.tensor([3 / 7, 4 / 7]))
 
 
 def test_d08_hand_computed_batch_of_two():

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, kl_divergence
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, is_target, kl_divergence
 from distillctl_tfkd.options import TfKDOptions
 
 
@@ -68,7 +68,7 @@ def virtual_teacher(
     other = (1 - correct) / (num_classes - 1)
     gap = (math.log(other / correct) if logs else other - correct) / temperature
     log_correct = -math.log1p((num_classes - 1) * math.exp(gap))
-    is_correct = labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)
+    is_correct = is_target(labels, num_classes)
     rest = torch.full(is_correct.shape, log_correct + gap, dtype=dtype, device=labels.device)
     return rest.masked_fill(is_correct, log_correct)
 

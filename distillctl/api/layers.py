@@ -1,0 +1,44 @@
+"""Layers that several methods put between student and teacher."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
+
+
+class LenientBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d that also takes one image with a map of 1×1, for which PyTorch's raises an error in training.
+
+    A single value per channel has no variance; it is normalised by the running statistics, which it does not change.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in the base class
+        """(B, C, H, W) → (B, C, H, W)."""
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+def matching_convolution(student: Shape, teacher: Shape) -> nn.Conv2d | nn.ConvTranspose2d:
+    """A convolution from maps of the student's shape to those of the teacher's, as FitNet has it; for a normalisation after it.
+
+    | student's map (H_s, W_s), teacher's (H_t, W_t) | convolution |
+    | --- | --- |
+    | twice as high and wide | 3×3, stride 2, padding 1 |
+    | half as high and wide | transposed 4×4, stride 2, padding 1 |
+    | at least as high and wide | (1 + H_s − H_t) × (1 + W_s − W_t); 1×1 for equal sizes |
+    | anything else | 3×3, padding 1: the map keeps its size, and what is larger has to be pooled |
+
+    It has no bias: the normalisation subtracts the mean of every channel, and with it any bias.
+    """
+    (channels, height, width), (wanted, to_height, to_width) = student, teacher
+    if (height, width) == (2 * to_height, 2 * to_width):
+        return nn.Conv2d(channels, wanted, 3, stride=2, padding=1, bias=False)
+    if (2 * height, 2 * width) == (to_height, to_width):
+        return nn.ConvTranspose2d(channels, wanted, 4, stride=2, padding=1, bias=False)
+    if height >= to_height and width >= to_width:
+        return nn.Conv2d(channels, wanted, (1 + height - to_height, 1 + width - to_width), bias=False)
+    return nn.Conv2d(channels, wanted, 3, padding=1, bias=False)

@@ -1,0 +1,40 @@
+"""What this package declares to distillctl."""
+
+from __future__ import annotations
+
+from distillctl import MethodSpec, Preset, hookimpl
+
+_SETTINGS = {  # (teacher, student) on CIFAR-100, where the authors' runs of KD have not temperature 2 and weight 9
+    ("vgg13", "vgg8"): {"temperature": 3.0},
+    ("vgg13", "MobileNetV2"): {"temperature": 3.0},
+    ("wrn_40_2", "MobileNetV2"): {"temperature": 3.0},
+    ("resnet32x4", "wrn_16_2"): {"temperature": 3.0},
+    ("resnet32x4", "wrn_40_2"): {"temperature": 3.0},
+    ("ResNet50", "MobileNetV2"): {"temperature": 3.0, "weight": 1.0},
+    ("resnet110", "resnet20"): {"temperature": 4.0, "weight": 12.0},
+}
+
+SPEC = MethodSpec(
+    name="lskd",
+    kind="wrapper",
+    summary="standardise each sample's logits before another method compares them",
+    paper="Sun, Ren, Li, Wang, Cao 2024, arXiv 2403.01427",
+    implementation="distillctl_lskd.method:LSKD",
+    options="distillctl_lskd.options:LSKDOptions",
+    formula="L_inner of Z(z_s), Z(z_t) at temperature T; Z(z) = (z − mean z) / √(var z + ε), sample by sample",
+    weight=9.0,
+    task_weight=0.1,
+    takes_temperature=True,
+    inner="kd",
+    inner_kinds=("logits", "wrapper"),
+    presets=tuple(
+        Preset(dataset="cifar100", teacher=teacher, student=student, values=values, source="the authors' run of KD for this pair")
+        for (teacher, student), values in _SETTINGS.items()
+    ),
+)
+
+
+@hookimpl
+def register_method() -> MethodSpec:
+    """Logit standardization."""
+    return SPEC
