@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import nn
 
 from distillctl import checkpoints, deploy, heads
 from distillctl.api.data import ArrayImages, Images, Splits
-from distillctl.api.method import Method, Setup, Side, Wants
+from distillctl.api.method import Method, Phase, Setup, Side, Wants, Wrapper
 from distillctl.api.optimizer import SeparateGradients
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
@@ -213,18 +213,18 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         labels=splits.train.labels,
         epochs=train.epochs,
     )
-    methods = _methods(profile, setup)
+    # A head first: what the classifier received, and what the head's layers give, are captured at new places then, and all other
+    # methods are built for the student as it is.
+    owner = _head_owner(_methods(profile, setup, _gives_head), profile.student.spec)
     head = None
-    owner = _head_owner(methods, profile.student.spec)
-    if owner is not None:
-        # What the classifier received, and what the head's layers give, are captured at new places; and the other methods are
-        # built for the student as it is now.
+    if owner is not None or any(name.startswith(HEAD) for name in wants.student):
         student.close()
-        head = _install_head(owner, model, profile.student.spec, device)
+        head = None if owner is None else _install_head(owner, model, profile.student.spec, device)
         student = Tapped(model, profile.student.spec, wants.student)
         setup = replace(setup, student=student.side(student.probe(shape), profile.student.spec.name))
-        methods = _methods(profile, setup, owner)
-    _check_passes(methods, model, profile.student.spec.name, shape, device)
+    methods = _methods(profile, setup, built=owner)
+    _check_effects(profile, methods)
+    _check_passes(methods, owner, model, profile.student.spec.name, shape)
     objective = Objective(student, methods, task_weight=profile.task_weight, label_smoothing=train.label_smoothing).to(device)
     choice = profile.optimizer
     build_optimizer = partial(_build_optimizer, choice)
@@ -273,8 +273,10 @@ def _wants(choice: MethodChoice) -> Wants:
     )
 
 
-def _methods(profile: Profile, setup: Setup, built: Weighted | None = None) -> list[Weighted]:
-    """The methods, each under a name of its own; `built` is one that is there already."""
+def _methods(
+    profile: Profile, setup: Setup, wanted: Callable[[MethodChoice], bool] = lambda _: True, built: Weighted | None = None
+) -> list[Weighted]:
+    """The wanted methods, each under a name of its own; `built` is one that is there already."""
     result: list[Weighted] = []
     seen: Counter[str] = Counter()
     for number, choice in enumerate(profile.methods):
@@ -287,6 +289,8 @@ def _methods(profile: Profile, setup: Setup, built: Weighted | None = None) -> l
         name = choice.spec.name if count == 1 else f"{choice.spec.name}-{count}"
         if built is not None and name == built.name:
             result.append(built)
+            continue
+        if not wanted(choice):
             continue
         wants = _wants(choice)
         result.append(
@@ -314,6 +318,11 @@ def _build_method(choice: MethodChoice, setup: Setup) -> Method:
     return cls(choice.options, setup, _build_method(choice.inner, setup))  # type: ignore[call-arg]
 
 
+def _gives_head(choice: MethodChoice) -> bool:
+    """Whether a method, or one that it wraps, may replace the classifier."""
+    return _method_class(choice).head not in (Method.head, Wrapper.head) or (choice.inner is not None and _gives_head(choice.inner))
+
+
 def _head_owner(methods: list[Weighted], spec: ModelSpec) -> Weighted | None:
     """The method that replaces the student's classifier."""
     found = [entry for entry in methods if entry.method.head() is not None]
@@ -330,7 +339,23 @@ def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: to
     return heads.install(model, spec, head)
 
 
-def _check_passes(methods: list[Weighted], model: nn.Module, student: str, shape: tuple[int, int, int], device: torch.device) -> None:
+def _check_effects(profile: Profile, methods: list[Weighted]) -> None:
+    """Refuses what would train nothing, or change nothing, since some methods are over when the main part begins."""
+    early = [entry for entry in methods if not entry.method.in_main]
+    if methods and len(early) == len(methods) and profile.task_weight == 0:
+        names = " and ".join(f"`{entry.name}`" for entry in early)
+        raise RunError(
+            f"{names} end before the main part, where with `task_weight = 0` nothing is left to train", hint="state `task_weight = 1.0`"
+        )
+    for entry in early:
+        if entry.warmup_epochs > 0:
+            raise RunError(
+                f"`warmup_epochs` has no effect on `{entry.name}`, which ends before the main part whose epochs it counts",
+                hint="leave it out",
+            )
+
+
+def _check_passes(methods: list[Weighted], owner: Weighted | None, model: nn.Module, student: str, shape: tuple[int, int, int]) -> None:
     """Refuses methods that compare passes of a student which sees the same in each of them."""
     wanted = {entry.passes for entry in methods} - {1}
     if not wanted:
@@ -338,13 +363,18 @@ def _check_passes(methods: list[Weighted], model: nn.Module, student: str, shape
     name = next(entry.name for entry in methods if entry.passes > 1)
     if len(wanted) > 1:
         raise RunError(f"the methods want different numbers of passes: {', '.join(map(str, sorted(wanted)))}")
-    trial = copy.deepcopy(model).train()
+    # Away from the start, where a classifier of zeros or tiny layer scales would hide what is dropped; in float64, since the sums of
+    # a convolution differ in their last digits from one place in the batch to another.
+    trial = copy.deepcopy(model).to("cpu", torch.float64).train()
     with torch.no_grad():
-        first, second = trial(torch.randn(32, *shape, device=device).repeat(2, 1, 1, 1)).float().chunk(2)
-    # Sums of a convolution may differ in their last digits from one place in the batch to another.
-    if torch.allclose(first, second, rtol=1e-3, atol=1e-4):
+        for parameter in trial.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        first, second = trial(torch.randn(4, *shape, dtype=torch.float64).repeat(2, 1, 1, 1)).chunk(2)
+    if (first - second).abs().max() <= 1e-9 * first.abs().max():
+        replaced = "" if owner is None else f", now that `{owner.name}` has replaced its classifier"
         raise RunError(
-            f"`{name}` compares passes of the student over the same images, but `{student}` gives the same logits in all: it drops nothing",
+            f"`{name}` compares passes of the student over the same images, but `{student}` gives the same logits in all: it drops nothing"
+            f"{replaced}",
             hint="let it drop something, for instance by `student.dropout = 0.2`; `distillctl show MODEL` tells what a model can drop",
         )
 
@@ -356,6 +386,9 @@ def _parts(profile: Profile, methods: list[Weighted]) -> tuple[Part, ...]:
     begin = 0
     for entry in methods:
         for phase in entry.method.phases():
+            _check_phase(entry, phase)
+            if any(part.name == f"{entry.name}.{phase.name}" for part in parts):
+                raise PluginError(f"`{entry.name}` has two phases called `{phase.name}`")
             constant = schedule("constant", rate if phase.lr is None else phase.lr)
             parts.append(Part(f"{entry.name}.{phase.name}", begin, phase.epochs, constant, entry.name, phase))
             begin += phase.epochs
@@ -369,6 +402,19 @@ def _parts(profile: Profile, methods: list[Weighted]) -> tuple[Part, ...]:
         warmup_lr=table.warmup_lr,
     )
     return (*parts, Part(MAIN, begin, profile.train.epochs, whole))
+
+
+def _check_phase(entry: Weighted, phase: Phase) -> None:
+    """Raises where a phase of a plugin could not be trained."""
+    modules = dict(entry.method.named_modules())
+    missing = [name for name in phase.modules if name not in modules]
+    what = f"the phase `{phase.name}` of `{entry.name}`"
+    if phase.epochs < 1:
+        raise PluginError(f"{what} has {phase.epochs} epochs")
+    if missing:
+        raise PluginError(f"{what} names `{missing[0]}`, which is no submodule of the method")
+    if not phase.student and not any(True for name in phase.modules for _ in modules[name].parameters()):
+        raise PluginError(f"{what} trains nothing")
 
 
 def _build_optimizer(choice: OptimizerChoice, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -401,7 +447,14 @@ def _base_rate(options: Options) -> float:
 
 def _compiled(profile: Profile, device: torch.device, steps: int, methods: list[Weighted]) -> bool:
     """Whether to compile. A pure function of the profile and the device, so that a resumed run does the same."""
-    able = all(m.method.compiles for m in methods)
+    separate = profile.optimizer.spec.separate_gradients
+    able = all(m.method.compiles for m in methods) and not separate
+    if profile.train.compile == "on" and separate:
+        # A compiled backward gives zeros to what a loss does not reach, and momentum treats zeros unlike nothing.
+        raise ProfileError(
+            f'`train.compile = "on"`, but `{profile.optimizer.spec.name}` wants two gradients, which a compiled step cannot tell apart',
+            hint='use `compile = "auto"`',
+        )
     if profile.train.compile == "on" and not able:
         names = ", ".join(f"`{m.name}`" for m in methods if not m.method.compiles)
         raise ProfileError(f'`train.compile = "on"`, but {names} cannot be compiled', hint='use `compile = "auto"`')

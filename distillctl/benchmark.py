@@ -206,10 +206,14 @@ class _Runner:
         def loss() -> None:
             with step.autocast():
                 losses = experiment.objective.losses(batch, leaves, kept["teacher"], step.progress)  # type: ignore[arg-type]
-            step.backward(losses.task, losses.distillation)
+            (losses.task + losses.distillation).backward()
 
         times["loss"] = self._timed(loss)
         used = [name for name, leaf in leaves.items() if leaf.grad is not None]
-        times["student"] += self._timed(lambda: torch.autograd.backward([features[n] for n in used], [leaves[n].grad for n in used]))
+        outputs, grads = [features[n] for n in used], [leaves[n].grad for n in used]
+        twice = step.pair is not None  # labels and distillation go back through the student one after the other
+        times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads, retain_graph=twice))
+        if twice:
+            times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads))
         times["optimizer"] = self._timed(step.update)
         return times

@@ -87,8 +87,14 @@ def resolve(name: str, spec: ModelSpec, model: nn.Module) -> Tap:
         return Tap(spec.classifier, ("input",))
     if name in spec.stages:
         return Tap.parse(spec.stages[name])
-    if name.startswith(HEAD) and spec.classifier:
-        return Tap(f"{spec.classifier}.layers.{name.removeprefix(HEAD)}")
+    if name.startswith(HEAD):
+        path = f"{spec.classifier}.layers.{name.removeprefix(HEAD)}"
+        if path not in dict(model.named_modules()):
+            raise ProfileError(
+                f"`{name}` is a feature of a head that takes the place of the classifier, and that of `{spec.name}` is its own",
+                hint="only the method that gives the head can read it, or others beside it",
+            )
+        return Tap(path)
     if name.endswith(":pre") and name.removesuffix(":pre") in spec.stages:
         raise ProfileError(
             f"`{spec.name}` declares no pre-activation `{name}`",
@@ -163,7 +169,8 @@ class Tapped(nn.Module):
         self._recording = True
         logits = self.model(images)
         self._recording = False
-        features = {name: self._taps[name].arrange(value) for name, value in self._captured.items()}
+        # By the taps and not by what was captured: compiled code is guarded by this module's attributes, and not by the hooks.
+        features = {name: tap.arrange(self._captured[name]) for name, tap in self._taps.items()}
         self._captured.clear()
         features["logits"] = logits
         return features

@@ -26,17 +26,22 @@ _LAYERS: Mapping[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "relu": (nn.ReLU, ()),
     "adaptive_avg_pool2d": (nn.AdaptiveAvgPool2d, ("output_size",)),
     "flatten": (nn.Flatten, ("start_dim",)),
+    "dropout": (nn.Dropout, ("p",)),
     "linear": (nn.Linear, ("in_features", "out_features", "bias")),
     "identity": (nn.Identity, ()),
 }
 """type → class and the arguments that describe it."""
 _MOST_LAYERS, _WIDEST = 64, 1 << 16
+_PLAIN = "use sizes in numbers, paddings with zeros, no dilation, and norms with weights and statistics"
 
 
 class ReplacedClassifier(nn.Module):
-    """Stands in the classifier's place; its input is not used, but the feature that its hook kept."""
+    """Stands in the classifier's place; not its input is used, but the feature that its hook kept.
 
-    def __init__(self, layers: nn.Sequential, tap: Tap) -> None:
+    tap: where the feature is taken; None for what the classifier received.
+    """
+
+    def __init__(self, layers: nn.Sequential, tap: Tap | None) -> None:
         super().__init__()
         self.layers = layers
         self._tap = tap
@@ -45,15 +50,17 @@ class ReplacedClassifier(nn.Module):
     # Hooks are bound methods, so that a deep copy of the model (the moving average) has hooks of its own.
     def keep_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """A forward hook."""
+        assert self._tap is not None
         self._kept = self._tap.arrange(output)
 
     def keep_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         """A forward pre-hook."""
+        assert self._tap is not None
         self._kept = self._tap.arrange(args[0])
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Logits (B, classes) from the kept feature."""
-        kept, self._kept = self._kept, None
+        kept, self._kept = pooled if self._tap is None else self._kept, None
         assert kept is not None
         logits: Tensor = self.layers(kept)
         return logits
@@ -63,14 +70,24 @@ def install(model: nn.Module, spec: ModelSpec, head: Head) -> Description:
     """Puts the head in place of the model's classifier; returns its description.
 
     Raises:
-        RunError: the model declares no classifier, or the head has a layer of another kind.
+        RunError: the model declares no classifier, the head has a layer that cannot be described, or it reads the classifier's output.
     """
     if not spec.classifier:
         raise RunError(f"`{spec.name}` declares no classifier, so that no other head can take its place")
     tap = resolve(head.feature, spec, model)
-    description = {"feature": ":".join((tap.path, *tap.suffixes)), "layers": _describe(head.layers)}
+    layers = _describe(head.layers)
+    try:
+        rebuilt = _build(layers, [0])
+    except (TypeError, ValueError) as error:
+        raise RunError(f"the head for `{spec.name}` cannot be built again from its description: {error}", hint=_PLAIN) from error
+    if str(rebuilt) != str(head.layers):
+        raise RunError(f"the head for `{spec.name}` has layers whose description leaves something out", hint=_PLAIN)
+    if tap == Tap(spec.classifier):
+        raise RunError(
+            f"a head cannot read what the classifier of `{spec.name}` gives, whose place it takes", hint="`pooled` is what it received"
+        )
     _place(model, spec, head.layers, tap)
-    return description
+    return {"feature": ":".join((tap.path, *tap.suffixes)), "layers": layers}
 
 
 def rebuild(model: nn.Module, spec: ModelSpec, description: Description) -> None:
@@ -92,9 +109,11 @@ def _place(model: nn.Module, spec: ModelSpec, layers: nn.Sequential, tap: Tap) -
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
-    classifier = ReplacedClassifier(layers, tap)
+    classifier = ReplacedClassifier(layers, None if tap.path == spec.classifier else tap)
     source = model.get_submodule(tap.path)
-    if "input" in tap.suffixes:
+    if tap.path == spec.classifier:
+        pass
+    elif "input" in tap.suffixes:
         source.register_forward_pre_hook(classifier.keep_input)
     else:
         source.register_forward_hook(classifier.keep_output)

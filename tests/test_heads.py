@@ -82,8 +82,8 @@ def test_compiles_in_one_graph() -> None:
 def test_other_layers_and_models_without_a_classifier_are_refused() -> None:
     from dataclasses import replace
 
-    with pytest.raises(RunError, match="may not have a layer of the type Dropout"):
-        heads.install(build_tiny("tiny_cnn", 4), TINY_CNN, Head("last", nn.Sequential(nn.Dropout(), nn.Linear(2, 2))))
+    with pytest.raises(RunError, match="may not have a layer of the type GELU"):
+        heads.install(build_tiny("tiny_cnn", 4), TINY_CNN, Head("last", nn.Sequential(nn.GELU(), nn.Linear(2, 2))))
     with pytest.raises(RunError, match="`tiny_cnn` declares no classifier"):
         heads.install(build_tiny("tiny_cnn", 4), replace(TINY_CNN, classifier=""), Head("last", layers(32)))
 
@@ -111,3 +111,37 @@ def test_a_wrong_description_is_a_data_error(change) -> None:
     heads.rebuild(build_tiny("tiny_cnn", 4), TINY_CNN, GOOD)
     with pytest.raises((DataError,), match="head of the student `tiny_cnn`"):
         heads.rebuild(build_tiny("tiny_cnn", 4), TINY_CNN, {**GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(32, 4, 3, dilation=2),
+        nn.Conv2d(32, 4, 3, padding_mode="reflect", padding=1),
+        nn.Conv2d(32, 4, 3, padding="same"),
+        nn.AdaptiveAvgPool2d((None, 1)),
+        nn.BatchNorm2d(32, affine=False),
+        nn.BatchNorm2d(32, track_running_stats=False),
+    ],
+    ids=str,
+)
+def test_a_layer_that_its_description_does_not_give_back_is_refused(layer: nn.Module) -> None:
+    """Otherwise the deployed student would not be the one that was trained."""
+    with pytest.raises(RunError, match="the head for `tiny_cnn`"):
+        heads.install(build_tiny("tiny_cnn", 4), TINY_CNN, Head("last", nn.Sequential(layer)))
+
+
+def test_a_head_on_what_the_classifier_received() -> None:
+    model = build_tiny("tiny_cnn", 4).eval()
+    pooled = Tapped(model, TINY_CNN, ["pooled"])
+    vectors = pooled(IMAGES)["pooled"]
+    pooled.close()
+    head = nn.Sequential(OrderedDict(drop=nn.Dropout(0.5), out=nn.Linear(32, 3))).eval()
+    description = heads.install(model, TINY_CNN, Head("pooled", head))
+    torch.testing.assert_close(model(IMAGES), head(vectors))
+    again = build_tiny("tiny_cnn", 4).eval()
+    heads.rebuild(again, TINY_CNN, description)
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again.eval()(IMAGES), model(IMAGES))
+    with pytest.raises(RunError, match="cannot read what the classifier of `tiny_cnn` gives"):
+        heads.install(build_tiny("tiny_cnn", 4), TINY_CNN, Head("fc", head))

@@ -59,7 +59,7 @@ class Wants:
 
     passes: forward passes of the student over every batch, which differ in what dropout draws. With more than one, the
         student's features have a dimension before the batch's: (passes, B, …). Methods that want one pass see each of them in
-        turn, and their terms are averaged; so is the label loss.
+        turn, and their terms are averaged; so is the label loss. Phases have one pass.
     teacher_norm: what the teacher's batch normalisation uses, its running statistics or those of the batch. Neither changes
         any buffer of the teacher.
     """
@@ -78,7 +78,7 @@ class Side:
     model: the module; methods must not change it.
     shapes: shape without the batch dimension of every wanted feature, measured by a real forward.
     stages: the names that `"stages"` stood for, shallow to deep.
-    classifier: the last Linear layer, if the model declares one.
+    classifier: the last Linear layer, if the model declares one; for a student whose classifier a head replaced, what stands there.
     paths: the module path, without suffixes, at which each wanted feature is taken.
     sample: every wanted feature of two images of noise, in evaluation mode; for checks of how features hang together.
     """
@@ -143,7 +143,7 @@ class Head:
 
     feature: the student's feature that the first layer receives, one of those that the method wants.
     layers: named layers, the last of which gives the logits. What layer NAME gives is the student's feature `head.NAME`. So that
-        the deployed student needs no method's package, they are made of Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d, Flatten,
+        the deployed student needs no method's package, they are made of Conv2d, BatchNorm2d, ReLU, AdaptiveAvgPool2d, Flatten, Dropout,
         Linear, Identity and Sequential. Their trained parameters belong to the method.
     """
 

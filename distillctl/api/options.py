@@ -28,7 +28,7 @@ PathOption = Annotated[Path, BeforeValidator(_as_path), Field(strict=False)]
 
 
 def _one_feature(value: str) -> str:
-    if value.startswith("stages"):
+    if value in ("stages", "stages:pre"):
         raise ValueError(f"`{value}` stands for several features; name one stage")
     return value
 

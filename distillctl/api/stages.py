@@ -26,7 +26,7 @@ def pair_stages(
                 f"`{method}` compares stages, but `{side.name}` declares none",
                 hint="name module paths in `student_stages` and `teacher_stages`",
             )
-    open_ended = any(name.startswith("stages") for name in (*student_names, *teacher_names))
+    open_ended = any(name in ("stages", "stages:pre") for name in (*student_names, *teacher_names))
     if len(ours) != len(theirs) and not open_ended:
         raise RunError(
             f"`{method}` pairs {len(ours)} stages of `{student.name}` ({', '.join(ours)}) with {len(theirs)} of `{teacher.name}` "

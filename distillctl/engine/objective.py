@@ -113,7 +113,7 @@ class Objective(nn.Module):
         if self.passes == 1:
             features: Features = self.student(images)
             return features
-        features = self.student(images.repeat(self.passes, 1, 1, 1))
+        features = self.student(torch.cat([images] * self.passes))
         return {name: value.unflatten(0, (self.passes, len(images))) for name, value in features.items()}
 
     def losses(self, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress) -> Losses:
@@ -139,7 +139,7 @@ class Objective(nn.Module):
 
     def _terms(self, entry: Weighted, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress) -> dict[str, Tensor]:
         """The terms of one method; with more passes than it wants, the mean over the passes."""
-        seen = teacher.get(entry.teacher_norm, {})
+        seen = _seen(entry, teacher)
         if entry.passes == self.passes:
             return entry.method.terms(batch, student, seen, progress)
         runs = [entry.method.terms(batch, {name: value[k] for name, value in student.items()}, seen, progress) for k in range(self.passes)]
@@ -148,7 +148,7 @@ class Objective(nn.Module):
     def _phase_losses(
         self, entry: Weighted, phase: Phase, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress
     ) -> Losses:
-        found = entry.method.terms(batch, student, teacher.get(entry.teacher_norm, {}), progress, phase=phase.name)
+        found = entry.method.terms(batch, student, _seen(entry, teacher), progress, phase=phase.name)
         prefix = f"{entry.name}.{phase.name}"
         terms = {f"{prefix}.{key}" if key else prefix: value for key, value in found.items()}
         total = torch.stack(list(terms.values())).sum() * (entry.weight if phase.weighted else 1.0)
@@ -178,3 +178,8 @@ class Objective(nn.Module):
             for entry in self.active:
                 for key, value in entry.method.metrics().items():
                     yield f"{entry.name}.{key}", value
+
+
+def _seen(entry: Weighted, teacher: TeacherFeatures) -> Features:
+    """What a method is given of the teacher: nothing if it needs none, whatever others want."""
+    return teacher[entry.teacher_norm] if entry.needs_teacher else {}

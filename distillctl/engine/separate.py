@@ -31,9 +31,15 @@ class GradientPair:
         """Computes both gradients of two (scaled) losses with one graph; either may have none."""
         if distillation.requires_grad:
             grads = torch.autograd.grad(distillation, self.parameters, retain_graph=task.requires_grad, allow_unused=True)
+            taken: set[int] = set()
             for twin, grad in zip(self._twins, grads, strict=True):
-                # The gradient of a plain sum is one number seen many times, which cannot be changed in place.
-                twin.grad = grad.contiguous() if grad is not None and 0 in grad.stride() else grad
+                # Both are changed in place later: the gradient of a plain sum is one number seen many times, and parameters that are
+                # added to each other may be given one tensor.
+                if grad is not None and (0 in grad.stride() or grad.data_ptr() in taken):
+                    grad = grad.clone(memory_format=torch.contiguous_format)
+                if grad is not None:
+                    taken.add(grad.data_ptr())
+                twin.grad = grad
         if task.requires_grad:
             torch.autograd.backward(task)
 

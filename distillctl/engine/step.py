@@ -41,9 +41,6 @@ class Step:
         self.total_steps = self.part.epochs * experiment.loader.steps
         self._before = self.part.begin * experiment.loader.steps
         self._norms = self.objective.teacher_norms
-        if settings.compiled and self.pair is not None:
-            # Compiled backwards otherwise free what the second one needs.
-            torch._functorch.config.donated_buffer = False
         self._forward = torch.compile(self.objective, dynamic=False) if settings.compiled else self.objective
         teacher = experiment.teacher
         self._teacher = torch.compile(teacher, dynamic=False) if settings.compiled and teacher is not None else teacher
@@ -103,12 +100,13 @@ class Step:
                 self.pair.clip(experiment.settings.clip_grad_norm)
             else:
                 torch.nn.utils.clip_grad_norm_(self.parameters, experiment.settings.clip_grad_norm)
-        scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
+        watched = self.ema is not None and self.scaler.is_enabled()  # reading the scale waits for the device
+        scale = self.scaler.get_scale() if watched else 1.0
         self.scaler.step(stepper)  # type: ignore[arg-type]
         self.scaler.update()
         stepper.zero_grad()
         with torch.no_grad():
             self.objective.after_step()
-        skipped = self.scaler.is_enabled() and self.scaler.get_scale() < scale
+        skipped = watched and self.scaler.get_scale() < scale
         if self.ema is not None and not skipped:
             self.ema.update(experiment.model)

@@ -116,20 +116,29 @@ class MethodTables:
         elif "inner" in own and not self._has_option(spec, "inner"):
             builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
             del own["inner"]
-        presets = {k: v for k, v in preset_values(spec, self.pair).items() if k not in _CORE and k != "temperature"}
+        if inner is not None and not wrapper.inner_kinds and not _takes_temperature(inner):
+            builder.source.complain(
+                f"`{wrapper.name}` cannot wrap `{spec.name}` around `{inner.spec.name}`, which finds the temperature by itself",
+                (*key, "inner"),
+                "one method can steer the temperature",
+            )
+            return None, None
+        steers = spec.takes_temperature and (wrapper.takes_temperature or not wrapper.inner_kinds)
+        idle = {*_CORE, *(("temperature",) if steers else ())}
+        presets = {k: v for k, v in preset_values(spec, self.pair).items() if k not in idle}
         self._idle_temperature(spec, inner, key, own, {})
         table = check_table(builder.source, MethodTable, stated, key)
         options = builder.options(spec, "method", {**{k: v for k, (v, _) in presets.items()}, **own}, key, MethodTable)
         if table is None or options is None:
             return None, None
         if (
-            spec.takes_temperature
+            steers
             and "temperature" in own
             and getattr(options, "temperature", None) != type(options).model_fields["temperature"].get_default()
         ):
             builder.no_effect((*key, "temperature"), f"under `{wrapper.name}`, which steers the temperature")
         data = builder.record(key, [table, options], values, presets)
-        for name in ("weight", "task_weight", "warmup_epochs", *(("temperature",) if spec.takes_temperature else ())):
+        for name in ("weight", "task_weight", "warmup_epochs", *(("temperature",) if steers else ())):
             data.pop(name, None)
             builder.origins.pop(dotted((*key, name)), None)
         data["name"] = spec.qualified
@@ -190,3 +199,8 @@ class MethodTables:
 
 def _can_wrap(wrapper: MethodSpec, spec: MethodSpec) -> bool:
     return spec.kind in wrapper.inner_kinds if wrapper.inner_kinds else spec.takes_temperature
+
+
+def _takes_temperature(choice: MethodChoice) -> bool:
+    """Whether a temperature that is given from outside arrives: wrappers pass it on to what they wrap."""
+    return choice.spec.takes_temperature and (choice.inner is None or _takes_temperature(choice.inner))

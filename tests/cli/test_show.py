@@ -83,7 +83,7 @@ def test_every_example_is_valid(catalog, spec):
 def test_unknown_names():
     for name, hint in (
         ("kdd", "did you mean `kd`"),
-        ("sdg", "did you mean `sgd`?"),
+        ("adamm", "did you mean `adamw`?"),
         ("qqqqqq", "lists all"),
     ):
         with pytest.raises(ProfileError) as caught:

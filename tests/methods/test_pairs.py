@@ -83,3 +83,26 @@ def test_a_method_for_any_pair_is_refused_by_none(bench: Any) -> None:
     for spec in bench.registry.methods:
         if spec.kind in ("logits", "relations") and spec.name not in ("sdd", "tfkd-self"):  # a map; one model
             assert [kind for kind in PAIRS if outcome(bench, spec.name, kind)] == [], spec.name
+
+
+ADVICE = {
+    "fsp": ("wider", 'student_stages = ["stage2", "stage3"]\nteacher_stages = ["stem", "stage1"]', ""),
+    "kdsvd": ("wider", 'variant = "width"', ""),
+    "reviewkd": ("ViT → CNN", 'teacher_stages = ["stages"]', ""),
+    "ab": ("CNN → ViT", 'student_stages = ["stages"]', ""),
+    "ofd": ("CNN → ViT", 'student_stages = ["stages"]', ""),
+    "rdrop": ("deeper", "", "dropout = 0.2"),
+}
+"""What the hint of a refusal says, for one refused kind of pair."""
+
+
+@pytest.mark.parametrize("method", ADVICE)
+def test_what_a_refusal_advises_works(bench: Any, method: str) -> None:
+    kind, options, extra = ADVICE[method]
+    assert outcome(bench, method, kind)
+    student, teacher = PAIRS[kind]
+    needs = bench.registry.methods.get(method).needs_teacher
+    profile = bench.profile(f'[method]\nname = "{method}"\n{options}', student, teacher if needs else None, extra=extra)
+    experiment, terms = bench.run(profile, steps=1)
+    experiment.close()
+    assert any(key.startswith(method) for part in terms.values() for key in part)
