@@ -15,6 +15,7 @@ from typing import Literal
 MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labels"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,8 @@ class Preset:
 
     values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options).
     dataset, teacher, student: names, or patterns with `*`; empty matches everything.
+    when: options of the method that must have these values.
+    inner: for wrappers, name of the method that they wrap; empty matches every one.
     source: where the values come from, shown by `check` beside each value.
     Later presets win over earlier ones; what the profile states wins over all.
     """
@@ -59,6 +62,8 @@ class Preset:
     dataset: str = ""
     teacher: str = ""
     student: str = ""
+    when: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
+    inner: str = ""
     source: str = ""
 
 
@@ -118,7 +123,8 @@ class DatasetSpec(Spec):
     """A data set of labelled images.
 
     implementation: a function `build(options: Options, seed: int) -> distillctl.Splits`.
-    family: a name that presets may match for several data sets alike (`cifar100`); empty means the name itself.
+    family: a name that presets may match for several data sets alike (`cifar100`); empty means the name itself, and the option
+        `family` where the data set has one.
     """
 
     family: str = ""

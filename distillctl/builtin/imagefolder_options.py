@@ -18,6 +18,8 @@ class ImageFolderOptions(Options):
 
     root: PathOption
     """Folder with `train`, `val` and `test` (in any case), each with one folder for each class; or with the class folders themselves."""
+    family: Literal["", "imagenet"] = ""
+    """`imagenet`: methods take the defaults that their papers have for ImageNet."""
     val_fraction: Fraction = VAL_FRACTION
     """Share of every class that is carved out of the training images for validation where there is no `val` folder; 0 means none."""
     test_fraction: Fraction = 0.0

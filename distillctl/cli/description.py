@@ -31,7 +31,14 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
             "needs_teacher": spec.needs_teacher,
             "wraps": spec.inner,
             "presets": [
-                {"dataset": p.dataset, "teacher": p.teacher, "student": p.student, "values": dict(p.values), "source": p.source}
+                {
+                    "dataset": p.dataset,
+                    "teacher": p.teacher,
+                    "student": p.student,
+                    "when": {**p.when, **({"inner": p.inner} if p.inner else {})},
+                    "values": dict(p.values),
+                    "source": p.source,
+                }
                 for p in spec.presets
             ],
         }

@@ -101,12 +101,13 @@ def _print(entry: dict[str, Any]) -> None:
                 p["dataset"] or "any",
                 p["teacher"] or "any",
                 p["student"] or "any",
+                ", ".join(f"{k} = {_value(v)}" for k, v in p["when"].items()),
                 ", ".join(f"{k} = {_value(v)}" for k, v in p["values"].items()),
                 p["source"],
             )
             for p in entry["presets"]
         ]
-        render.table(("data set", "teacher", "student", "values", "source"), preset_rows, indent=2)
+        render.table(("data set", "teacher", "student", "with", "values", "source"), preset_rows, indent=2)
     if entry.get("stages"):
         render.line()
         render.heading("stages: names of features, and the module that each is taken from")

@@ -60,13 +60,13 @@ class MethodTables:
             check_table(builder.source, MethodTable, stated, key)
             return
         self.specs.append((spec, key))
-        presets = preset_values(spec, self.pair)
         inner, inner_data = None, None
         if spec.inner:
             inner, inner_data = self._read_inner(spec, (*key, "inner"), own.pop("inner", {}))
         elif "inner" in own and not self._has_option(spec, "inner"):
             builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
             del own["inner"]
+        presets = preset_values(spec, self.pair, own, None if inner is None else inner.spec)
         defaults = {"weight": spec.weight, "task_weight": spec.task_weight, "warmup_epochs": spec.warmup_epochs}
         given = {k: v for k, (v, _) in presets.items()}
         core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}
@@ -125,7 +125,7 @@ class MethodTables:
             return None, None
         steers = spec.takes_temperature and (wrapper.takes_temperature or not wrapper.inner_kinds)
         idle = {*_CORE, *(("temperature",) if steers else ())}
-        presets = {k: v for k, v in preset_values(spec, self.pair).items() if k not in idle}
+        presets = {k: v for k, v in preset_values(spec, self.pair, own, None if inner is None else inner.spec).items() if k not in idle}
         self._idle_temperature(spec, inner, key, own, {})
         table = check_table(builder.source, MethodTable, stated, key)
         options = builder.options(spec, "method", {**{k: v for k, (v, _) in presets.items()}, **own}, key, MethodTable)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, Spec
+from distillctl.registry import load
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,25 @@ def names_of(spec: Spec | None, family: str = "") -> tuple[str, ...]:
     return () if spec is None else tuple(dict.fromkeys(n for n in (family, spec.name, spec.qualified, *spec.aliases) if n))
 
 
-def preset_values(spec: MethodSpec, pair: Pair) -> dict[str, tuple[Any, str]]:
-    """The values that the presets of a method give for this pair, each with its source; later presets win."""
+def preset_values(spec: MethodSpec, pair: Pair, stated: Mapping[str, Any], inner: MethodSpec | None) -> dict[str, tuple[Any, str]]:
+    """The values that the presets of a method give, each with its source; later presets win.
+
+    stated: options of the method that the profile has. inner: the method that it wraps.
+    """
     values: dict[str, tuple[Any, str]] = {}
     for preset in spec.presets:
-        if _matches(preset.dataset, pair.dataset) and _matches(preset.teacher, pair.teacher) and _matches(preset.student, pair.student):
+        fits = _matches(preset.dataset, pair.dataset) and _matches(preset.teacher, pair.teacher) and _matches(preset.student, pair.student)
+        if fits and _matches(preset.inner, names_of(inner)) and _has(spec, stated, preset.when):
             values.update({key: (value, preset.source or f"preset of {spec.name}") for key, value in preset.values.items()})
     return values
+
+
+def _has(spec: MethodSpec, stated: Mapping[str, Any], when: Mapping[str, object]) -> bool:
+    """Whether options have these values, as stated or by default."""
+    if not when:
+        return True
+    fields = load(spec.options, spec.name).model_fields
+    return all(stated.get(name, fields[name].get_default()) == value for name, value in when.items())
 
 
 def _matches(pattern: str, names: Iterable[str]) -> bool:

@@ -114,7 +114,7 @@ def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, .
     result = read_teacher(builder, read_other) if has_teacher else TeacherResult()
     teacher_spec = model_name(builder, result.name)
     pair = Pair(
-        dataset=names_of(dataset.spec, dataset.spec.family) if dataset else (),
+        dataset=names_of(dataset.spec, dataset.spec.family or getattr(dataset.options, "family", "")) if dataset else (),
         teacher=names_of(teacher_spec) or ((result.name.rpartition("/")[2],) if result.name else ()),
         student=names_of(student_spec),
     )

@@ -81,7 +81,8 @@ class DeclarationChecks(MethodCase):
         for preset in self.spec.presets:
             assert preset.source, preset
             assert preset.values, preset
-            _validate(self.spec, {"name": self.spec.name, **preset.values}, self.inner_spec)
+            _validate(self.spec, {"name": self.spec.name, **preset.when, **preset.values}, self.inner_spec)
+            assert not preset.inner or self.spec.inner, "only wrappers wrap"
             assert preset != Preset(values=preset.values, source=preset.source), "a preset without a condition is a default"
 
     def test_readme_has_the_options_and_valid_examples(self) -> None:

@@ -103,3 +103,26 @@ def test_a_scaler_unscales_both_and_skips_for_either(side: str) -> None:
     scaler.update()
     assert len(optimizer.seen) == 1
     assert scaler.get_scale() == 4.0
+
+
+def test_parameters_that_are_given_one_gradient_are_unscaled_once() -> None:
+    a, b = (torch.nn.Parameter(torch.tensor([value, 2.0])) for value in (1.0, 3.0))
+    optimizer = Keeper([{"params": [a, b]}])
+    pair, scaler = GradientPair(optimizer), torch.amp.GradScaler("cpu", init_scale=8.0)
+    pair.backward(scaler.scale(a.sum() * 0), scaler.scale(((a + b) * torch.tensor([1.0, 5.0])).sum()))
+    scaler.step(pair)  # type: ignore[arg-type]
+    for grad in optimizer.seen[0][1]:
+        torch.testing.assert_close(grad, torch.tensor([1.0, 5.0]))
+
+
+def test_half_precision_steps_on_any_device(experiment: Make) -> None:
+    """The scaler, two gradients, clipping and the moving average together."""
+    made = experiment(precision="fp16", clip_grad_norm=1.0, ema=0.5)
+    made.build_optimizer = Keeper
+    before = [p.detach().clone() for p in made.model.parameters()]
+    step = one_step(made)
+    assert step.scaler.is_enabled()
+    assert step.optimizer.seen  # type: ignore[attr-defined]
+    assert step.ema is not None
+    assert step.ema.updates == 1
+    assert any(not torch.equal(a, b) for a, b in zip(before, made.model.parameters(), strict=True))

@@ -72,12 +72,21 @@ def register_method():
         presets=(
             Preset(dataset="toys", values={"beta": 6.0}, source="table 1"),
             Preset(dataset="toys", teacher="big", student="sm*", values={"beta": 2.0, "weight": 0.5}, source="table 2"),
+            Preset(when={"high": 5}, values={"weight": 7.0, "warmup_epochs": 3.0}, source="table 3"),
         ),
         **common,
     )
     return [
         dk,
-        MethodSpec(name="wrap", options="distillctl_test_options:WrapOptions", inner="kd", weight=0.9, task_weight=0.1, **common),
+        MethodSpec(
+            name="wrap",
+            options="distillctl_test_options:WrapOptions",
+            inner="kd",
+            weight=0.9,
+            task_weight=0.1,
+            presets=(Preset(inner="dk", values={"weight": 4.0}, source="table 4"),),
+            **common,
+        ),
         MethodSpec(
             name="around",
             options="distillctl_test_options:AroundOptions",

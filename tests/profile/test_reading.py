@@ -198,6 +198,16 @@ class TestMethods:
         assert profile.resolved["method"]["inner"] == {"name": "dk", "beta": 2.0, "low": 0, "high": 1}
         assert profile.origins["method.inner.beta"] == "table 2"
 
+    def test_presets_may_depend_on_options_and_on_what_is_wrapped(self, read, text):
+        def weight(method):
+            profile = read(text(method=method))
+            return profile.methods[0].table.weight, profile.origins["method.weight"]
+
+        assert weight('name = "dk"\nhigh = 5') == (7.0, "table 3")
+        assert weight('name = "dk"\nhigh = 4') == (0.5, "table 2")
+        assert weight('name = "wrap"\n[method.inner]\nname = "dk"') == (4.0, "table 4")
+        assert weight('name = "wrap"\n[method.inner]\nname = "kd"') == (0.9, "default")
+
     def test_wrappers_wrap_wrappers(self, read, text):
         profile = read(text(method='name = "around"\n[method.inner.inner]\nname = "dk"\nbeta = 3'))
         (outer,) = profile.methods

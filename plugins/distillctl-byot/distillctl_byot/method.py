@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, widen
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Side, Wants, fp32, widen
 from distillctl_byot.exits import Exit
 from distillctl_byot.losses import feature_distance, soft_cross_entropy
 from distillctl_byot.options import BYOTOptions
@@ -37,7 +37,7 @@ class BYOT(Method):
     arXiv 1905.08094.
 
     Raises:
-        RunError: fewer than two stages, or a stage is not a feature map (C, H, W).
+        RunError: fewer than two stages, or not in the order shallow to deep, or a stage is not a feature map (C, H, W).
     """
 
     # The convolutions of the exits take a fair share of the student's own work.
@@ -58,6 +58,7 @@ class BYOT(Method):
                 f"`byot` needs at least two stages of the student `{side.name}`, all but the last of which get an exit, but {has}",
                 hint="name stages or module paths, shallow to deep, in `student_stages`",
             )
+        _check_order(side, names)
         self.stages = names[:-1]
         _, *deepest = side.feature_map(names[-1], "byot")
         width = math.prod(side.shapes["pooled"])
@@ -108,6 +109,22 @@ class BYOT(Method):
         """`STAGE_top1`: the share of the epoch's training images that the exit at the stage got right while it learnt."""
         shares = self.right / self.seen.clamp(min=1)
         return {f"{name}_top1": share for name, share in zip(self.stages, shares, strict=True)}
+
+
+def _check_order(side: Side, names: tuple[str, ...]) -> None:
+    """Compares the stages among the names with the model's; of module paths nobody knows how deep they are.
+
+    Raises:
+        RunError: a stage stands behind a deeper one.
+    """
+    known = ("stem", *side.stages, "last", "final")
+    stages = [name for name in names if name.removesuffix(":pre") in known]
+    ordered = sorted(stages, key=lambda name: known.index(name.removesuffix(":pre")))
+    if stages != ordered:
+        raise RunError(
+            f"`byot` needs the stages of `{side.name}` shallow to deep, but `student_stages` has {', '.join(f'`{name}`' for name in stages)}",
+            hint=f"their order is {', '.join(f'`{name}`' for name in ordered)}",
+        )
 
 
 def _sum(losses: list[Tensor]) -> Tensor:

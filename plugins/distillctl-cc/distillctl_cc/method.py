@@ -5,13 +5,14 @@
     kernel:       L = 1/B² · ‖K_s − K_t‖²_F,    K_ij = exp(−2γ) · Σ_{p≤P} (2γ)^p/p! · ⟨N(e_i), N(e_j)⟩^p
 
 p (B, d): `student[student_stage]`, `teacher[teacher_stage]`, flattened; the teacher's detached. W, b: `embed_student`, `embed_teacher`,
-both trained, to `feat_dim` numbers; with `feat_dim = 0`, e = p. N: length 1. γ, P: `gamma`, `order`.
+both trained, to `feat_dim` numbers; with `feat_dim = 0`, and for `kernel` always, e = p. N: length 1. γ, P: `gamma`, `order`.
 Peng, Jin, Liu, Zhou, Wu, Liu, Li, Zhang, ICCV 2019, arXiv 1904.01802.
 
 `kernel` is the paper's: K is a Gaussian kernel up to the power P of its Taylor series. `repdistiller` is what the benchmark's published
 figures of CC stand for: not a correlation, but the products of the errors of samples that happen to be neighbours in the batch.
 
-With trained embeddings of the teacher, both variants have a minimum that teaches nothing: two embeddings that are the same constant.
+Where the teacher's embedding is trained too, there is a minimum that teaches nothing: two embeddings that are the same constant. `kernel`
+gets there within few steps, hence without embeddings.
 
 Where we differ: a batch of one sample gives 0 and not NaN; embeddings of zeros stay finite; batches are drawn as for all methods, while
 the paper takes several samples of each class.
@@ -44,13 +45,14 @@ class CC(Method):
         self.options = options
         student, teacher = setup.student, setup.require_teacher()
         ours, theirs = math.prod(student.shapes[options.student_stage]), math.prod(teacher.shapes[options.teacher_stage])
-        if options.variant == "repdistiller" and not options.feat_dim and ours != theirs:
+        width = options.embedding
+        if options.variant == "repdistiller" and not width and ours != theirs:
             raise RunError(
                 f"`cc` cannot subtract {_said(teacher, options.teacher_stage)} from {_said(student, options.student_stage)}",
                 hint='choose `feat_dim` above 0, or `variant = "kernel"`',
             )
-        self.embed_student: nn.Module = nn.Linear(ours, options.feat_dim) if options.feat_dim else nn.Identity()
-        self.embed_teacher: nn.Module = nn.Linear(theirs, options.feat_dim) if options.feat_dim else nn.Identity()
+        self.embed_student: nn.Module = nn.Linear(ours, width) if width else nn.Identity()
+        self.embed_teacher: nn.Module = nn.Linear(theirs, width) if width else nn.Identity()
 
     @classmethod
     def wants(cls, options: CCOptions) -> Wants:

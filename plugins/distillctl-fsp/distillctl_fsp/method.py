@@ -25,8 +25,8 @@ class FSP(Method):
 
     Reduction: mean over the batch and both channel dimensions, sum over the pairs of neighbours; feeding a batch twice leaves it as it
     is. The term is evaluated in the phase `init`, which trains the student's body without labels, and not in the main part; with
-    `joint` in the main part alone. G doubles with either of its two maps, and a permutation of the positions that is common to both
-    leaves it as it is. Zero where the matrices agree.
+    `init_epochs = 0` in the main part alone. G doubles with either of its two maps, and a permutation of the positions that is common
+    to both leaves it as it is. Zero where the matrices agree.
 
     Raises:
         RunError: fewer than two stages; a stage that is not a feature map (C, H, W); or other numbers of channels on the two sides.
@@ -52,7 +52,7 @@ class FSP(Method):
                     "or a method such as `nst`",
                 )
         self.options = options
-        self.in_main = options.joint
+        self.in_main = options.init_epochs == 0
         self.student_stages = tuple(ours for ours, _ in pairs)
         self.teacher_stages = tuple(theirs for _, theirs in pairs)
 
@@ -62,8 +62,8 @@ class FSP(Method):
         return Wants(student=tuple(options.student_stages), teacher=tuple(options.teacher_stages))
 
     def phases(self) -> tuple[Phase, ...]:
-        """The student's body learns from this loss before the labels, at the run's learning rate; nothing with `joint`."""
-        return () if self.options.joint else (Phase(name="init", epochs=self.options.init_epochs, student=True, weighted=True),)
+        """The student's body learns from this loss before the labels, at the run's learning rate; nothing with `init_epochs = 0`."""
+        return () if self.in_main else (Phase(name="init", epochs=self.options.init_epochs, student=True, weighted=True),)
 
     def forward_phase(self, phase: str, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The term, 0-dim."""

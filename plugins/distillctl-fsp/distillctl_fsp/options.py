@@ -18,7 +18,6 @@ class FSPOptions(Options):
     """The teacher's feature maps, each with as many channels as the student's at the same place."""
     pool: Literal["average", "max"] = "average"
     """How the larger map of a pair is brought to the size of the smaller: averages (RepDistiller) or maxima (the paper)."""
-    init_epochs: Annotated[int, Field(ge=1)] = 30
-    """Epochs in which the student's body learns from this loss alone, before the labels; has no effect with `joint`."""
-    joint: bool = False
-    """Add the loss to the label loss for the whole run, without epochs of its own before."""
+    init_epochs: Annotated[int, Field(ge=0)] = 30
+    """Epochs in which the student's body learns from this loss alone, before the labels; with 0 it is added to the label loss of the
+    whole run instead."""

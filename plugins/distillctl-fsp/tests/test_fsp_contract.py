@@ -21,7 +21,7 @@ class TestFSPJoint(MethodContract):
     """In the main part, with maps of any size: the teacher is given as many channels as the student."""
 
     spec = SPEC
-    options = {**STAGES, "joint": True, "pool": "max"}
+    options = {**STAGES, "init_epochs": 0, "pool": "max"}
     refuses = frozenset({"fewer_stages"})
 
     def setup(self, geometry="student_maps_larger"):

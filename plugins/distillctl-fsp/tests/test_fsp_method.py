@@ -28,18 +28,18 @@ def test_d10_the_term_belongs_to_the_phase_alone_and_its_weight_acts_there():
 
 
 def test_joint_has_no_phase_and_a_term_in_the_main_part():
-    method = build(joint=True)
+    method = build(init_epochs=0)
     assert tuple(method.phases()) == ()
     assert method.in_main
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_default_stages_are_the_stem_and_all_stages(joint):
-    method = build(joint=joint)
+@pytest.mark.parametrize("init_epochs", [30, 0])
+def test_default_stages_are_the_stem_and_all_stages(init_epochs):
+    method = build(init_epochs=init_epochs)
     setup = make_setup(NARROW, OTHER)
     draw = torch.Generator().manual_seed(0)
     student, teacher = ({name: torch.randn(2, *shape, generator=draw) for name, shape in shapes.items()} for shapes in (NARROW, OTHER))
-    value = method.terms(make_batch(setup, 2), student, teacher, make_progress(), phase="" if joint else "init")[""]
+    value = method.terms(make_batch(setup, 2), student, teacher, make_progress(), phase="init" if init_epochs else "")[""]
     names = ["stem", "stage1", "stage2", "stage3"]
     expected = fsp_loss([student[name] for name in names], [teacher[name] for name in names])
     assert torch.equal(value, expected)
@@ -49,7 +49,7 @@ def test_default_stages_are_the_stem_and_all_stages(joint):
 
 def test_chosen_stages_and_pooling():
     chosen = {"student_stages": ["stage1", "stage3"], "teacher_stages": ["stem", "stage3"], "pool": "max"}
-    method = build(joint=True, **chosen)
+    method = build(init_epochs=0, **chosen)
     draw = torch.Generator().manual_seed(0)
     student, teacher = ({name: torch.randn(2, *shape, generator=draw) for name, shape in shapes.items()} for shapes in (NARROW, OTHER))
     value = method.terms(make_batch(make_setup(NARROW, OTHER), 2), student, teacher, make_progress())[""]
@@ -81,7 +81,7 @@ def test_vector_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options", [{"student_stages": []}, {"teacher_stages": ["stem", "stem"]}, {"pool": "sum"}, {"init_epochs": 0}, {"joint": 1}]
+    "options", [{"student_stages": []}, {"teacher_stages": ["stem", "stem"]}, {"pool": "sum"}, {"init_epochs": -1}, {"init_epochs": 1.5}]
 )
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValidationError):

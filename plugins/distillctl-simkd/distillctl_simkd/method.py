@@ -54,6 +54,9 @@ class SimKD(Method):
         layers["projector"] = projector(channels, teacher_channels, options.reduction)
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
         layers["flatten"] = nn.Flatten(1)
+        dropped = getattr(setup.student.classifier, "p", 0.0)  # a classifier that drops a share of its inputs
+        if dropped:
+            layers["dropout"] = nn.Dropout(dropped)
         layers["classifier"] = reused_classifier(teacher, options.teacher_stage)
         self.layers = nn.Sequential(layers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillctl import MethodSpec, Preset, hookimpl
+from distillctl import MethodSpec, hookimpl
 
 _PAPER = "Yuan, Tay, Li, Wang, Feng 2020, arXiv 1909.11723"
 
@@ -13,7 +13,7 @@ TFKD = MethodSpec(
     paper=_PAPER,
     implementation="distillctl_tfkd.virtual:TfKD",
     options="distillctl_tfkd.options:TfKDOptions",
-    formula="mean_B KL(softmax(u/τ) ‖ softmax(z_s)), u_y = a, u_k = (1 − a)/(C − 1) for the other classes",
+    formula="T² · mean_B KL(softmax(u/τ) ‖ softmax(z_s/T)), u_y = a, u_k = (1 − a)/(C − 1) for the other classes",
     weight=0.1,
     task_weight=0.9,
     needs_teacher=False,
@@ -30,13 +30,6 @@ TFKD_SELF = MethodSpec(
     weight=0.475,
     task_weight=0.05,
     takes_temperature=True,
-    presets=(
-        Preset(
-            dataset="imagenet",
-            values={"weight": 0.1, "task_weight": 0.9, "temperature": 20.0},
-            source="the defaults of the authors' ImageNet code, α 0.1 and τ 20",
-        ),
-    ),
 )
 
 
