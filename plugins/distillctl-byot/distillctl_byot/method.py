@@ -121,9 +121,9 @@ def _check_order(side: Side, names: tuple[str, ...]) -> None:
     stages = [name for name in names if name.removesuffix(":pre") in known]
     ordered = sorted(stages, key=lambda name: known.index(name.removesuffix(":pre")))
     if stages != ordered:
+        has, rightly = (", ".join(f"`{name}`" for name in some) for some in (stages, ordered))
         raise RunError(
-            f"`byot` needs the stages of `{side.name}` shallow to deep, but `student_stages` has {', '.join(f'`{name}`' for name in stages)}",
-            hint=f"their order is {', '.join(f'`{name}`' for name in ordered)}",
+            f"`byot` needs the stages of `{side.name}` shallow to deep, but `student_stages` has {has}", hint=f"their order is {rightly}"
         )
 
 

@@ -12,7 +12,7 @@ Peng, Jin, Liu, Zhou, Wu, Liu, Li, Zhang, ICCV 2019, arXiv 1904.01802.
 figures of CC stand for: not a correlation, but the products of the errors of samples that happen to be neighbours in the batch.
 
 Where the teacher's embedding is trained too, there is a minimum that teaches nothing: two embeddings that are the same constant. `kernel`
-gets there within few steps, hence without embeddings.
+would train both embeddings towards it, so it has none.
 
 Where we differ: a batch of one sample gives 0 and not NaN; embeddings of zeros stay finite; batches are drawn as for all methods, while
 the paper takes several samples of each class.

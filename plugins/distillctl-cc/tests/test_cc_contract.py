@@ -10,12 +10,12 @@ class TestCC(MethodContract):
 
 class TestCCOfTheKernel(MethodContract):
     spec = SPEC
-    options = {"variant": "kernel", "feat_dim": 16}
+    options = {"variant": "kernel"}
 
 
-class TestCCWithoutEmbeddings(MethodContract):
+class TestCCOfTheKernelOfMaps(MethodContract):
     """The norm instead of its square; flattened maps of unequal sizes."""
 
     spec = SPEC
-    options = {"variant": "kernel", "feat_dim": 0, "order": 3, "squared": False, "student_stage": "last", "teacher_stage": "stage2"}
+    options = {"variant": "kernel", "order": 3, "squared": False, "student_stage": "last", "teacher_stage": "stage2"}
     duplication_factor = 0.5

@@ -52,7 +52,7 @@ def test_unequal_features_without_embeddings_are_refused():
         match=r"`cc` cannot subtract `pooled` of `tiny_teacher` of shape \(5, 2, 2\) from `pooled` of `tiny_student` of shape \(3,\)",
     ):
         CC(options_of(SPEC, feat_dim=0), setup)
-    CC(options_of(SPEC, feat_dim=0, variant="kernel"), setup)
+    CC(options_of(SPEC, variant="kernel"), setup)
     CC(options_of(SPEC, feat_dim=4), setup)
     CC(options_of(SPEC, feat_dim=0), make_setup({"pooled": (20,)}, {"pooled": (5, 2, 2)}))
 
@@ -70,9 +70,31 @@ def test_embeddings_have_the_shapes_of_the_features():
 
 def test_defaults():
     options = options_of(SPEC)
-    assert (options.variant, options.feat_dim, options.gamma, options.order, options.squared) == ("repdistiller", 128, 0.4, 2, True)
+    assert (options.variant, options.feat_dim, options.gamma, options.order, options.squared) == ("repdistiller", None, 0.4, 2, True)
     assert (options.student_stage, options.teacher_stage) == ("pooled", "pooled")
     assert (SPEC.weight, SPEC.task_weight, SPEC.warmup_epochs) == (0.02, 1.0, 0.0)
+
+
+def test_embeddings_belong_to_the_variant():
+    """Trained embeddings of both sides would give the kernel its minimum as the same constant."""
+    lengths = [options_of(SPEC, **stated).embedding for stated in ({}, {"feat_dim": 7}, {"feat_dim": 0}, {"variant": "kernel"})]
+    assert lengths == [128, 7, 0, 0]
+    setup = make_setup({"pooled": (3,)}, {"pooled": (5,)})
+    assert not list(CC(options_of(SPEC, variant="kernel", feat_dim=0), setup).parameters())
+    with pytest.raises(ValidationError, match="`kernel` takes no `feat_dim`"):
+        options_of(SPEC, variant="kernel", feat_dim=1)
+
+
+@pytest.mark.parametrize("option", [{"gamma": 0.5}, {"order": 3}, {"squared": False}])
+def test_options_of_the_kernel_are_refused_elsewhere(option):
+    assert options_of(SPEC, variant="kernel", **option)
+    with pytest.raises(ValidationError, match=f"`{next(iter(option))}` belongs to the variant `kernel`"):
+        options_of(SPEC, **option)
+
+
+def test_each_variant_has_its_weight():
+    (preset,) = SPEC.presets
+    assert (dict(preset.when), dict(preset.values)) == ({"variant": "kernel"}, {"weight": 100.0})
 
 
 def test_wanted_features_are_the_chosen_stages():

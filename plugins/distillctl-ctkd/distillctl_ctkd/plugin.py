@@ -21,6 +21,7 @@ SPEC = MethodSpec(
             values={"weight": 1.0, "task_weight": 1.0, "loops": 5.0},
             source="the authors' ImageNet setting",
         ),
+        Preset(inner="lskd", values={"weight": 9.0}, source="the authors of logit standardization"),
     ),
 )
 

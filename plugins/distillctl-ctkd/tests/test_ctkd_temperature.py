@@ -8,11 +8,13 @@ import torch
 from distillctl import Method, RunError, Wants
 from distillctl.builtin.kd import KD
 from distillctl.builtin.methods import register_method
+from distillctl.profile.presets import Pair, preset_values
 from distillctl.testing import make_batch, make_features, make_progress, make_setup, options_of
 from distillctl_ctkd.method import CTKD, reversal_strength, scale_gradient
 from distillctl_ctkd.plugin import SPEC
 from distillctl_dkd.method import DKD
 from distillctl_dkd.plugin import SPEC as DKD_SPEC
+from distillctl_lskd.plugin import SPEC as LSKD_SPEC
 
 KD_SPEC = next(spec for spec in register_method() if spec.name == "kd")
 SETUP = make_setup({}, {}, num_classes=6)
@@ -94,6 +96,18 @@ def test_gradient_of_theta_is_reversed_and_scaled(epoch):
     assert method.theta.grad.item() == pytest.approx(strength * slope, rel=1e-5)
 
 
+def test_without_reversal_theta_gets_weight_decay_alone():
+    strength = reversal_strength(torch.tensor(0.0), 10.0)
+    assert strength == 0
+    method = ctkd(weight_decay=0.1).double()
+    batch, student, teacher = inputs()
+    scaled = 1 + 20 * scale_gradient(method.theta, strength).sigmoid()
+    method.inner.terms(batch, student, teacher, make_progress(1), temperature=scaled)[""].backward()
+    assert method.theta.grad == 0
+    torch.optim.SGD(method.parameter_groups(), lr=0.5).step()
+    assert method.theta.item() == pytest.approx(1 - 0.5 * 0.1)
+
+
 def test_a_step_raises_the_loss_by_theta_alone():
     method = ctkd().double()
     batch, student, teacher = inputs()
@@ -173,6 +187,19 @@ def test_a_method_without_temperature_is_refused():
 
 def test_needs_no_features_of_its_own():
     assert CTKD.wants(options_of(SPEC)) == Wants()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "inner", "values"),
+    [
+        ("imagenet", KD_SPEC, {"weight": 1.0, "task_weight": 1.0, "loops": 5.0}),
+        ("cifar100", KD_SPEC, {}),
+        ("cifar100", LSKD_SPEC, {"weight": 9.0}),
+    ],
+)
+def test_published_settings(dataset, inner, values):
+    found = preset_values(SPEC, Pair((dataset,), ("ResNet34",), ("ResNet18",)), {}, inner)
+    assert {key: value for key, (value, _) in found.items()} == values
 
 
 def test_defaults():

@@ -46,7 +46,7 @@ class LSKD(Wrapper, TemperatureMethod):
         elif self.temperature is not None:
             raise RunError(
                 f"`lskd` has `temperature` {self.temperature:g}, but `{type(inner).__name__}` takes none",
-                hint="leave `temperature` out; to wrap `ctkd` on a pair whose preset sets it, put `ctkd` around `lskd`, which is the same",
+                hint="leave `temperature` out, or put `ctkd` around `lskd` instead of into it",
             )
         _check_reads_logits_alone(inner, setup)
 

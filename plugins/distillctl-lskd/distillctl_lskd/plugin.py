@@ -27,9 +27,12 @@ SPEC = MethodSpec(
     takes_temperature=True,
     inner="kd",
     inner_kinds=("logits", "wrapper"),
-    presets=tuple(
-        Preset(dataset="cifar100", teacher=teacher, student=student, values=values, source="the authors' run of KD for this pair")
-        for (teacher, student), values in _SETTINGS.items()
+    presets=(
+        *(
+            Preset(dataset="cifar100", teacher=t, student=s, inner="kd", values=values, source="the authors' run of KD for this pair")
+            for (t, s), values in _SETTINGS.items()
+        ),
+        Preset(inner="dkd", values={"task_weight": 1.0, "warmup_epochs": 20.0}, source="the authors' runs of DKD"),
     ),
 )
 

@@ -10,6 +10,7 @@ from distillctl.profile.presets import Pair, preset_values
 from distillctl.testing import make_batch, make_features, make_progress, make_setup, options_of
 from distillctl_ctkd.method import CTKD
 from distillctl_ctkd.plugin import SPEC as CTKD_SPEC
+from distillctl_dkd.plugin import SPEC as DKD_SPEC
 from distillctl_lskd.losses import standardise
 from distillctl_lskd.method import LSKD
 from distillctl_lskd.plugin import SPEC
@@ -221,6 +222,12 @@ def test_is_a_wrapper_with_a_temperature_and_wants_nothing_itself():
     ],
 )
 def test_published_settings(teacher, student, values):
-    found = preset_values(SPEC, Pair(("cifar100",), (teacher,), (student,)))
+    found = preset_values(SPEC, Pair(("cifar100",), (teacher,), (student,)), {}, KD_SPEC)
     assert {key: value for key, (value, _) in found.items()} == values
-    assert not preset_values(SPEC, Pair(("imagenet",), (teacher,), (student,)))
+    assert not preset_values(SPEC, Pair(("imagenet",), (teacher,), (student,)), {}, KD_SPEC)
+
+
+@pytest.mark.parametrize(("inner", "values"), [(DKD_SPEC, {"task_weight": 1.0, "warmup_epochs": 20.0}), (CTKD_SPEC, {})])
+def test_settings_around_other_methods(inner, values):
+    found = preset_values(SPEC, Pair(("cifar100",), ("vgg13",), ("vgg8",)), {}, inner)
+    assert {key: value for key, (value, _) in found.items()} == values

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distillctl import Options, StageName
 
@@ -26,3 +26,11 @@ class RKDOptions(Options):
     """Lower bound of the squared distances of two samples."""
     chunk: Annotated[int, Field(ge=0)] = 0
     """Samples whose angles are computed at once, and again in the backward pass, which saves memory for large batches; 0 means all."""
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> Self:
+        for factor, names in (("distance_weight", ("squared", "eps")), ("angle_weight", ("chunk",))):
+            for name in names:
+                if not getattr(self, factor) and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"`{name}` has no effect with `{factor} = 0`")
+        return self

@@ -103,6 +103,15 @@ def test_both_factors_zero_are_refused():
         RKD(options_of(SPEC, distance_weight=0.0, angle_weight=0.0), make_setup({"pooled": (3,)}, {"pooled": (5,)}))
 
 
+@pytest.mark.parametrize(
+    ("factor", "option"), [("distance_weight", {"squared": True}), ("distance_weight", {"eps": 1e-6}), ("angle_weight", {"chunk": 4})]
+)
+def test_options_of_a_part_that_is_left_out_are_refused(factor, option):
+    assert options_of(SPEC, **option)
+    with pytest.raises(ValidationError, match=f"`{next(iter(option))}` has no effect with `{factor} = 0`"):
+        options_of(SPEC, **option, **{factor: 0.0})
+
+
 def test_defaults():
     options = options_of(SPEC)
     assert (options.distance_weight, options.angle_weight, options.eps, options.squared) == (25.0, 50.0, 1e-12, False)

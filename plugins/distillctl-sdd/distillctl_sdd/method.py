@@ -32,7 +32,8 @@ class SDD(TemperatureMethod):
 
     A mean over the batch: feeding it twice leaves the values as they are. With the bases `kd` and `dkd` 0 where the logits of
     all regions agree up to a shift; with `nkd` at the teacher's entropy. `batch.labels` say where the teacher is right.
-    With `scales = [1]` it is the base method, and there is no `complementary`; nor with a weight of 0.
+    With `scales = [1]` or a weight of 0 there is no `complementary`. With `scales = [1]` it is the base method, unless there is
+    dropout before the student's classifier: the logits computed here drop nothing.
 
     Raises:
         RunError: a model does not end in average pooling and one Linear layer; or its map is another one than the named stage.

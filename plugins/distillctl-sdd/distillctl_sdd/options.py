@@ -46,9 +46,12 @@ class SDDOptions(Options):
 
     @model_validator(mode="after")
     def _factors_have_an_effect(self) -> Self:
+        fields = type(self).model_fields
         for name, base in _BELONGS_TO.items():
-            if self.base != base and getattr(self, name) != type(self).model_fields[name].default:
+            if self.base != base and getattr(self, name) != fields[name].default:
                 raise ValueError(f"`{name}` belongs to the base `{base}`; `{self.base}` has none")
+        if self.scales == [1] and self.complementary_weight != fields["complementary_weight"].default:
+            raise ValueError("`complementary_weight` has no effect with `scales = [1]`: the whole map cannot contradict itself")
         if self.base == "dkd" and self.alpha == self.beta == 0:
             raise ValueError("with `alpha` and `beta` both 0 there is nothing to learn from")
         return self

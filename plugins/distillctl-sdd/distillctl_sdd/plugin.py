@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, Preset, hookimpl
 
-_FAMILIES = ("resnet*", "ResNet*", "wrn_*", "vgg*")
+_GRIDS = tuple(
+    Preset(teacher=family, student=family, values={"scales": [1, 2]}, source="the authors' grids for pairs of one family")
+    for family in ("resnet*", "ResNet*", "wrn_*", "vgg*")
+)
+_BASES = tuple(
+    Preset(when={"base": base}, values={"weight": 1.0, "task_weight": 1.0, "warmup_epochs": 20.0}, source="the authors' setting")
+    for base in ("dkd", "nkd")
+)
 
 SPEC = MethodSpec(
     name="sdd",
     kind="features",  # it reads maps: a wrapper that changes logits (`lskd`) would have no effect on those of the regions
-    summary="distil the logits of regions of the last map too, more where they contradict the whole (often miswritten `ssd`)",
-    aliases=("ssd",),  # what those look for who met the letters transposed
+    summary="distil the logits of regions of the last map too, more where they contradict the whole (also answers to `ssd`)",
+    aliases=("ssd",),
     paper="Wei, Luo, Luo 2024, arXiv 2403.13512",
     implementation="distillctl_sdd.method:SDD",
     options="distillctl_sdd.options:SDDOptions",
@@ -18,10 +25,7 @@ SPEC = MethodSpec(
     weight=0.9,
     task_weight=0.1,
     takes_temperature=True,
-    presets=tuple(
-        Preset(teacher=family, student=family, values={"scales": [1, 2]}, source="the authors' grids for pairs of one family")
-        for family in _FAMILIES
-    ),
+    presets=(*_GRIDS, *_BASES),
 )
 
 

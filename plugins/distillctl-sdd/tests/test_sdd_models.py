@@ -150,7 +150,7 @@ def test_defaults():
     ],
 )
 def test_grids_by_pair(teacher, student, scales):
-    values = preset_values(SPEC, Pair(("cifar100",), (teacher,), (student,)))
+    values = preset_values(SPEC, Pair(("cifar100",), (teacher,), (student,)), {}, None)
     assert values.get("scales", (None,))[0] == scales
 
 
@@ -173,6 +173,18 @@ def test_wrong_scales(scales, message):
 def test_factors_of_another_base_are_refused(base, name):
     with pytest.raises(ValidationError, match=f"`{name}` belongs to the base"):
         options_of(SPEC, base=base, **{name: 3.0})
+
+
+def test_a_weight_of_regions_is_refused_where_there_are_none():
+    assert options_of(SPEC, scales=[1, 2], complementary_weight=3.0)
+    with pytest.raises(ValidationError, match=r"`complementary_weight` has no effect with `scales = \[1\]`"):
+        options_of(SPEC, scales=[1], complementary_weight=3.0)
+
+
+@pytest.mark.parametrize("base", ["dkd", "nkd"])
+def test_weights_of_another_base(base):
+    (preset,) = [preset for preset in SPEC.presets if preset.when == {"base": base}]
+    assert preset.values == {"weight": 1.0, "task_weight": 1.0, "warmup_epochs": 20.0}
 
 
 def test_nothing_to_learn_from_is_refused():
