@@ -345,7 +345,8 @@ def _check_effects(profile: Profile, methods: list[Weighted]) -> None:
     if methods and len(early) == len(methods) and profile.task_weight == 0:
         names = " and ".join(f"`{entry.name}`" for entry in early)
         raise RunError(
-            f"{names} end before the main part, where with `task_weight = 0` nothing is left to train", hint="state `task_weight = 1.0`"
+            f"{names} only train before the main part, where with `task_weight = 0` nothing is left to train",
+            hint="state `task_weight = 1.0`",
         )
     for entry in early:
         if entry.warmup_epochs > 0:

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from distillctl.api.method import Side
 from distillctl.errors import RunError
 
+_GROUPS = ("stages", "stages:pre")
+
 
 def pair_stages(
     method: str, student: Side, teacher: Side, student_names: Sequence[str], teacher_names: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
     """Pairs of feature names, shallow to deep, from two options such as `student_stages` and `teacher_stages`.
 
-    Names that are given on both sides are paired in their order. Where one side says `stages` (or `stages:pre`), the deepest stages
-    belong together, and the shallow ones of the longer side are left out.
+    Names that are given on both sides are paired in their order. Where both sides say `stages` (or `stages:pre`), the deepest stages
+    belong together, and the shallow ones of the longer side are left out. Where one side alone names its stages, each is paired
+    with the stage of the same name.
 
     Raises:
-        RunError: both sides name their stages, but not equally many; or one has none.
+        RunError: both sides name their stages, but not equally many; one has none; or one names a stage that the other does not have.
     """
     ours, theirs = student.expand(student_names), teacher.expand(teacher_names)
     for side, names in ((student, ours), (teacher, theirs)):
@@ -26,12 +29,30 @@ def pair_stages(
                 f"`{method}` compares stages, but `{side.name}` declares none",
                 hint="name module paths in `student_stages` and `teacher_stages`",
             )
-    open_ended = any(name in ("stages", "stages:pre") for name in (*student_names, *teacher_names))
-    if len(ours) != len(theirs) and not open_ended:
+    all_ours, all_theirs = (any(name in _GROUPS for name in names) for names in (student_names, teacher_names))
+    if all_ours and all_theirs:
+        count = min(len(ours), len(theirs))
+        return tuple(zip(ours[-count:], theirs[-count:], strict=True))
+    if all_theirs:
+        return tuple((name, _same(method, name, theirs, teacher, "teacher_stages")) for name in ours)
+    if all_ours:
+        return tuple((_same(method, name, ours, student, "student_stages"), name) for name in theirs)
+    if len(ours) != len(theirs):
         raise RunError(
             f"`{method}` pairs {len(ours)} stages of `{student.name}` ({', '.join(ours)}) with {len(theirs)} of `{teacher.name}` "
             f"({', '.join(theirs)})",
             hint="name as many in `student_stages` as in `teacher_stages`",
         )
-    count = min(len(ours), len(theirs))
-    return tuple(zip(ours[-count:], theirs[-count:], strict=True))
+    return tuple(zip(ours, theirs, strict=True))
+
+
+def _same(method: str, name: str, others: Sequence[str], side: Side, option: str) -> str:
+    """The one of `others` that has this name, whether or not before its last ReLU."""
+    stage = name.removesuffix(":pre")
+    for other in others:
+        if other.removesuffix(":pre") == stage:
+            return other
+    raise RunError(
+        f"`{method}` pairs `{name}` with the stage of the same name, and `{side.name}` has {', '.join(f'`{other}`' for other in others)}",
+        hint=f"name the stages of the other side too, in `{option}`",
+    )

@@ -64,7 +64,7 @@ def test_different_numbers_of_passes() -> None:
 @pytest.mark.parametrize("name", ["ab", "fsp"])
 def test_methods_that_end_early(bench: Any, name: str) -> None:
     """Without a label loss nothing is left for the main part; and no epoch of it can warm them up."""
-    with pytest.raises(RunError, match=f"`{name}` end before the main part, where with `task_weight = 0` nothing is left"):
+    with pytest.raises(RunError, match=f"`{name}` only train before the main part, where with `task_weight = 0` nothing is left"):
         bench.experiment(bench.profile(method(name, "task_weight = 0.0"), "cifar/resnet8", "cifar/resnet14"))
     with pytest.raises(RunError, match=f"`warmup_epochs` has no effect on `{name}`"):
         bench.experiment(bench.profile(method(name, "warmup_epochs = 2.0"), "cifar/resnet8", "cifar/resnet14"))
