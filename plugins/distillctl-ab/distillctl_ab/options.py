@@ -15,7 +15,7 @@ class ABOptions(Options):
     student_stages: StageNames = ["stages:pre"]  # noqa: RUF012 - pydantic copies defaults
     """The student's maps, shallow to deep: stages before their last ReLU, or module paths."""
     teacher_stages: StageNames = ["stages:pre"]  # noqa: RUF012
-    """The teacher's maps, shallow to deep; where one side names all its stages, pairs are formed from the deepest backwards."""
+    """The teacher's maps, shallow to deep; paired by name where one side alone names its stages, else from the deepest."""
     margin: Annotated[float, Field(gt=0)] = 1.0
     """How far beyond the boundary, on the teacher's side of it, the student's value must lie to cost nothing."""
     init_epochs: Annotated[int, Field(ge=1)] = 30

@@ -5,17 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distillctl import match_size
+from distillctl import match_size, unit_rows
 
 _TINY = 1e-12
 
 
 def attention_map(features: Tensor, power: float) -> Tensor:
-    """mean_c |f|^p of maps (B, C, H, W), flattened to (B, H·W); rows of length 1, or 0 where an image's map is zero."""
+    """mean_c |f|^p of maps (B, C, H, W), flattened to (B, H·W); rows of length 1, or zeros for a map without a value above 1e-12."""
     # The result does not depend on the scale, so dividing by a constant changes neither it nor its gradient; |f|^p stays within 1.
-    largest = features.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(_TINY)
-    strength = (features / largest).abs().pow(power).mean(1).flatten(1)
-    return torch.nn.functional.normalize(strength, dim=1, eps=_TINY)
+    largest = features.detach().abs().amax((1, 2, 3), keepdim=True)
+    found = largest > _TINY
+    strength = (features / torch.where(found, largest, 1.0)).abs().pow(power).mean(1).flatten(1)
+    # A map that is all but zero has no direction: its gradient is zero, and not as large as 1 / eps.
+    return torch.where(found.flatten(1), unit_rows(strength), 0.0)
 
 
 def at_loss(student: Tensor, teacher: Tensor, *, power: float = 2.0, mode: str = "code") -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillctl import MethodSpec, hookimpl
+from distillctl import MethodSpec, Preset, hookimpl
 
 SPEC = MethodSpec(
     name="at",
@@ -13,6 +13,13 @@ SPEC = MethodSpec(
     options="distillctl_at.options:ATOptions",
     formula="Σ_stages mean_{B,h,w} (A_s − A_t)², A = normalise(mean_c |f|^p)",
     weight=1000.0,
+    presets=(
+        Preset(
+            when={"mode": "paper"},
+            values={"weight": 5.0},
+            source="our choice, of the size of the other mode's term; none is published",
+        ),
+    ),
 )
 
 

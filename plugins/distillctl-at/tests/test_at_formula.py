@@ -73,6 +73,21 @@ def test_rows_have_unit_length_and_zero_rows_none() -> None:
 
 
 @pytest.mark.parametrize("mode", ["code", "paper"])
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("largest", [0.0, 1e-30, 9e-13])
+def test_nearly_dead_maps_are_zeros_without_a_gradient(largest: float, power: float, mode: str) -> None:
+    """Divided by 1e-12 a map of such values would get a gradient of the size 1e12."""
+    features, teacher = maps(3, 4, 2, 2).float(), maps(3, 5, 2, 2, seed=1).float()
+    features[1] *= largest / features[1].abs().max()
+    features.requires_grad_()
+    assert (attention_map(features, power)[1] == 0).all()
+    at_loss(features, teacher, power=power, mode=mode).backward()
+    assert (features.grad[1] == 0).all()
+    assert (features.grad[[0, 2]].abs().amax((1, 2, 3)) > 0).all()
+    assert features.grad.abs().max() < 10
+
+
+@pytest.mark.parametrize("mode", ["code", "paper"])
 def test_zero_value_and_gradient_at_equality(mode: str) -> None:
     teacher = maps(3, 4, 2, 2)
     student = teacher.clone().requires_grad_()

@@ -14,10 +14,11 @@ convolutions lacks; here these are pooled.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, match_size
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, match_size, widen
 from distillctl_fitnet.options import FitNetOptions
 from distillctl_fitnet.regressor import Regressor
 
@@ -31,6 +32,9 @@ class FitNet(Method):
     Raises:
         RunError: a stage is not a feature map (C, H, W).
     """
+
+    # Where sizes differ, the convolution may be as heavy as a stage of the student: kernels from 3×3, between the widths of both maps.
+    autocast = True
 
     def __init__(self, options: FitNetOptions, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -49,8 +53,16 @@ class FitNet(Method):
         return Wants(student=(options.student_stage,), teacher=(options.teacher_stage,))
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
-        """The unweighted loss, 0-dim."""
-        return hint_loss(self.regressor(student[self.student_stage]), teacher[self.teacher_stage].detach())
+        """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""
+        regressed = self.regressor(self._source(student[self.student_stage]))
+        with fp32(regressed.device):
+            return hint_loss(widen(regressed), widen(teacher[self.teacher_stage].detach()))
+
+    def _source(self, maps: Tensor) -> Tensor:
+        """A map as the regressor can take it: autocast chooses its precision, and without it its weights do."""
+        if torch.is_autocast_enabled(maps.device.type):
+            return maps
+        return maps.to(next(self.regressor.parameters()).dtype)
 
 
 def hint_loss(regressed: Tensor, hint: Tensor) -> Tensor:

@@ -120,3 +120,16 @@ def test_defaults() -> None:
     assert (SPEC.weight, SPEC.task_weight, SPEC.warmup_epochs) == (100.0, 1.0, 0.0)
     wants = FitNet.wants(options_of(SPEC, student_stage="last", teacher_stage="layer2.0"))
     assert (wants.student, wants.teacher) == (("last",), ("layer2.0",))
+
+
+def test_regressor_runs_in_the_precision_of_the_run_and_the_loss_in_float32() -> None:
+    method = build((4, 3, 3), (6, 3, 3))
+    dtypes: list[torch.dtype] = []
+    method.regressor.register_forward_hook(lambda _module, _args, out: dtypes.append(out.dtype))
+    student, teacher = {"stage2": torch.randn(4, 4, 3, 3).bfloat16()}, {"stage2": torch.randn(4, 6, 3, 3).bfloat16()}
+    batch = make_batch(make_setup({}, {}), 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = method.terms(batch, student, teacher, make_progress())[""]
+    outside = method.terms(batch, student, teacher, make_progress())[""]
+    assert dtypes == [torch.bfloat16, torch.float32]
+    assert (inside.dtype, outside.dtype) == (torch.float32, torch.float32)

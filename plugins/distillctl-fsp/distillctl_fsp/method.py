@@ -62,8 +62,9 @@ class FSP(Method):
         return Wants(student=tuple(options.student_stages), teacher=tuple(options.teacher_stages))
 
     def phases(self) -> tuple[Phase, ...]:
-        """The student's body learns from this loss before the labels, at the run's learning rate; nothing with `init_epochs = 0`."""
-        return () if self.in_main else (Phase(name="init", epochs=self.options.init_epochs, student=True, weighted=True),)
+        """The student's body learns from this loss before the labels, at a constant learning rate; nothing with `init_epochs = 0`."""
+        options = self.options
+        return () if self.in_main else (Phase("init", options.init_epochs, lr=options.init_lr, student=True, weighted=True),)
 
     def forward_phase(self, phase: str, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The term, 0-dim."""

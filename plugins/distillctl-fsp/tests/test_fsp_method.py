@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from distillctl import Phase, RunError
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
+from distillctl_cifar.zoo import SPECS
 from distillctl_fsp.losses import fsp_loss
 from distillctl_fsp.method import FSP
 from distillctl_fsp.plugin import SPEC
@@ -25,6 +26,12 @@ def test_d10_the_term_belongs_to_the_phase_alone_and_its_weight_acts_there():
     assert not method.in_main
     assert SPEC.weight == 1.0
     assert build().phases()[0].epochs == 30
+
+
+def test_learning_rate_of_the_phase():
+    assert build(init_lr=0.02).phases()[0].lr == 0.02
+    with pytest.raises(ValidationError, match="`init_lr` has no effect"):
+        options_of(SPEC, init_epochs=0, init_lr=0.02)
 
 
 def test_joint_has_no_phase_and_a_term_in_the_main_part():
@@ -81,16 +88,23 @@ def test_vector_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options", [{"student_stages": []}, {"teacher_stages": ["stem", "stem"]}, {"pool": "sum"}, {"init_epochs": -1}, {"init_epochs": 1.5}]
+    "options",
+    [
+        {"student_stages": []},
+        {"teacher_stages": ["stem", "stem"]},
+        {"pool": "sum"},
+        {"init_epochs": -1},
+        {"init_epochs": 1.5},
+        {"init_lr": 0.0},
+    ],
 )
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValidationError):
         options_of(SPEC, **options)
 
 
-def test_stem_and_stages_are_what_the_benchmark_calls_f0_to_fn():
-    """The names are resolved by the model's declaration; pairs of one family have them, with equal channels."""
-    zoo = pytest.importorskip("distillctl_cifar.zoo")
-    declared = {spec.name: spec.stages for spec in zoo.SPECS}
+def test_networks_of_the_benchmark_declare_the_default_stages():
+    """The networks of the benchmark's pairs declare a stem, so that the default stages exist in them."""
+    declared = {spec.name: spec.stages for spec in SPECS}
     for name in ("resnet20", "resnet110", "wrn_40_2", "wrn_16_2", "vgg13", "vgg8", "resnet32x4"):
         assert "stem" in declared[name]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distillctl import Options, StageName
 
@@ -21,7 +21,7 @@ class FTOptions(Options):
     factor: Literal["attention", "full"] = "attention"
     """What is normalised and compared: the mean of |F|^p1 over the channels (RepDistiller), or the whole factor (the paper)."""
     p1: Annotated[float, Field(ge=1)] = 2.0
-    """Power of the factor in its mean over the channels; has no effect on `factor = "full"`."""
+    """Power of the factor in its mean over the channels; only with `factor = "attention"`."""
     p2: Annotated[float, Field(ge=1)] = 1.0
     """Power of the differences: 1 for absolute values, 2 for squares."""
     batch_norm: bool = True
@@ -30,3 +30,9 @@ class FTOptions(Options):
     """Epochs in which the paraphraser is trained, before the student's."""
     init_lr: Annotated[float, Field(gt=0)] = 0.01
     """Learning rate of the paraphraser, constant."""
+
+    @model_validator(mode="after")
+    def _power_has_an_effect(self) -> Self:
+        if self.factor == "full" and self.p1 != type(self).model_fields["p1"].default:
+            raise ValueError('`p1` belongs to `factor = "attention"`; the whole factor is not raised to a power')
+        return self

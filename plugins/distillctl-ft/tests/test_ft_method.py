@@ -121,6 +121,13 @@ def test_wrong_options_are_refused(options):
         options_of(SPEC, **options)
 
 
+def test_power_of_the_mean_is_refused_where_there_is_no_mean():
+    with pytest.raises(ValidationError, match="`p1` belongs to"):
+        options_of(SPEC, factor="full", p1=3.0)
+    assert options_of(SPEC, factor="full", p2=2.0).p1 == 2.0
+    assert options_of(SPEC, p1=3.0).p1 == 3.0
+
+
 def test_wanted_features_are_the_chosen_stages():
     wants = FT.wants(options_of(SPEC, student_stage="stage2", teacher_stage="final"))
     assert (wants.student, wants.teacher) == (("stage2",), ("final",))

@@ -13,9 +13,9 @@ class MGDOptions(Options):
     """Options of `mgd`."""
 
     student_stage: StageName = "last"
-    """The student's feature map: a stage, `last`, or a module path."""
+    """The student's feature map: a stage, `last`, `final`, or a module path."""
     teacher_stage: StageName = "last"
-    """The teacher's feature map: a stage, `last`, or a module path."""
+    """The teacher's feature map: a stage, `last`, `final`, or a module path."""
     mask: Literal["channel", "spatial"] = "channel"
     """What one draw of the mask hides: a whole channel (classification), or a position in all channels (dense prediction)."""
     mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.15

@@ -25,7 +25,7 @@ def register_method() -> MethodSpec:
                 source="the authors' CIFAR-100 setting, ResNet-34 → ResNet-18 in cls_KD",
             ),
             # A WRN's last stage is a residual sum that no ReLU has passed: regenerating it diverges at the weights of the paper.
-            Preset(student="wrn_*", values={"student_stage": "relu"}, source="the map that a WRN's classifier pools"),
-            Preset(teacher="wrn_*", values={"teacher_stage": "relu"}, source="the map that a WRN's classifier pools"),
+            Preset(student="wrn_*", values={"student_stage": "final"}, source="the map that a WRN's classifier pools"),
+            Preset(teacher="wrn_*", values={"teacher_stage": "final"}, source="the map that a WRN's classifier pools"),
         ),
     )

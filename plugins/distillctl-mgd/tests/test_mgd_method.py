@@ -36,6 +36,18 @@ def test_share_of_hidden_entries_is_the_ratio(mask: str, shape: tuple[int, ...])
     assert (~keep).double().mean().item() == pytest.approx(0.15, abs=4 * spread)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mask_is_drawn_in_float32_whatever_the_maps_are(dtype: torch.dtype) -> None:
+    """bfloat16 has no number between 0 and 1/256 to draw: a ratio of 0.001 would hide four times as many."""
+    maps = torch.zeros(400, 500, 1, 1)
+    draws = []
+    for seen in (maps, maps.to(dtype)):
+        torch.manual_seed(0)
+        draws.append(draw_mask(seen, "channel", 0.001))
+    assert torch.equal(*draws)
+    assert (~draws[1]).double().mean().item() == pytest.approx(0.001, rel=0.3)
+
+
 @pytest.mark.parametrize("mask", ["channel", "spatial"])
 def test_ratio_zero_keeps_everything(mask: str) -> None:
     assert draw_mask(torch.zeros(50, 40, 6, 7), mask, 0.0).all()

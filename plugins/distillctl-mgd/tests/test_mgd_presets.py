@@ -13,8 +13,8 @@ PROFILES = Path(__file__).parents[3] / "profiles" / "cifar100"
 @pytest.mark.parametrize(
     ("pair", "student", "teacher"),
     [
-        ("wrn_40_2_wrn_16_2", "relu", "relu"),
-        ("wrn_40_2_ShuffleV1", "last", "relu"),
+        ("wrn_40_2_wrn_16_2", "final", "final"),
+        ("wrn_40_2_ShuffleV1", "last", "final"),
         ("resnet32x4_resnet8x4", "last", "last"),
     ],
 )

@@ -116,6 +116,15 @@ def test_measured_bandwidth_is_a_constant_to_the_gradient() -> None:
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-6])
+def test_nearly_equal_patterns_have_a_bounded_gradient(spread: float) -> None:
+    """A bandwidth that shrank with the distances would give a gradient of the size 1 / spread."""
+    pattern = maps(1, (4, 3), seed=2).abs() + 1
+    student = (pattern + spread * maps(4, (4, 3))).requires_grad_()
+    nst_loss(student, pattern + spread * maps(7, (4, 3), seed=1), kernel="rbf").backward()
+    assert 0 < student.grad.abs().max() < 3
+
+
 @pytest.mark.parametrize("larger", ["student", "teacher"])
 def test_larger_map_is_average_pooled(larger: str) -> None:
     big, small = maps(4, (6, 4)), maps(7, (3, 2), seed=1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distillctl import Options, StageNames
 
@@ -22,3 +22,9 @@ class OFAOptions(Options):
     """Factor of the sum over the branches; 0 builds none."""
     logits_weight: Annotated[float, Field(ge=0)] = 1.0
     """Factor of the part on the student's own logits."""
+
+    @model_validator(mode="after")
+    def _stages_have_an_effect(self) -> Self:
+        if self.branch_weight == 0 and self.student_stages != type(self).model_fields["student_stages"].default:
+            raise ValueError("`student_stages` has no effect with `branch_weight = 0`: no stage gets a branch")
+        return self

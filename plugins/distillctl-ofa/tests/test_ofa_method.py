@@ -56,7 +56,9 @@ def test_each_deeper_stage_is_one_halving_of_its_width() -> None:
         [(20, 2, 2)],
         [(20, 2, 2)],  # the deepest: a 1×1 convolution
     ]
-    assert isinstance(method.branches[3][0], nn.Conv2d)  # type: ignore[index]
+    deepest = method.branches[3][0]  # type: ignore[index]
+    assert isinstance(deepest, nn.Conv2d)
+    assert deepest.kernel_size == (1, 1)
 
 
 def test_separable_convolution_has_few_weights() -> None:
@@ -79,6 +81,16 @@ def test_new_branches_are_undecided() -> None:
     assert isinstance(linear, nn.Linear)
     assert not linear.bias.any()
     assert linear.weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize("widths", [[64, 128], [128]], ids=["separable", "deepest"])
+def test_convolutions_start_as_kaiming_normal_of_what_goes_out(widths: list[int]) -> None:
+    torch.manual_seed(0)
+    convolutions = [m for m in make_branch(widths, 10).modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == (4 if len(widths) == 2 else 1)
+    for convolution in convolutions:
+        out, _, height, width = convolution.weight.shape
+        assert convolution.weight.std().item() == pytest.approx((2 / (out * height * width)) ** 0.5, rel=0.12)
 
 
 @pytest.mark.parametrize("shapes", [CNN, VIT], ids=["cnn", "vit"])
@@ -118,6 +130,12 @@ def test_part_of_weight_zero_is_not_computed(options: dict[str, float], names: l
     student, teacher = features(setup)
     assert list(method.terms(make_batch(setup, 3), student, teacher, make_progress())) == names
     assert bool(list(method.parameters())) == (names == ["branches"])
+
+
+def test_stages_are_refused_where_none_gets_a_branch() -> None:
+    with pytest.raises(ValidationError, match="`student_stages` has no effect"):
+        options_of(SPEC, branch_weight=0.0, student_stages=["stage3"])
+    assert options_of(SPEC, branch_weight=0.0).student_stages == ["stages"]
 
 
 def test_both_weights_zero_is_refused() -> None:

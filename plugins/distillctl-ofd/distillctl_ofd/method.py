@@ -43,7 +43,7 @@ class OFD(Method):
         self.pairs = pair_stages("ofd", student, teacher, options.student_stages, options.teacher_stages)
         inputs = [student.feature_map(name, "ofd")[0] for name, _ in self.pairs]
         self.widths = [teacher.feature_map(name, "ofd")[0] for _, name in self.pairs]
-        norms = norms_before(teacher, tuple(name for _, name in self.pairs), options.teacher_norms)
+        norms = norms_before(teacher, tuple(name for _, name in self.pairs), options.margin_norms)
         self.register_buffer("margins", torch.cat([margins_of(norm) for norm in norms]))
         self.connectors = nn.ModuleList(connector(*widths, options.kernel_size) for widths in zip(inputs, self.widths, strict=True))
 

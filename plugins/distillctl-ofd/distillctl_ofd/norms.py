@@ -48,7 +48,7 @@ def norms_before(side: Side, names: Sequence[str], chosen: Sequence[str]) -> lis
         return [_found(side, name) for name in names]
     if len(chosen) != len(names):
         raise RunError(
-            f"`teacher_norms` has {len(chosen)} paths, but `ofd` compares {len(names)} stages of `{side.name}`: "
+            f"`margin_norms` has {len(chosen)} paths, but `ofd` compares {len(names)} stages of `{side.name}`: "
             f"{', '.join(f'`{name}`' for name in names)}",
             hint="name one batch normalisation for each of them, shallow to deep, or none",
         )
@@ -62,7 +62,7 @@ def _found(side: Side, name: str) -> _BatchNorm:
     if norm is None:
         raise RunError(
             f"`ofd` finds no batch normalisation of {channels} channels right before `{name}` of the teacher `{side.name}`",
-            hint="name the modules in `teacher_norms`, one for each compared stage, or choose other `teacher_stages`",
+            hint="name the modules in `margin_norms`, one for each compared stage, or choose other `teacher_stages`",
         )
     return norm
 
@@ -74,7 +74,7 @@ def _named(side: Side, name: str, path: str) -> _BatchNorm:
         if isinstance(norm, _BatchNorm):
             what = f"has {norm.num_features} channels"
         raise RunError(
-            f"`{path}` of the teacher `{side.name}` in `teacher_norms` {what}, but must be a batch normalisation of the {channels} "
+            f"`{path}` of the teacher `{side.name}` in `margin_norms` {what}, but must be a batch normalisation of the {channels} "
             f"channels of `{name}`",
             hint="the paths belong to the compared stages in their order, shallow to deep; without any, they are looked for",
         )

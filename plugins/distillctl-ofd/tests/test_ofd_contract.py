@@ -16,4 +16,4 @@ class TestOFD(MethodContract):
 
 
 class TestOFDOnOneStage(TestOFD):
-    options = {"student_stages": ["stage2:pre"], "teacher_stages": ["stage2:pre"], "kernel_size": 3, "teacher_norms": ["bn_stage2_pre"]}
+    options = {"student_stages": ["stage2:pre"], "teacher_stages": ["stage2:pre"], "kernel_size": 3, "margin_norms": ["bn_stage2_pre"]}

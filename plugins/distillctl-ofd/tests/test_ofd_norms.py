@@ -9,7 +9,7 @@ from torch import nn
 
 from distillctl import RunError
 from distillctl.builtin import torchvision as torchvision_plugin
-from distillctl.features import Tapped
+from distillctl.features import Tapped, batch_statistics
 from distillctl.registry import load
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
 from distillctl_cifar.zoo import SPECS
@@ -82,7 +82,7 @@ def test_shuffled_halves_have_no_norm():
         paths_found(side("ShuffleV2"), ["stages:pre"])
     (problem,) = caught.value.problems
     assert problem.message == "`ofd` finds no batch normalisation of 116 channels right before `stage1:pre` of the teacher `ShuffleV2`"
-    assert "`teacher_norms`" in problem.hint
+    assert "`margin_norms`" in problem.hint
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def resnet8():
 
 
 def chosen(*paths, stages=("stage1:pre", "stage2:pre")):
-    """A method on two stages of a teacher with these `teacher_norms`."""
+    """A method on two stages of a teacher with these `margin_norms`."""
     teacher = resnet8()
     shapes = {"stage1:pre": (8, 32, 32), "stage2:pre": (8, 16, 16)}
     setup = replace(make_setup(shapes, {}), teacher=teacher)
-    return OFD(options_of(SPEC, student_stages=list(stages), teacher_stages=list(stages), teacher_norms=list(paths)), setup)
+    return OFD(options_of(SPEC, student_stages=list(stages), teacher_stages=list(stages), margin_norms=list(paths)), setup)
 
 
 def test_chosen_norms_are_taken():
@@ -169,13 +169,13 @@ def test_chosen_norms_are_taken():
     torch.testing.assert_close(chosen("layer1.0.bn1", "layer2.0.downsample.1").margins, torch.cat([margins_of(norm) for norm in norms]))
 
 
-_ENTRY = "of the teacher `resnet8` in `teacher_norms`"
+_ENTRY = "of the teacher `resnet8` in `margin_norms`"
 
 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["layer1.0.bn1"], "`teacher_norms` has 1 paths, but `ofd` compares 2 stages of `resnet8`: `stage1:pre`, `stage2:pre`"),
+        (["layer1.0.bn1"], "`margin_norms` has 1 paths, but `ofd` compares 2 stages of `resnet8`: `stage1:pre`, `stage2:pre`"),
         (
             ["layer1.0.bn1", "layer9.bn"],
             f"`layer9.bn` {_ENTRY} does not exist, but must be a batch normalisation of the 32 channels of `stage2:pre`",
@@ -215,13 +215,14 @@ def test_d11_widths_are_measured(student, teacher):
     """The peers' hard-coded widths leave out ShuffleV1 and MobileNetV2 as students and ResNet18 as a teacher."""
     torch.manual_seed(0)
     (ours, student_side), (theirs, teacher_side) = (tap(CIFAR[name], ("stages:pre",), 32) for name in (student, teacher))
+    buffers = {name: value.clone() for name, value in theirs.named_buffers()}
     setup = replace(make_setup({}, {}), student=student_side, teacher=teacher_side)
     method = OFD(options_of(SPEC), setup)
     paired = [names[-len(method.pairs) :] for names in (setup.student.stages, setup.teacher.stages)]
     assert [(s.removesuffix(":pre"), t.removesuffix(":pre")) for s, t in method.pairs] == list(zip(*paired, strict=True))
-    images, buffers = torch.randn(2, 3, 32, 32), {name: value.clone() for name, value in theirs.named_buffers()}
-    with torch.no_grad():
-        teacher_features = theirs.eval()(images)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), batch_statistics(theirs.eval()):
+        teacher_features = theirs(images)
     loss = method.terms(make_batch(setup, 2), ours(images), teacher_features, make_progress())[""]
     loss.backward()
     assert loss.isfinite()

@@ -15,20 +15,20 @@ MAPS = {"stage1:pre": (3, 4, 4), "stage2:pre": (5, 2, 2)}
 def test_defaults():
     options = options_of(SPEC)
     assert (options.student_stages, options.teacher_stages) == (["stages:pre"], ["stages:pre"])
-    assert (options.kernel_size, options.teacher_norm, options.teacher_norms) == (1, "batch", [])
+    assert (options.kernel_size, options.teacher_norm, options.margin_norms) == (1, "batch", [])
     assert (SPEC.weight, SPEC.task_weight, SPEC.warmup_epochs) == (1e-3, 1.0, 0.0)
     wants = OFD.wants(options)
     assert (wants.student, wants.teacher) == (("stages:pre",), ("stages:pre",))
 
 
 def test_weight_on_imagenet():
-    assert preset_values(SPEC, Pair(dataset=("imagenet",)))["weight"][0] == 1e-4
-    assert not preset_values(SPEC, Pair(dataset=("cifar100",)))
+    assert preset_values(SPEC, Pair(dataset=("imagenet",)), {}, None)["weight"][0] == 1e-4
+    assert not preset_values(SPEC, Pair(dataset=("cifar100",)), {}, None)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"kernel_size": 2}, {"kernel_size": 0}, {"teacher_norm": "eval"}, {"teacher_norms": [""]}, {"student_stages": []}],
+    [{"kernel_size": 2}, {"kernel_size": 0}, {"teacher_norm": "eval"}, {"margin_norms": [""]}, {"student_stages": []}],
 )
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValidationError):

@@ -16,10 +16,10 @@ Size = tuple[int, int]
 class Fusion(nn.Module):
     """ABF, attention based fusion: one level's features and the fused features of the next deeper level, weighed at every position.
 
-        x = BN(conv1×1(f)),    r = g_1 · x + g_2 · resize(deeper),    g = σ(conv1×1([x, deeper])),    out = BN(conv3×3(resize(r)))
+        x = BN(conv1×1(f)),    r = resize(g_1 · x + g_2 · resize(deeper)),    g = σ(conv1×1([x, resize(deeper)])),    out = BN(conv3×3(r))
 
     f (B, `channels`, h, w) → x, r with `mid` channels → out with `target` channels, for the teacher. `fuse` is False for the
-    deepest level, which has nothing to be fused with: r = x. Sizes are changed to the nearest neighbour.
+    deepest level, which has nothing to be fused with: r = resize(x). Sizes are changed to the nearest neighbour.
     """
 
     def __init__(self, channels: int, mid: int, target: int, *, fuse: bool) -> None:

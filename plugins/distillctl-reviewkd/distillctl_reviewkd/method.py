@@ -9,7 +9,7 @@ pool_l → the map itself, then averages over l×l cells, l = 4, 2, 1 < H, W; w_
 Chen, Liu, Zhao, Jia, "Distilling Knowledge via Knowledge Review", CVPR 2021, arXiv 2104.09044.
 
 Where we differ: all channels and sizes are measured. The authors' code for CIFAR-100 runs the teacher in training mode; that is
-`teacher_norm = "batch"`, without a change to the teacher. A batch of one image works.
+`teacher_norm = "batch"`, without a change to the teacher. A batch of one image (`batch_size = 1`) works.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ReviewKD(Method):
         RunError: a stage is not a feature map (C, H, W), or the named stages are not equally many.
     """
 
-    # The 3×3 convolutions cost about as much as the network itself where 512 fused channels meet a map of 56×56.
+    # The 3×3 convolutions may be several times the student's work, where 512 fused channels meet a map of 56×56.
     autocast = True
 
     def __init__(self, options: ReviewKDOptions, setup: Setup) -> None:

@@ -88,6 +88,14 @@ def test_pooled_features_of_any_shape_are_flattened() -> None:
     assert torch.equal(first, outputs(method, flat, features(TEACHER), make_batch(setup, 3))[1])
 
 
+def test_convolutions_start_as_kaiming_uniform_with_slope_one() -> None:
+    torch.manual_seed(0)
+    level = Fusion(24, 32, 40, fuse=True)
+    for convolution, fan_in in ((level.reduce[0], 24), (level.expand[0], 9 * 32)):
+        bound = (6 / ((1 + 1) * fan_in)) ** 0.5
+        assert 0.97 * bound < convolution.weight.abs().max().item() <= bound  # type: ignore[operator, union-attr]
+
+
 # -- bugs of the peers ------------------------------------------------------------------------------------------------
 
 

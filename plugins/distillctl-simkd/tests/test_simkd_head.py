@@ -42,6 +42,21 @@ def test_layers(student, teacher, resize):
         assert head.layers.resize.output_size == resize
 
 
+class Dropping(nn.Linear):
+    """A classifier that drops a share of its inputs."""
+
+    p = 0.2
+
+
+def test_dropout_of_the_students_classifier_is_kept():
+    setup = setup_of()
+    setup = replace(setup, student=replace(setup.student, classifier=Dropping(6, 10)))
+    layers = build(setup).head().layers
+    assert [name for name, _ in layers.named_children()] == ["projector", "pool", "flatten", "dropout", "classifier"]
+    assert isinstance(layers.dropout, nn.Dropout)
+    assert layers.dropout.p == 0.2
+
+
 @pytest.mark.parametrize(("reduction", "inner"), [(1, 8), (2, 4), (4, 2), (8, 1), (100, 1)])
 def test_reduction_factor_gives_the_inner_channels(reduction, inner):
     layers = build(setup_of(), reduction=reduction).head().layers.projector

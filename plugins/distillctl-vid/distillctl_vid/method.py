@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, match_size, pair_stages
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, match_size, pair_stages, widen
 from distillctl_vid.losses import gaussian_loss, rho_of, variance_of
 from distillctl_vid.options import VIDOptions
 
@@ -34,6 +34,9 @@ class VID(Method):
     Raises:
         RunError: a stage is not a feature map (C, H, W), the stages cannot be paired, or `init_variance` is not above `eps`.
     """
+
+    # Two of the three convolutions are as wide as the teacher's map: 2·2048² weights at every position of a ResNet-50's last stage.
+    autocast = True
 
     def __init__(self, options: VIDOptions, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -58,11 +61,13 @@ class VID(Method):
         return Wants(student=tuple(options.student_stages), teacher=tuple(options.teacher_stages))
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
-        """The unweighted loss, 0-dim."""
+        """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""
         terms = []
         for (ours, theirs), predict, rho in zip(self.pairs, self.regressors, self.rhos, strict=True):
-            source, target = match_size(student[ours], teacher[theirs].detach())
-            terms.append(gaussian_loss(predict(source), target, variance_of(rho, self.eps)))
+            source, target = match_size(self._source(student[ours]), widen(teacher[theirs].detach()))
+            mean = predict(source)
+            with fp32(mean.device):
+                terms.append(gaussian_loss(widen(mean), target, variance_of(rho, self.eps)))
         return torch.stack(terms).sum()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -73,6 +78,12 @@ class VID(Method):
     def metrics(self) -> dict[str, Tensor]:
         """The geometric mean of all variances."""
         return {"variance": variance_of(torch.cat(list(self.rhos)), self.eps).log().mean().exp()}
+
+    def _source(self, maps: Tensor) -> Tensor:
+        """A map as the regressors can take it: autocast chooses their precision, and without it their weights do."""
+        if torch.is_autocast_enabled(maps.device.type):
+            return maps
+        return maps.to(next(self.regressors.parameters()).dtype)
 
 
 def regressor(channels: int, wanted: int) -> nn.Sequential:

@@ -138,3 +138,19 @@ def test_defaults() -> None:
     options = options_of(SPEC)
     assert (options.student_stages, options.teacher_stages, options.init_variance, options.eps) == (["stages"], ["stages"], 5.0, 1e-5)
     assert (SPEC.weight, SPEC.task_weight, SPEC.warmup_epochs) == (1.0, 1.0, 0.0)
+
+
+def test_regressors_run_in_the_precision_of_the_run_and_the_loss_in_float32() -> None:
+    method = build()
+    dtypes: list[torch.dtype] = []
+    method.regressors[0].register_forward_hook(lambda _module, _args, out: dtypes.append(out.dtype))
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (
+        {name: torch.randn(4, *shape, generator=draw).bfloat16() for name, shape in shapes.items()} for shapes in (STUDENT, TEACHER)
+    )
+    batch = make_batch(make_setup({}, {}), 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = method.terms(batch, student, teacher, make_progress())[""]
+    outside = method.terms(batch, student, teacher, make_progress())[""]
+    assert dtypes == [torch.bfloat16, torch.float32]
+    assert (inside.dtype, outside.dtype) == (torch.float32, torch.float32)
