@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from torch import nn
 
 from distillctl import checkpoints, deploy, heads
 from distillctl.api.data import ArrayImages, Images, Splits
-from distillctl.api.method import Method, Phase, Setup, Side, Wants, Wrapper
+from distillctl.api.method import Method, Setup, Side, Wants, Wrapper
 from distillctl.api.optimizer import SeparateGradients
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
@@ -24,8 +23,9 @@ from distillctl.data.hashing import METHODS, STUDENT, mix
 from distillctl.engine.experiment import AUTOCAST, MAIN, Experiment, Part, Settings
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.schedule import schedule
-from distillctl.errors import MachineError, PluginError, ProfileError, RunError
+from distillctl.errors import MachineError, PluginError, ProfileError
 from distillctl.features import HEAD, Tapped
+from distillctl.preconditions import check_effects, check_passes, check_phase, head_owner
 from distillctl.profile.schema import MethodChoice, OptimizerChoice, Profile
 from distillctl.registry import Registry, load
 
@@ -215,7 +215,7 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
     )
     # A head first: what the classifier received, and what the head's layers give, are captured at new places then, and all other
     # methods are built for the student as it is.
-    owner = _head_owner(_methods(profile, setup, _gives_head), profile.student.spec)
+    owner = head_owner(_methods(profile, setup, _gives_head), profile.student.spec)
     head = None
     if owner is not None or any(name.startswith(HEAD) for name in wants.student):
         student.close()
@@ -223,8 +223,8 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         student = Tapped(model, profile.student.spec, wants.student)
         setup = replace(setup, student=student.side(student.probe(shape), profile.student.spec.name))
     methods = _methods(profile, setup, built=owner)
-    _check_effects(profile, methods)
-    _check_passes(methods, owner, model, profile.student.spec.name, shape)
+    check_effects(profile.task_weight, methods)
+    check_passes(methods, owner, model, profile.student.spec.name, shape)
     objective = Objective(student, methods, task_weight=profile.task_weight, label_smoothing=train.label_smoothing).to(device)
     choice = profile.optimizer
     build_optimizer = partial(_build_optimizer, choice)
@@ -323,61 +323,11 @@ def _gives_head(choice: MethodChoice) -> bool:
     return _method_class(choice).head not in (Method.head, Wrapper.head) or (choice.inner is not None and _gives_head(choice.inner))
 
 
-def _head_owner(methods: list[Weighted], spec: ModelSpec) -> Weighted | None:
-    """The method that replaces the student's classifier."""
-    found = [entry for entry in methods if entry.method.head() is not None]
-    if len(found) > 1:
-        names = " and ".join(f"`{entry.name}`" for entry in found)
-        raise RunError(f"{names} both replace the classifier of `{spec.name}`", hint="use one of them")
-    return found[0] if found else None
-
-
 def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: torch.device) -> Mapping[str, Any]:
     head = owner.method.head()
     assert head is not None
     head.layers.to(device)
     return heads.install(model, spec, head)
-
-
-def _check_effects(profile: Profile, methods: list[Weighted]) -> None:
-    """Refuses what would train nothing, or change nothing, since some methods are over when the main part begins."""
-    early = [entry for entry in methods if not entry.method.in_main]
-    if methods and len(early) == len(methods) and profile.task_weight == 0:
-        names = " and ".join(f"`{entry.name}`" for entry in early)
-        raise RunError(
-            f"{names} only train before the main part, where with `task_weight = 0` nothing is left to train",
-            hint="state `task_weight = 1.0`",
-        )
-    for entry in early:
-        if entry.warmup_epochs > 0:
-            raise RunError(
-                f"`warmup_epochs` has no effect on `{entry.name}`, which ends before the main part whose epochs it counts",
-                hint="leave it out",
-            )
-
-
-def _check_passes(methods: list[Weighted], owner: Weighted | None, model: nn.Module, student: str, shape: tuple[int, int, int]) -> None:
-    """Refuses methods that compare passes of a student which sees the same in each of them."""
-    wanted = {entry.passes for entry in methods} - {1}
-    if not wanted:
-        return
-    name = next(entry.name for entry in methods if entry.passes > 1)
-    if len(wanted) > 1:
-        raise RunError(f"the methods want different numbers of passes: {', '.join(map(str, sorted(wanted)))}")
-    # Away from the start, where a classifier of zeros or tiny layer scales would hide what is dropped; in float64, since the sums of
-    # a convolution differ in their last digits from one place in the batch to another.
-    trial = copy.deepcopy(model).to("cpu", torch.float64).train()
-    with torch.no_grad():
-        for parameter in trial.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-        first, second = trial(torch.randn(4, *shape, dtype=torch.float64).repeat(2, 1, 1, 1)).chunk(2)
-    if (first - second).abs().max() <= 1e-9 * first.abs().max():
-        replaced = "" if owner is None else f", now that `{owner.name}` has replaced its classifier"
-        raise RunError(
-            f"`{name}` compares passes of the student over the same images, but `{student}` gives the same logits in all: it drops nothing"
-            f"{replaced}",
-            hint="let it drop something, for instance by `student.dropout = 0.2`; `distillctl show MODEL` tells what a model can drop",
-        )
 
 
 def _parts(profile: Profile, methods: list[Weighted]) -> tuple[Part, ...]:
@@ -387,7 +337,7 @@ def _parts(profile: Profile, methods: list[Weighted]) -> tuple[Part, ...]:
     begin = 0
     for entry in methods:
         for phase in entry.method.phases():
-            _check_phase(entry, phase)
+            check_phase(entry, phase)
             if any(part.name == f"{entry.name}.{phase.name}" for part in parts):
                 raise PluginError(f"`{entry.name}` has two phases called `{phase.name}`")
             constant = schedule("constant", rate if phase.lr is None else phase.lr)
@@ -403,19 +353,6 @@ def _parts(profile: Profile, methods: list[Weighted]) -> tuple[Part, ...]:
         warmup_lr=table.warmup_lr,
     )
     return (*parts, Part(MAIN, begin, profile.train.epochs, whole))
-
-
-def _check_phase(entry: Weighted, phase: Phase) -> None:
-    """Raises where a phase of a plugin could not be trained."""
-    modules = dict(entry.method.named_modules())
-    missing = [name for name in phase.modules if name not in modules]
-    what = f"the phase `{phase.name}` of `{entry.name}`"
-    if phase.epochs < 1:
-        raise PluginError(f"{what} has {phase.epochs} epochs")
-    if missing:
-        raise PluginError(f"{what} names `{missing[0]}`, which is no submodule of the method")
-    if not phase.student and not any(True for name in phase.modules for _ in modules[name].parameters()):
-        raise PluginError(f"{what} trains nothing")
 
 
 def _build_optimizer(choice: OptimizerChoice, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -24,6 +24,7 @@ FLOORS = (
     ("registry", "features", "runs", "weight_files"),
     ("checkpoints", "data", "profile", "heads"),
     ("builtin", "deploy", "engine"),
+    ("preconditions",),
     ("assemble", "testing"),
     ("training", "evaluation", "dryrun"),
     ("benchmark",),

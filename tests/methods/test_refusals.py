@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from distillctl import Head, Method, Phase, PluginError, ProfileError, RunError
-from distillctl.assemble import _check_passes, _check_phase, _head_owner, build_model
+from distillctl.assemble import build_model
 from distillctl.engine.objective import Weighted
+from distillctl.preconditions import check_passes, check_phase, head_owner
 from distillctl.registry import Registry
 from distillctl.testing import make_setup, options_of
 
@@ -36,10 +37,10 @@ def test_passes_are_tried_and_not_guessed(model: str, options: dict[str, Any], d
     methods = [Weighted("rdrop", Method(None, SETUP), 1.0, passes=2)]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     if drops:
-        _check_passes(methods, None, network, spec.name, (3, 32, 32))
+        check_passes(methods, None, network, spec.name, (3, 32, 32))
     else:
         with pytest.raises(RunError, match=f"`rdrop` compares passes .* `{spec.name}` gives the same logits"):
-            _check_passes(methods, None, network, spec.name, (3, 32, 32))
+            check_passes(methods, None, network, spec.name, (3, 32, 32))
     assert all(value.equal(before[name]) for name, value in network.state_dict().items())
 
 
@@ -58,7 +59,7 @@ def test_different_numbers_of_passes() -> None:
     network = build_model(REGISTRY.models.get("cifar/resnet8"), 5, options_of(REGISTRY.models.get("cifar/resnet8"), dropout=0.2))
     methods = [Weighted(str(n), Method(None, SETUP), 1.0, passes=n) for n in (2, 3)]
     with pytest.raises(RunError, match="different numbers of passes: 2, 3"):
-        _check_passes(methods, None, network, "resnet8", (3, 32, 32))
+        check_passes(methods, None, network, "resnet8", (3, 32, 32))
 
 
 @pytest.mark.parametrize("name", ["ab", "fsp"])
@@ -110,7 +111,7 @@ class Headed(Method):
 def test_two_heads() -> None:
     methods = [Weighted(name, Headed(None, SETUP), 1.0) for name in ("a", "b")]
     with pytest.raises(RunError, match="`a` and `b` both replace the classifier of `resnet8`"):
-        _head_owner(methods, REGISTRY.models.get("cifar/resnet8"))
+        head_owner(methods, REGISTRY.models.get("cifar/resnet8"))
 
 
 class Phased(Method):
@@ -132,9 +133,9 @@ class Phased(Method):
     ids=str,
 )
 def test_phases_that_cannot_be_trained(phase: Phase, message: str) -> None:
-    _check_phase(Weighted("m", Phased(), 1.0), Phase("good", 1, modules=("first",)))
+    check_phase(Weighted("m", Phased(), 1.0), Phase("good", 1, modules=("first",)))
     with pytest.raises(PluginError, match=message):
-        _check_phase(Weighted("m", Phased(), 1.0), phase)
+        check_phase(Weighted("m", Phased(), 1.0), phase)
 
 
 def test_a_method_without_a_teacher_sees_none_beside_others(bench: Any) -> None:

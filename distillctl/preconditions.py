@@ -1,0 +1,77 @@
+"""What is refused once the methods of a run are built and before anything is trained: what could not work, or would change nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from distillctl.api.method import Phase
+from distillctl.api.specs import ModelSpec
+from distillctl.engine.objective import Weighted
+from distillctl.errors import PluginError, RunError
+
+
+def head_owner(methods: Sequence[Weighted], spec: ModelSpec) -> Weighted | None:
+    """The method that replaces the student's classifier."""
+    found = [entry for entry in methods if entry.method.head() is not None]
+    if len(found) > 1:
+        names = " and ".join(f"`{entry.name}`" for entry in found)
+        raise RunError(f"{names} both replace the classifier of `{spec.name}`", hint="use one of them")
+    return found[0] if found else None
+
+
+def check_effects(task_weight: float, methods: Sequence[Weighted]) -> None:
+    """Refuses what would train nothing, or change nothing, since some methods are over when the main part begins."""
+    early = [entry for entry in methods if not entry.method.in_main]
+    if methods and len(early) == len(methods) and task_weight == 0:
+        names = " and ".join(f"`{entry.name}`" for entry in early)
+        raise RunError(
+            f"{names} only train before the main part, where with `task_weight = 0` nothing is left to train",
+            hint="state `task_weight = 1.0`",
+        )
+    for entry in early:
+        if entry.warmup_epochs > 0:
+            raise RunError(
+                f"`warmup_epochs` has no effect on `{entry.name}`, which ends before the main part whose epochs it counts",
+                hint="leave it out",
+            )
+
+
+def check_passes(methods: Sequence[Weighted], owner: Weighted | None, model: nn.Module, student: str, shape: tuple[int, int, int]) -> None:
+    """Refuses methods that compare passes of a student which sees the same in each of them."""
+    wanted = {entry.passes for entry in methods} - {1}
+    if not wanted:
+        return
+    name = next(entry.name for entry in methods if entry.passes > 1)
+    if len(wanted) > 1:
+        raise RunError(f"the methods want different numbers of passes: {', '.join(map(str, sorted(wanted)))}")
+    # Away from the start, where a classifier of zeros or tiny layer scales would hide what is dropped; in float64, since the sums of
+    # a convolution differ in their last digits from one place in the batch to another.
+    trial = copy.deepcopy(model).to("cpu", torch.float64).train()
+    with torch.no_grad():
+        for parameter in trial.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        first, second = trial(torch.randn(4, *shape, dtype=torch.float64).repeat(2, 1, 1, 1)).chunk(2)
+    if (first - second).abs().max() <= 1e-9 * first.abs().max():
+        replaced = "" if owner is None else f", now that `{owner.name}` has replaced its classifier"
+        raise RunError(
+            f"`{name}` compares passes of the student over the same images, but `{student}` gives the same logits in all: it drops nothing"
+            f"{replaced}",
+            hint="let it drop something, for instance by `student.dropout = 0.2`; `distillctl show MODEL` tells what a model can drop",
+        )
+
+
+def check_phase(entry: Weighted, phase: Phase) -> None:
+    """Raises where a phase of a plugin could not be trained."""
+    modules = dict(entry.method.named_modules())
+    missing = [name for name in phase.modules if name not in modules]
+    what = f"the phase `{phase.name}` of `{entry.name}`"
+    if phase.epochs < 1:
+        raise PluginError(f"{what} has {phase.epochs} epochs")
+    if missing:
+        raise PluginError(f"{what} names `{missing[0]}`, which is no submodule of the method")
+    if not phase.student and not any(True for name in phase.modules for _ in modules[name].parameters()):
+        raise PluginError(f"{what} trains nothing")
