@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distillctl.api.data import ArrayImages, FileImages, Images, Splits, View
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.hooks import hookimpl
-    from distillctl.api.layers import LenientBatchNorm2d, matching_convolution
+    from distillctl.api.layers import LenientBatchNorm2d, input_of, matching_convolution
     from distillctl.api.losses import kd_loss, kl_divergence, match_size, unit_rows, widen
     from distillctl.api.method import (
         Batch,
@@ -42,7 +42,7 @@ _WHERE = {
     "distillctl.api.data": ("ArrayImages", "FileImages", "Images", "Splits", "View"),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
-    "distillctl.api.layers": ("LenientBatchNorm2d", "matching_convolution"),
+    "distillctl.api.layers": ("LenientBatchNorm2d", "input_of", "matching_convolution"),
     "distillctl.api.losses": ("kd_loss", "kl_divergence", "match_size", "unit_rows", "widen"),
     "distillctl.api.method": (
         "Batch", "Features", "Head", "Method", "Phase", "Progress", "Setup", "Side", "TemperatureMethod", "Wants", "Wrapper", "fp32",
@@ -61,9 +61,9 @@ __all__ = [
     "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images", "LenientBatchNorm2d",
     "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "PathOption", "Phase", "PluginError", "Preset", "Problem",
     "ProfileError", "Progress", "RunError", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames",
-    "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl", "is_target", "kd_loss",
-    "kl_divergence", "listing_hash", "match_size", "matching_convolution", "other_divergence", "others", "pair_stages", "split_decay",
-    "split_target", "stratified_split", "target_divergence", "three_way_split", "unit_rows", "widen",
+    "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl", "input_of", "is_target",
+    "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "other_divergence", "others", "pair_stages",
+    "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "unit_rows", "widen",
 ]  # fmt: skip
 
 

@@ -194,10 +194,8 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
     """
     train = profile.train
     channels_last = train.precision in AUTOCAST
-    wants = Wants(
-        tuple(name for choice in profile.methods if choice.table.weight > 0 for name in _wants(choice).student),
-        tuple(name for choice in profile.methods if choice.table.weight > 0 for name in _wants(choice).teacher),
-    )
+    wanted = [_wants(choice) for choice in profile.methods if choice.table.weight > 0]
+    wants = Wants(tuple(name for one in wanted for name in one.student), tuple(name for one in wanted for name in one.teacher))
     shape = (splits.channels, splits.view.size, splits.view.size)
     model, notes = build_student(profile, splits.num_classes)
     model = _placed(model, device, channels_last)

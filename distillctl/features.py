@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distillctl.api.method import Side
+from distillctl.api.method import Side, expand_groups
 from distillctl.api.specs import ModelSpec
 from distillctl.errors import ProfileError, RunError
 
@@ -63,9 +63,7 @@ def stage_names(spec: ModelSpec) -> tuple[str, ...]:
 
 def expand(names: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:
     """Replaces the names `stages` and `stages:pre` by the stages themselves; every name once."""
-    stages = stage_names(spec)
-    groups = {"stages": stages, "stages:pre": tuple(f"{stage}:pre" for stage in stages)}
-    return tuple(dict.fromkeys(one for name in names for one in groups.get(name, (name,))))
+    return tuple(dict.fromkeys(expand_groups(names, stage_names(spec))))
 
 
 def resolve(name: str, spec: ModelSpec, model: nn.Module) -> Tap:

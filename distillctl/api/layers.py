@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +21,14 @@ class LenientBatchNorm2d(nn.BatchNorm2d):
         if self.training and input.numel() == input.shape[1]:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
+
+
+def input_of(module: nn.Module, value: Tensor) -> Tensor:
+    """A feature as a module with weights can take it: autocast chooses the module's precision, and without it its weights do.
+
+    For the modules of methods with `autocast = True`.
+    """
+    return value if torch.is_autocast_enabled(value.device.type) else value.to(next(module.parameters()).dtype)
 
 
 def matching_convolution(student: Shape, teacher: Shape) -> nn.Conv2d | nn.ConvTranspose2d:

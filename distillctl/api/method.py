@@ -6,7 +6,7 @@ the engine has the one loop, every parameter of the method is trained, and weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -70,6 +70,12 @@ class Wants:
     teacher_norm: Literal["running", "batch"] = "running"
 
 
+def expand_groups(names: Iterable[str], stages: Sequence[str]) -> tuple[str, ...]:
+    """Names of features, with `stages` and `stages:pre` replaced by what they stand for in a model with these stages."""
+    groups = {"stages": tuple(stages), "stages:pre": tuple(f"{stage}:pre" for stage in stages)}
+    return tuple(one for name in names for one in groups.get(name, (name,)))
+
+
 @dataclass(frozen=True)
 class Side:
     """The student or the teacher, as a method sees it when it is built.
@@ -111,8 +117,7 @@ class Side:
 
     def expand(self, names: Sequence[str]) -> tuple[str, ...]:
         """Names of features, with `stages` and `stages:pre` replaced by what they stand for."""
-        groups = {"stages": self.stages, "stages:pre": tuple(f"{stage}:pre" for stage in self.stages)}
-        return tuple(one for name in names for one in groups.get(name, (name,)))
+        return expand_groups(names, self.stages)
 
 
 @dataclass(frozen=True)

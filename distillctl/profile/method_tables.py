@@ -60,12 +60,7 @@ class MethodTables:
             check_table(builder.source, MethodTable, stated, key)
             return
         self.specs.append((spec, key))
-        inner, inner_data = None, None
-        if spec.inner:
-            inner, inner_data = self._read_inner(spec, (*key, "inner"), own.pop("inner", {}))
-        elif "inner" in own and not self._has_option(spec, "inner"):
-            builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
-            del own["inner"]
+        inner, inner_data = self._take_inner(spec, key, own)
         presets = preset_values(spec, self.pair, own, None if inner is None else inner.spec)
         defaults = {"weight": spec.weight, "task_weight": spec.task_weight, "warmup_epochs": spec.warmup_epochs}
         given = {k: v for k, (v, _) in presets.items()}
@@ -87,6 +82,15 @@ class MethodTables:
         from distillctl.registry import load
 
         return bool(spec.options) and name in load(spec.options, spec.name).model_fields
+
+    def _take_inner(self, spec: MethodSpec, key: Key, own: dict[str, Any]) -> tuple[MethodChoice | None, Data | None]:
+        """Takes the table of the wrapped method out of `own` and reads it; only wrappers may have one."""
+        if spec.inner:
+            return self._read_inner(spec, (*key, "inner"), own.pop("inner", {}))
+        if "inner" in own and not self._has_option(spec, "inner"):
+            self.builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
+            del own["inner"]
+        return None, None
 
     def _read_inner(self, wrapper: MethodSpec, key: Key, values: Any) -> tuple[MethodChoice | None, Data | None]:
         """`[method.inner]` has no weights of its own: those of the wrapper stand before the terms."""
@@ -110,12 +114,7 @@ class MethodTables:
             builder.source.complain(f"`{wrapper.name}` cannot wrap `{spec.name}`{why}", (*key, "name"), f"it can wrap {fitting}")
             return None, None
         self.specs.append((spec, key))
-        inner, inner_data = None, None
-        if spec.inner:
-            inner, inner_data = self._read_inner(spec, (*key, "inner"), own.pop("inner", {}))
-        elif "inner" in own and not self._has_option(spec, "inner"):
-            builder.no_effect((*key, "inner"), f"on `{spec.name}`, which wraps no other method")
-            del own["inner"]
+        inner, inner_data = self._take_inner(spec, key, own)
         if inner is not None and not wrapper.inner_kinds and not _takes_temperature(inner):
             builder.source.complain(
                 f"`{wrapper.name}` cannot wrap `{spec.name}` around `{inner.spec.name}`, which finds the temperature by itself",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from distillctl.api.method import Batch, Features, Method, Phase, Setup, Wants
+from distillctl.api.method import Batch, Features, Method, Phase, Setup, Wants, expand_groups
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Spec
 from distillctl.registry import load
@@ -174,8 +174,7 @@ def assert_finite_gradients(method: Method, inputs: Inputs, loss: Tensor) -> Non
 def _chosen(shapes: Shapes, names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """The shapes of these names, where `stages` stands for all stages; shallow to deep."""
     stages = [name for name in shapes if name.startswith("stage") and ":" not in name]
-    groups = {"stages": stages, "stages:pre": [f"{stage}:pre" for stage in stages]}
-    wanted = {one for name in names if not name.startswith("head.") for one in groups.get(name, [name])}
+    wanted = {name for name in expand_groups(names, stages) if not name.startswith("head.")}
     unknown = wanted - set(shapes) - {"logits"}
     if unknown:
         raise KeyError(f"the contract has no shape for {sorted(unknown)}: override `setup`")

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Side, Wants, fp32, widen
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Side, Wants, fp32, input_of, widen
 from distillctl_byot.exits import Exit
 from distillctl_byot.losses import feature_distance, soft_cross_entropy
 from distillctl_byot.options import BYOTOptions
@@ -77,7 +77,7 @@ class BYOT(Method):
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> dict[str, Tensor]:
         """The terms, 0-dim, float32 (float64 for float64 features). In training with gradients it also counts what exits got right."""
         options = self.options
-        outputs = [exit_(self._input(student[name])) for name, exit_ in zip(self.stages, self.exits, strict=True)]
+        outputs = [exit_(input_of(self.exits, student[name])) for name, exit_ in zip(self.stages, self.exits, strict=True)]
         terms = {}
         with fp32(batch.images.device):
             features, logits = [widen(f) for f, _ in outputs], [widen(z) for _, z in outputs]
@@ -92,10 +92,6 @@ class BYOT(Method):
         if self.training and torch.is_grad_enabled():
             self._count(logits, batch.labels, progress.epoch)
         return terms
-
-    def _input(self, value: Tensor) -> Tensor:
-        """Autocast chooses the precision of the exits; without it, their own decides."""
-        return value if torch.is_autocast_enabled(value.device.type) else value.to(next(self.exits.parameters()).dtype)
 
     @torch.no_grad()
     def _count(self, logits: list[Tensor], labels: Tensor, epoch: Tensor) -> None:

@@ -14,11 +14,10 @@ convolutions lacks; here these are pooled.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, match_size, widen
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, input_of, match_size, widen
 from distillctl_fitnet.options import FitNetOptions
 from distillctl_fitnet.regressor import Regressor
 
@@ -54,15 +53,9 @@ class FitNet(Method):
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""
-        regressed = self.regressor(self._source(student[self.student_stage]))
+        regressed = self.regressor(input_of(self.regressor, student[self.student_stage]))
         with fp32(regressed.device):
             return hint_loss(widen(regressed), widen(teacher[self.teacher_stage].detach()))
-
-    def _source(self, maps: Tensor) -> Tensor:
-        """A map as the regressor can take it: autocast chooses its precision, and without it its weights do."""
-        if torch.is_autocast_enabled(maps.device.type):
-            return maps
-        return maps.to(next(self.regressor.parameters()).dtype)
 
 
 def hint_loss(regressed: Tensor, hint: Tensor) -> Tensor:

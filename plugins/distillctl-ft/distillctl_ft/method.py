@@ -14,11 +14,10 @@ first, which is the default here. A zero factor gives zeros and no gradient.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Phase, Progress, Setup, Wants, fp32, match_size, widen
+from distillctl import Batch, Features, Method, Phase, Progress, Setup, Wants, fp32, input_of, match_size, widen
 from distillctl_ft.losses import factor_loss
 from distillctl_ft.modules import Paraphraser, translator
 from distillctl_ft.options import FTOptions
@@ -59,21 +58,15 @@ class FT(Method):
 
     def forward_phase(self, phase: str, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The error of the reconstruction, 0-dim."""
-        target = self._source(teacher[self.options.teacher_stage].detach())
+        target = input_of(self.translator, teacher[self.options.teacher_stage].detach())
         rebuilt = self.paraphraser(target)
         with fp32(rebuilt.device):
             return F.mse_loss(widen(rebuilt), widen(target))
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The distance of the factors, 0-dim."""
-        translated = self.translator(self._source(student[self.options.student_stage]))
-        paraphrased = self.paraphraser.encoder(self._source(teacher[self.options.teacher_stage].detach())).detach()
+        translated = self.translator(input_of(self.translator, student[self.options.student_stage]))
+        paraphrased = self.paraphraser.encoder(input_of(self.translator, teacher[self.options.teacher_stage].detach())).detach()
         with fp32(translated.device):
             factors = match_size(widen(translated), widen(paraphrased))
             return factor_loss(*factors, kind=self.options.factor, p1=self.options.p1, p2=self.options.p2)
-
-    def _source(self, maps: Tensor) -> Tensor:
-        """A map as the convolutions can take it: autocast chooses their precision, and without it their weights do."""
-        if torch.is_autocast_enabled(maps.device.type):
-            return maps
-        return maps.to(next(self.translator.parameters()).dtype)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, match_size, widen
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, input_of, match_size, widen
 from distillctl_mgd.options import MGDOptions
 
 
@@ -54,10 +54,7 @@ class MGD(Method):
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""
         source, target = match_size(student[self.options.student_stage], teacher[self.options.teacher_stage].detach())
-        if not torch.is_autocast_enabled(source.device.type):
-            # Autocast would choose the precision of the convolutions; without it, theirs decides.
-            source = source.to(next(self.generator.parameters()).dtype)
-        aligned = self.align(source)  # (B, C_t, H, W)
+        aligned = self.align(input_of(self.generator, source))  # (B, C_t, H, W)
         keep = draw_mask(aligned, self.options.mask, self.options.mask_ratio)
         generated = self.generator(aligned * keep)
         with fp32(generated.device):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, widen
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, input_of, widen
 from distillctl_ofa.branches import make_branch
 from distillctl_ofa.losses import cross_entropy, enhanced_target
 from distillctl_ofa.options import OFAOptions
@@ -63,7 +63,7 @@ class OFA(Method):
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> dict[str, Tensor]:
         """The terms, 0-dim, float32 (float64 for float64 features), factors included."""
-        outputs = [branch(self._input(student[name])) for name, branch in zip(self.stages, self.branches, strict=True)]
+        outputs = [branch(input_of(self.branches, student[name])) for name, branch in zip(self.stages, self.branches, strict=True)]
         terms = {}
         with fp32(batch.images.device):
             target = enhanced_target(widen(teacher["logits"].detach()), batch.labels, self.options.eps, self.options.variant)
@@ -73,7 +73,3 @@ class OFA(Method):
             if self.options.logits_weight:
                 terms["logits"] = self.options.logits_weight * cross_entropy(widen(student["logits"]), target)
         return terms
-
-    def _input(self, value: Tensor) -> Tensor:
-        """Autocast chooses the precision of the branches; without it, their own decides."""
-        return value if torch.is_autocast_enabled(value.device.type) else value.to(next(self.branches.parameters()).dtype)

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from math import prod
 
-import torch
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, Setup, Side, Wants, fp32, pair_stages, widen
+from distillctl import Batch, Features, Method, Progress, Setup, Side, Wants, fp32, input_of, pair_stages, widen
 from distillctl_reviewkd.fusion import Review
 from distillctl_reviewkd.losses import review_loss
 from distillctl_reviewkd.options import ReviewKDOptions
@@ -65,11 +64,7 @@ class ReviewKD(Method):
         """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""
         ours = [_as_map(student, name) for name, _ in self.pairs]
         theirs = [_as_map(teacher, name).detach() for _, name in self.pairs]
-        if not torch.is_autocast_enabled(ours[0].device.type):
-            # Autocast would choose the precision of the convolutions; without it, theirs decides.
-            dtype = next(self.review.parameters()).dtype
-            ours = [value.to(dtype) for value in ours]
-        outputs = self.review(ours, [(value.shape[2], value.shape[3]) for value in theirs])
+        outputs = self.review([input_of(self.review, value) for value in ours], [(value.shape[2], value.shape[3]) for value in theirs])
         with fp32(ours[0].device):
             return review_loss([widen(value) for value in outputs], [widen(value) for value in theirs])
 

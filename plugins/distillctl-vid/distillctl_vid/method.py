@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, match_size, pair_stages, widen
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, input_of, match_size, pair_stages, widen
 from distillctl_vid.losses import gaussian_loss, rho_of, variance_of
 from distillctl_vid.options import VIDOptions
 
@@ -64,7 +64,7 @@ class VID(Method):
         """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""
         terms = []
         for (ours, theirs), predict, rho in zip(self.pairs, self.regressors, self.rhos, strict=True):
-            source, target = match_size(self._source(student[ours]), widen(teacher[theirs].detach()))
+            source, target = match_size(input_of(self.regressors, student[ours]), widen(teacher[theirs].detach()))
             mean = predict(source)
             with fp32(mean.device):
                 terms.append(gaussian_loss(widen(mean), target, variance_of(rho, self.eps)))
@@ -78,12 +78,6 @@ class VID(Method):
     def metrics(self) -> dict[str, Tensor]:
         """The geometric mean of all variances."""
         return {"variance": variance_of(torch.cat(list(self.rhos)), self.eps).log().mean().exp()}
-
-    def _source(self, maps: Tensor) -> Tensor:
-        """A map as the regressors can take it: autocast chooses their precision, and without it their weights do."""
-        if torch.is_autocast_enabled(maps.device.type):
-            return maps
-        return maps.to(next(self.regressors.parameters()).dtype)
 
 
 def regressor(channels: int, wanted: int) -> nn.Sequential:
