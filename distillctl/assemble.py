@@ -18,15 +18,17 @@ from distillctl.api.method import Method, Setup, Side, Wants, Wrapper
 from distillctl.api.optimizer import SeparateGradients
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
-from distillctl.data import EvalLoader, eval_loader, limit_training, train_loader
+from distillctl.data import EvalLoader, Share, eval_loader, limit_training, train_loader
 from distillctl.data.hashing import METHODS, STUDENT, mix
+from distillctl.engine.batch_norm import synchronise
 from distillctl.engine.experiment import AUTOCAST, MAIN, Experiment, Part, Settings
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.schedule import schedule
 from distillctl.errors import MachineError, PluginError, ProfileError
 from distillctl.features import HEAD, Tapped
 from distillctl.preconditions import check_effects, check_passes, check_phase, head_owner
-from distillctl.profile.schema import MethodChoice, OptimizerChoice, Profile
+from distillctl.processes import ALONE, Processes, announced
+from distillctl.profile.schema import MethodChoice, OptimizerChoice, Profile, seconds
 from distillctl.registry import Registry, load
 
 # Steps below which compiling costs more than it gains on a GPU.
@@ -55,8 +57,11 @@ def pick_device(name: str) -> torch.device:
         ProfileError: another word.
         MachineError: this machine has no such device.
     """
+    _, count, local = announced()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and count > 1:
+        name = f"cuda:{local}"
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
         raise ProfileError(f"unknown device `{name}`", where="--device", hint="allowed: auto, cpu, cuda, cuda:N")
@@ -172,8 +177,10 @@ def tta_kind(profile: Profile, images: Images, tta: str) -> Literal["", "flip", 
     raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint="allowed: flip, ten_crop")
 
 
-def evaluation_loader(profile: Profile, splits: Splits, images: Images, device: torch.device, *, tta: str = "") -> EvalLoader:
-    """Batches of one split for an evaluation; `tta` is empty, `auto`, `flip` or `ten_crop`."""
+def evaluation_loader(
+    profile: Profile, splits: Splits, images: Images, device: torch.device, *, tta: str = "", processes: Processes = ALONE
+) -> EvalLoader:
+    """Batches of one split for an evaluation by these processes; `tta` is empty, `auto`, `flip` or `ten_crop`."""
     kind = tta_kind(profile, images, tta)
     return eval_loader(
         splits,
@@ -183,11 +190,14 @@ def evaluation_loader(profile: Profile, splits: Splits, images: Images, device: 
         workers=profile.train.workers,
         tta=kind,
         tta_resize=profile.evaluate.tta_resize,
+        share=Share(processes.rank, processes.count),
     )
 
 
-def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, device: torch.device) -> Experiment:
-    """Builds everything for a run on one device.
+def assemble(
+    profile: Profile, splits: Splits, teacher: TeacherModel | None, device: torch.device, processes: Processes = ALONE
+) -> Experiment:
+    """Builds everything for a run on one device, for this one of the processes that train together.
 
     Raises:
         DistillError: something does not fit; the message says what.
@@ -224,10 +234,19 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
     check_effects(profile.task_weight, methods)
     check_passes(methods, owner, model, profile.student.spec.name, shape)
     objective = Objective(student, methods, task_weight=profile.task_weight, label_smoothing=train.label_smoothing).to(device)
+    if train.sync_batchnorm and processes.count > 1:
+        for module in (objective, *(() if tapped is None else (tapped,))):
+            synchronise(module)
     choice = profile.optimizer
     build_optimizer = partial(_build_optimizer, choice)
     loader = train_loader(
-        splits, batch_size=train.batch_size, seed=profile.seed, device=device, workers=train.workers, channels_last=channels_last
+        splits,
+        batch_size=train.batch_size,
+        seed=profile.seed,
+        device=device,
+        workers=train.workers,
+        channels_last=channels_last,
+        share=Share(processes.rank, processes.count, train.accumulate),
     )
     parts = _parts(profile, methods)
     return Experiment(
@@ -236,7 +255,7 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
         objective=objective,
         splits=splits,
         loader=loader,
-        evaluation=lambda images: evaluation_loader(profile, splits, images, device),
+        evaluation=lambda images: evaluation_loader(profile, splits, images, device, processes=processes),
         build_optimizer=build_optimizer,
         parts=parts,
         settings=Settings(
@@ -249,11 +268,14 @@ def assemble(profile: Profile, splits: Splits, teacher: TeacherModel | None, dev
             ema_ramp=train.ema_ramp,
             keep_every=train.keep_every,
             evaluate_every=profile.evaluate.every,
+            save_every=seconds(train.save_every),
+            deterministic=train.deterministic,
         ),
         device=device,
         digest=profile.digest,
         head=head,
         notes=(*notes, *(teacher.notes if teacher is not None else ())),
+        processes=processes,
     )
 
 
@@ -300,6 +322,7 @@ def _methods(
                 needs_teacher=_needs_teacher(choice),
                 passes=wants.passes,
                 teacher_norm=wants.teacher_norm,
+                gather=choice.table.gather,
             )
         )
     return result

@@ -12,6 +12,7 @@ how an image becomes its input. A method may have replaced the classifier: then 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,7 +28,8 @@ from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.checkpoints import load_into
 from distillctl.errors import DataError, MachineError, PluginError, Problem
-from distillctl.files import write_atomically, write_json
+from distillctl.files import json_bytes, write_atomically
+from distillctl.manifest import Manifest
 from distillctl.registry import Registry, load
 from distillctl.weight_files import read_file
 
@@ -94,8 +96,10 @@ def write_student(
     try:
         # Through bytes, since the library's own `save_file` makes files that nobody else may read.
         content = safetensors.torch.save(_tensors(model, spec.name), metadata={"format": "pt"})
+        text = json_bytes({**description, **extra})
+        Manifest(folder).expect({WEIGHTS: hashlib.sha256(content).hexdigest(), DESCRIPTION: hashlib.sha256(text).hexdigest()})
         write_atomically(folder / WEIGHTS, partial(_write, content))
-        write_json(folder / DESCRIPTION, {**description, **extra})
+        write_atomically(folder / DESCRIPTION, partial(_write, text))
     except OSError as error:
         raise MachineError(f"the student cannot be written to `{folder}`: {error}") from error
 
@@ -108,6 +112,8 @@ def read_model_json(folder: Path | str) -> dict[str, Any]:
     """
     path = Path(folder, DESCRIPTION)
     try:
+        if path.is_file():
+            Manifest(Path(folder)).check(DESCRIPTION)
         info = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
@@ -155,7 +161,7 @@ def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
         raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
     if info.get("head") is not None:
         heads.rebuild(model, spec, info["head"])
-    weights = read_file(Path(folder, WEIGHTS))
+    weights = read_file(Manifest(Path(folder)).check(WEIGHTS))
     assert isinstance(weights, dict)  # what safetensors files hold
     load_into(model, weights, what=f"student `{info['model']}`", classifier=spec.classifier)
     return model.eval(), info

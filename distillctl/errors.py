@@ -5,6 +5,8 @@
     ├── PluginError       a plugin is missing or broken                     (exit code 2)
     ├── DataError         files of a data set or a checkpoint are not right (exit code 1)
     ├── RunError          the run itself failed                             (exit code 1)
+    ├── StoppedError        a signal asked the run to stop, and it is saved   (exit code 130 or 143)
+    ├── LostProcessError       another process of the run is gone or silent      (exit code 75)
     └── MachineError      no such device, disk full, nothing to write to    (exit code 3)
 
 Everything else that is raised is a bug of distillctl or of a plugin and keeps its traceback.
@@ -68,6 +70,20 @@ class DataError(DistillError):
 
 class RunError(DistillError):
     """The run failed: a loss that is not finite, an untrained teacher, a method that cannot take the shapes."""
+
+
+class StoppedError(DistillError):
+    """A signal asked the run to stop; its state is saved."""
+
+    def __init__(self, message: str, exit_code: int, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
+class LostProcessError(DistillError):
+    """Another process of the run is gone or silent. The run can be started again as it is."""
+
+    exit_code = 75
 
 
 class MachineError(DistillError):

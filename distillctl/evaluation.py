@@ -134,7 +134,7 @@ def _model(run: RunDirectory, profile: Profile, num_classes: int, checkpoint: st
         file = run.best if checkpoint == "best" else run.last
         if not file.is_file():
             raise DataError(f"`{run.path}` has no {checkpoint} checkpoint yet")
-        return model, restore_student(model, file)
+        return model, restore_student(model, run.checked(file))
     spec = profile.student.spec
     checkpoints.load_into(model, checkpoints.read_state_dict(Path(checkpoint)), what=f"student `{spec.name}`", classifier=spec.classifier)
     return model, None

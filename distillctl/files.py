@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
+
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+"""What the machine refuses, whatever the profile says: no space, quota, a read-only or lost file system, no permission."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary name beside `path`, brings the bytes to the disk and renames."""
+def write_atomically(path: Path, write: Callable[[Path], object], ready: Callable[[], object] | None = None) -> None:
+    """Calls `write` with a temporary name beside `path`, brings the bytes to the disk and renames.
+
+    ready: called between the two, when the bytes are on the disk and `path` is still the old file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if ready is not None:
+            ready()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Brings the names in a folder to the disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+class _Hashing:
+    """A file that is only written to; hashes what is written, and remembers what the system refused."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextmanager
+def hashed(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], str]]]:
+    """A new file to write to from the start to the end, and the sha256 of what was written so far, in hex.
+
+    Raises:
+        OSError: the system refused a write, whatever the writer made of that.
+    """
+    with path.open("wb") as file:
+        target = _Hashing(file)
+        try:
+            yield cast(BinaryIO, target), lambda: target.digest.hexdigest()
+            file.flush()
+        except Exception:
+            if target.error is not None:
+                raise target.error from None
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,8 +87,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """A JSON file; keys stay in the order in which they were put. File names that are not UTF-8 are written as escapes, and read back."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode(errors="backslashreplace")))
+    write_atomically(path, lambda temporary: temporary.write_bytes(json_bytes(value)))
+
+
+def json_bytes(value: object) -> bytes:
+    """The content of a JSON file."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def cache_folder() -> Path | None:

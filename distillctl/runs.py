@@ -1,12 +1,13 @@
 """Run directories: created, appended to, read. From one of them `eval` and resuming work without the profile.
 
-<name>/profile.toml  resolved.toml  environment.json  run.json  metrics.jsonl
-checkpoints/{last,best,epoch-NNNN}.pt  student.safetensors  model.json
+<name>/profile.toml  resolved.toml  environment.json  run.json  metrics.jsonl  manifest.json  run.lock
+checkpoints/{last,previous,best,epoch-NNNN}.pt  student.safetensors  model.json
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,12 @@ from typing import Any
 
 from distillctl.errors import DataError, MachineError, ProfileError
 from distillctl.files import write_json, write_text
+from distillctl.locks import NAME as LOCK
+from distillctl.manifest import Manifest
 
 ROOT = Path("runs")
+_FIRST_FILES = {"checkpoints", LOCK, "profile.toml", "resolved.toml", "environment.json"}
+"""What is there before `run.json` makes a folder a run."""
 
 
 class RunDirectory:
@@ -26,8 +31,13 @@ class RunDirectory:
 
     @property
     def last(self) -> Path:
-        """Full state after the last finished epoch."""
+        """The newest full state."""
         return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The full state before that."""
+        return self.path / "checkpoints" / "previous.pt"
 
     @property
     def best(self) -> Path:
@@ -42,6 +52,28 @@ class RunDirectory:
     def resolved(self) -> Path:
         """The profile with every value filled in."""
         return self.path / "resolved.toml"
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Digests of the profiles with which the run began and went on before."""
+        return tuple(self.info().get("digests", ()))
+
+    @property
+    def manifest(self) -> Manifest:
+        """Hashes of the files that are checked before use."""
+        return Manifest(self.path)
+
+    def named(self, path: Path) -> str:
+        """How the manifest calls a file of the run."""
+        return path.relative_to(self.path).as_posix()
+
+    def checked(self, path: Path) -> Path:
+        """A file of the run, if it is what was written.
+
+        Raises:
+            DataError: it is damaged, foreign or gone.
+        """
+        return self.manifest.check(self.named(path))
 
     @classmethod
     def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
@@ -99,6 +131,8 @@ class RunDirectory:
         """One more line of `metrics.jsonl`."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # the checkpoint that follows counts on it
 
     def records(self) -> list[dict[str, Any]]:
         """All whole lines of `metrics.jsonl`; a line cut short by a crash ends the list."""
@@ -136,16 +170,18 @@ def place(name: str, digest: str, *, root: Path = ROOT, out: Path | None = None,
     Without `out` that is `root/<name>-<first 8 of digest>`, or, with `fresh`, the next free `…-2`, `…-3`. The newest of them
     is the one that the same command continues.
 
+    A run in `out` may be one of another profile; `distillctl.continuation` tells.
+
     Raises:
-        ProfileError: `out` holds another run, or something that is no run.
+        ProfileError: `out` holds something that is no run, or with `fresh` a run.
     """
     if out is not None:
-        return _place_at(out, digest, fresh)
+        return _place_at(out, fresh)
     base = root / f"{name}-{digest[:8]}"
     number, existing = 1, None
     while True:
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        if not path.exists():
+        if not path.exists() or _half_made(path):
             break
         if (path / "run.json").is_file():
             existing = RunDirectory(path)
@@ -155,17 +191,22 @@ def place(name: str, digest: str, *, root: Path = ROOT, out: Path | None = None,
     return path, None
 
 
-def _place_at(out: Path, digest: str, fresh: bool) -> tuple[Path, RunDirectory | None]:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _place_at(out: Path, fresh: bool) -> tuple[Path, RunDirectory | None]:
+    if not out.exists() or (out.is_dir() and _half_made(out)):
         return out, None
     if not (out / "run.json").is_file():
         raise ProfileError(f"`{out}` exists and is not a run directory", where="--out", hint="nothing is overwritten: name another folder")
-    run = RunDirectory(out)
     if fresh:
         raise ProfileError(f"`{out}` holds a run already", where="--out", hint="nothing is overwritten: name another folder for `--fresh`")
-    if run.info().get("digest") != digest:
-        raise ProfileError(f"`{out}` holds the run of another profile", where="--out", hint="nothing is overwritten: name another folder")
-    return out, run
+    return out, RunDirectory(out)
+
+
+def _half_made(path: Path) -> bool:
+    """Whether a folder is empty, or was left by a process that was killed while it made a run."""
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
+    return all(name in _FIRST_FILES or (name.startswith(".") and name.endswith(".tmp")) for name in names) and not any(
+        path.glob("checkpoints/[!.]*")
+    )
 
 
 def now() -> str:

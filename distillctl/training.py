@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
@@ -24,14 +25,18 @@ from distillctl.assemble import (
     evaluation_loader,
     pick_device,
 )
+from distillctl.continuation import accept, changed, changed_profile, listing, packages, refuse, renew_paths
 from distillctl.data.splits import shared_images
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop, Watcher, restore_student
 from distillctl.engine.memory import keep_freed_memory
+from distillctl.engine.reproducible import promise
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
 from distillctl.files import sha256
+from distillctl.locks import locked
+from distillctl.processes import Processes, join, losses_of_processes
 from distillctl.profile.reading import from_resolved, write_toml
 from distillctl.profile.schema import Profile
 from distillctl.profile.teacher import load_teacher_profile
@@ -66,6 +71,7 @@ class Result:
 
 
 @worker_deaths()
+@losses_of_processes()
 def train(
     profile: Profile,
     registry: Registry,
@@ -74,11 +80,15 @@ def train(
     out: Path | None = None,
     device: str = "auto",
     fresh: bool = False,
+    from_previous: bool = False,
+    accept_change: bool = False,
     root: Path = ROOT,
     command: Sequence[str] = (),
     _ancestors: tuple[Path, ...] = (),
 ) -> Result:
     """Trains what the profile says, or continues it, or says that it is finished.
+
+    Where a launcher has started several processes (`RANK`, `WORLD_SIZE`), they train together: the first writes the run directory.
 
     Args:
         profile: a checked profile.
@@ -87,41 +97,106 @@ def train(
         out: the run directory; otherwise one below `root`, named after the profile.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         fresh: start a new run beside a finished or unfinished one.
+        from_previous: continue from the checkpoint before the newest one, which may be damaged.
+        accept_change: continue although profile, data, teacher, packages or the number of processes changed; noted in the run for good.
         root: where runs lie.
         command: the command line, for the record.
 
     Raises:
         DistillError: anything a user can put right.
+        StoppedError: a signal ended it; the same call continues.
     """
     chosen = pick_device(device)
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
-    path, run = place(profile.name, profile.digest, root=root, out=out, fresh=fresh)
+    processes = join(chosen)
+    found = place(profile.name, profile.digest, root=root, out=out, fresh=fresh) if processes.first else (root, None)
+    path, existing = processes.share(found)
+    if existing is None and from_previous:
+        raise DataError(f"there is no run in `{path}` to continue", where="--from-previous")
+    if existing is not None and existing.finished and not (from_previous or accept_change):
+        _refuse_finished(existing, profile, registry)
+        return Result(existing.path, already=True, summary=existing.info().get("result", {}))
+    with locked(path) if processes.first else nullcontext():
+        plan = _Plan(profile, registry, audience, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))
+        return plan.run(from_previous=from_previous, accept_change=accept_change)
+
+
+def _refuse_finished(run: RunDirectory, profile: Profile, registry: Registry) -> None:
+    """A finished run stands for its profile and its teacher's; what else changed since is no longer of importance."""
+    facts = {} if (trainer := _trainer(profile, registry)) is None else {"teacher_profile": trainer.digest}
+    refuse(run, [*changed_profile(run, profile), *changed(run, facts)])
+
+
+def _trainer(profile: Profile, registry: Registry) -> Profile | None:
+    """The profile that makes the teacher, if one does."""
     by_profile = profile.teacher is not None and profile.teacher.table.profile is not None
-    trainer = load_teacher_profile(profile, registry) if by_profile else None
-    if run is not None and trainer is not None and run.info().get("teacher_digest") != trainer.digest:
-        raise DataError(f"the teacher's profile `{trainer.path}` changed since `{run.path}` began", hint="start anew with `--fresh`")
-    if run is not None and run.finished:
-        return Result(run.path, already=True, summary=run.info().get("result", {}))
-    splits = build_splits(profile)
-    folder = None
-    if trainer is not None:
-        folder = _train_teacher(profile, trainer, registry, audience, device=device, root=root, command=command, ancestors=_ancestors)
-    teacher = build_teacher(profile, registry, splits.classes, folder) if profile.teacher is not None else None
-    source = None if teacher is None or teacher.source is None else sha256(teacher.source)
-    if run is not None and run.info().get("teacher_sha256") != source:
-        raise DataError(f"the teacher's weights changed since `{run.path}` began", hint="start anew with `--fresh`")
-    for note in _seen_by_teacher(profile, registry, splits, folder):
-        audience.note(note)
-    judged = _judge_teacher(profile, splits, teacher, chosen, audience)
-    experiment = assemble(profile, splits, teacher, chosen)
-    try:
-        if run is None:
+    return load_teacher_profile(profile, registry) if by_profile else None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One training, with its place and its lock. ancestors: the profiles that led here, and this one."""
+
+    profile: Profile
+    registry: Registry
+    audience: Audience
+    device: torch.device
+    processes: Processes
+    path: Path
+    root: Path
+    command: tuple[str, ...]
+    ancestors: tuple[Path, ...]
+
+    def run(self, *, from_previous: bool, accept_change: bool) -> Result:
+        """Does all of it; what may have changed is compared as soon as it is known."""
+        profile, registry, processes = self.profile, self.registry, self.processes
+        run = RunDirectory.open(self.path) if processes.share((self.path / "run.json").is_file()) else None
+        trainer = _trainer(profile, registry)
+        with processes.one_after_the_first():
+            splits = build_splits(profile)
+        facts: dict[str, Any] = {
+            "packages": packages(profile, registry),
+            "data_listing": listing(splits),
+            "teacher_profile": trainer.digest if trainer is not None else None,
+            "processes": processes.count,
+        }
+        lines = [] if run is None else [*changed_profile(run, profile), *changed(run, facts)]
+        if run is not None and not accept_change:
+            refuse(run, lines)
+        folder = None if trainer is None else self._train_teacher(trainer)
+        with processes.one_after_the_first():
+            teacher = build_teacher(profile, registry, splits.classes, folder) if profile.teacher is not None else None
+        facts["teacher_sha256"] = None if teacher is None or teacher.source is None else sha256(teacher.source)
+        if run is not None:
+            lines += changed(run, {"teacher_sha256": facts["teacher_sha256"]})
+            if not accept_change:
+                refuse(run, lines)
+        for note in _seen_by_teacher(profile, registry, splits, folder):
+            self.audience.note(note)
+        judged = self._judge_teacher(splits, teacher)
+        experiment = assemble(profile, splits, teacher, self.device, processes)
+        try:
+            run = self._begin(run, experiment, facts, lines)
+            loop = Loop(experiment, run, self.audience, previous=from_previous)
+            for note in experiment.notes:
+                self.audience.note(note)
+            self.audience.start(profile, run, experiment, loop.position.epoch)
+            loop.train()
+            summary = self._finish(run, loop, judged)
+        finally:
+            experiment.close()
+        return Result(run.path, already=False, summary=summary)
+
+    def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any], lines: list[str]) -> RunDirectory:
+        """The run directory: made, or with what changed noted."""
+        profile, first = self.profile, self.processes.first
+        if first and run is None:
             run = RunDirectory.create(
-                path,
+                self.path,
                 profile=profile.text,
                 resolved=write_toml(profile.resolved),
-                environment=_environment(command, chosen, source),
+                environment=_environment(self.command, self.device, facts["teacher_sha256"]),
                 state={
                     "name": profile.name,
                     "digest": profile.digest,
@@ -129,41 +204,86 @@ def train(
                     "epoch": 0,
                     "head": experiment.head,
                     "method": "+".join(m.spec.name for m in profile.methods),
-                    "data": splits.description,
-                    "teacher_digest": trainer.digest if trainer is not None else None,
-                    "teacher_sha256": source,
+                    "data": experiment.splits.description,
+                    "reproducible": promise(experiment),
+                    **facts,
                 },
             )
-        loop = Loop(experiment, run, audience)
-        for note in experiment.notes:
-            audience.note(note)
-        audience.start(profile, run, experiment, loop.position.epoch)
-        loop.train()
-        summary = _finish(profile, registry, run, loop, judged)
-    finally:
-        experiment.close()
-    return Result(run.path, already=False, summary=summary)
+        elif first and run is not None and lines:
+            accept(run, profile, {**facts, "epochs": experiment.epochs}, lines)
+        elif first and run is not None:
+            renew_paths(run, profile)
+        self.processes.share(None)  # nobody reads it before it is there
+        return RunDirectory.open(self.path)
 
+    def _train_teacher(self, trainer: Profile) -> Path:
+        """The run directory of the profile that makes the teacher: trained first, or found finished."""
+        if trainer.path.resolve() in self.ancestors:
+            raise ProfileError(
+                f"`teacher.profile` of `{self.profile.path}` leads back to `{trainer.path.name}`", where=str(self.profile.path)
+            )
+        self.audience.note(f"teacher: {trainer.path.name}")
+        result = train(
+            trainer,
+            self.registry,
+            self.audience,
+            device=str(self.device),
+            root=self.root,
+            command=self.command,
+            _ancestors=self.ancestors,
+        )
+        self.audience.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
+        return result.path
 
-def _train_teacher(
-    profile: Profile,
-    trainer: Profile,
-    registry: Registry,
-    audience: Audience,
-    *,
-    device: str,
-    root: Path,
-    command: Sequence[str],
-    ancestors: tuple[Path, ...],
-) -> Path:
-    """The run directory of the profile that makes the teacher: trained first, or found finished."""
-    here = profile.path.resolve()
-    if trainer.path.resolve() in (here, *ancestors):
-        raise ProfileError(f"`teacher.profile` of `{profile.path}` leads back to `{trainer.path.name}`", where=str(profile.path))
-    audience.note(f"teacher: {trainer.path.name}")
-    result = train(trainer, registry, audience, device=device, root=root, command=command, _ancestors=(*ancestors, here))
-    audience.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
-    return result.path
+    def _judge_teacher(self, splits: Splits, teacher: TeacherModel | None) -> tuple[Evaluation, str] | None:
+        """Evaluates the teacher before anything is learnt from it."""
+        profile = self.profile
+        if teacher is None or profile.teacher is None:
+            return None
+        split = next(name for name in ("test", "val", "train") if getattr(splits, name) is not None)
+        images = getattr(splits, split)
+        loader = evaluation_loader(profile, splits, images, self.device, processes=self.processes)
+        try:
+            evaluation = evaluate(teacher.model.to(self.device), loader, splits.num_classes, self.processes)
+        finally:
+            loader.close()
+        self.audience.teacher(evaluation, split)
+        chance = chance_level(images.labels, splits.num_classes)
+        if evaluation.metrics.top1 <= chance and not profile.teacher.table.allow_untrained:
+            raise RunError(
+                f"the teacher `{teacher.shown}` is no better than chance: {evaluation.metrics.top1:.2%} on {split}, "
+                f"where guessing reaches {chance:.2%}",
+                hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
+            )
+        return evaluation, split
+
+    def _finish(self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
+        """Evaluates the last and the best epoch, writes the deployed student and the result."""
+        splits, head, profile = loop.experiment.splits, loop.experiment.head, self.profile
+        epochs = profile.train.epochs
+        split = "test" if splits.test is not None else "val" if splits.val is not None else ""
+        # A fresh model, as `eval` and everybody else will build it: the one that was trained may lie otherwise in memory
+        # (channels last), which changes the last digits of its logits.
+        model = build_deployed(profile, splits.num_classes, head).to(self.device)
+        summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
+        restore_student(model, run.checked(run.last))
+        last = loop.evaluate(model, split) if split else None
+        best_epoch = restore_student(model, run.checked(run.best))
+        best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
+        if judged is not None:
+            summary["teacher"] = judged[0].metrics.as_dict()
+        if best is not None and last is not None:
+            summary["best"] = {"epoch": best_epoch, **best.metrics.as_dict()}
+            summary["last"] = {"epoch": epochs, **last.metrics.as_dict()}
+            if judged is not None and judged[1] == split:
+                summary["agreement"] = float((judged[0].predictions == best.predictions).double().mean())
+        if changes := run.info().get("changes"):
+            summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
+        if self.processes.first:
+            _deploy(profile, self.registry, run, model, splits, head)
+            run.update(state="finished", result=summary)
+        self.processes.share(None)
+        return summary
 
 
 def _seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folder: Path | None) -> list[str]:
@@ -189,56 +309,6 @@ def _seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folde
         # A few may be duplicates within the data: CIFAR's test images have twins among those for training.
         if images is not None and (count := shared_images(images, learnt)) > len(images) // 100
     ]
-
-
-def _judge_teacher(
-    profile: Profile, splits: Splits, teacher: TeacherModel | None, device: torch.device, audience: Audience
-) -> tuple[Evaluation, str] | None:
-    """Evaluates the teacher before anything is learnt from it."""
-    if teacher is None or profile.teacher is None:
-        return None
-    split = next(name for name in ("test", "val", "train") if getattr(splits, name) is not None)
-    images = getattr(splits, split)
-    loader = evaluation_loader(profile, splits, images, device)
-    try:
-        evaluation = evaluate(teacher.model.to(device), loader, splits.num_classes)
-    finally:
-        loader.close()
-    audience.teacher(evaluation, split)
-    chance = chance_level(images.labels, splits.num_classes)
-    if evaluation.metrics.top1 <= chance and not profile.teacher.table.allow_untrained:
-        raise RunError(
-            f"the teacher `{teacher.shown}` is no better than chance: {evaluation.metrics.top1:.2%} on {split}, "
-            f"where guessing reaches {chance:.2%}",
-            hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
-        )
-    return evaluation, split
-
-
-def _finish(profile: Profile, registry: Registry, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
-    """Evaluates the last and the best epoch, writes the deployed student and the result."""
-    splits = loop.experiment.splits
-    epochs = profile.train.epochs
-    split = "test" if splits.test is not None else "val" if splits.val is not None else ""
-    # A fresh model, as `eval` and everybody else will build it: the one that was trained may lie otherwise in memory
-    # (channels last), which changes the last digits of its logits.
-    head = loop.experiment.head
-    model = build_deployed(profile, splits.num_classes, head).to(loop.experiment.device)
-    summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
-    restore_student(model, run.last)
-    last = loop.evaluate(model, split) if split else None
-    best_epoch = restore_student(model, run.best)
-    best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
-    if judged is not None:
-        summary["teacher"] = judged[0].metrics.as_dict()
-    if best is not None and last is not None:
-        summary["best"] = {"epoch": best_epoch, **best.metrics.as_dict()}
-        summary["last"] = {"epoch": epochs, **last.metrics.as_dict()}
-        if judged is not None and judged[1] == split:
-            summary["agreement"] = float((judged[0].predictions == best.predictions).double().mean())
-    _deploy(profile, registry, run, model, splits, head)
-    run.update(state="finished", result=summary)
-    return summary
 
 
 def _deploy(

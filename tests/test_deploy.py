@@ -50,6 +50,11 @@ def write(folder, model, spec=TINY_CNN, **changes):
     deploy.write_student(folder, model, **{**keywords, **changes})
 
 
+def unchecked(folder):
+    """Without its manifest, a folder's files are taken as they are, like those of older versions."""
+    (folder / "manifest.json").unlink()
+
+
 def built(name, **options):
     spec = SPECS[name]
     torch.manual_seed(0)
@@ -89,7 +94,7 @@ def test_description(tmp_path):
     assert deploy.read_model_json(tmp_path) == info
     with safetensors.safe_open(tmp_path / "student.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "student.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model.json", "student.safetensors"]
 
 
 def test_round_trip_with_options(tmp_path, registry):
@@ -169,7 +174,7 @@ def test_overwrites_and_leaves_nothing_behind(tmp_path, registry):
     write(tmp_path, TinyCNN(3, 8))
     model = TinyCNN(3, 8)
     write(tmp_path, model)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
     assert torch.equal(deploy.load_student(tmp_path, registry)[0].fc.weight, model.fc.weight)
 
 
@@ -205,6 +210,7 @@ def test_state_that_is_no_tensor(tmp_path):
 
 
 def changed(folder, **changes):
+    unchecked(folder)
     path = folder / "model.json"
     info = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     path.write_text(json.dumps({key: value for key, value in info.items() if value is not None}), encoding="utf-8")
@@ -244,12 +250,26 @@ def test_missing_files(tmp_path, registry):
         deploy.read_model_json(tmp_path / "nowhere")
     write(tmp_path, TinyCNN(3, 8))
     (tmp_path / "student.safetensors").unlink()
+    with pytest.raises(DataError, match=r"student\.safetensors` is gone"):
+        deploy.load_student(tmp_path, registry)
+    unchecked(tmp_path)
     with pytest.raises(DataError, match="there is no file"):
+        deploy.load_student(tmp_path, registry)
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "model.json"])
+def test_damage_that_only_the_manifest_sees(name, tmp_path, registry):
+    write(tmp_path, TinyCNN(3, 8))
+    data = bytearray((tmp_path / name).read_bytes())
+    data[-20] ^= 1
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=f"{name}` is not the file that this run wrote"):
         deploy.load_student(tmp_path, registry)
 
 
 def test_damaged_weights(tmp_path, registry):
     write(tmp_path, TinyCNN(3, 8))
+    unchecked(tmp_path)
     path = tmp_path / "student.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="no whole safetensors file"):

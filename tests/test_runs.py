@@ -44,9 +44,8 @@ def test_out_takes_new_empty_and_own_folders_only(tmp_path: Path) -> None:
     make(tmp_path / "own")
     found = place("x", A, out=tmp_path / "own")[1]
     assert found is not None
-    for digest, fresh, words in ((B, False, "another profile"), (A, True, "a run already")):
-        with pytest.raises(ProfileError, match=words):
-            place("x", digest, out=tmp_path / "own", fresh=fresh)
+    with pytest.raises(ProfileError, match="a run already"):
+        place("x", A, out=tmp_path / "own", fresh=True)
     with pytest.raises(ProfileError, match="not a run directory"):
         place("x", A, out=tmp_path)
 

@@ -23,16 +23,19 @@ Features = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch.
+    """One batch; with several processes, this one's rows of it.
 
     images: (B, C, H, W), normalised.
     labels: int64, (B,).
     index: int64, (B,), position of each image in the training split: 0 … len(Setup.labels) − 1.
+    start: rows of lower processes. total: rows of all processes; 0 means that there are no others.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    start: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import signal
@@ -12,20 +11,19 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from distillctl.errors import DistillError, MachineError, Problem
+from distillctl.files import FULL_OR_CLOSED
 
 TTA = ("auto", "flip", "ten_crop")
-
-# What the machine refuses, whatever the profile says: no space, quota, a read-only file system, no permission.
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command that the arguments name, and exits.
 
-    Exit codes: 0 done, 1 the run failed, 2 the profile or the command line is wrong, 3 the environment, 130 and 143
-    signals. A bug keeps its traceback.
+    Exit codes: 0 done, 1 the run failed, 2 the profile or the command line is wrong, 3 the environment, 75 another process of the
+    run was lost, 130 and 143 signals. A bug keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _terminated)
     _open_streams()
     try:
         code = run(list(sys.argv[1:] if arguments is None else arguments))

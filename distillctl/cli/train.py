@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distillctl import pulse
 from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory, instead of one below runs/.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one.")] = False,
+    nproc: Annotated[
+        int, typer.Option("--nproc", min=1, help="Processes that train together on this machine; each takes a share of a batch.")
+    ] = 1,
+    from_previous: Annotated[bool, typer.Option("--from-previous", help="Continue from the checkpoint before the newest one.")] = False,
+    accept_change: Annotated[
+        bool, typer.Option("--accept-change", help="Continue a run although something changed; it is noted in the run.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, take two steps, tell what the run would be.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")] = False,
 ) -> None:
@@ -44,12 +53,29 @@ def train(
 
         print_plan(plan(checked, registry, out=out, device=device))
         return
+    if nproc > 1 and "RANK" not in os.environ:
+        from distillctl.supervisor import supervise
+
+        raise typer.Exit(supervise(nproc, sys.argv[1:], lambda text: typer.echo(text, err=True)))
+    pulse.start()
     from distillctl.cli.display import audience
     from distillctl.training import train as run
 
-    with audience(quiet=quiet) as shown:
-        result = run(checked, registry, shown, out=out, device=device, fresh=fresh, command=sys.argv)
-    print_result(result)
+    talks = os.environ.get("RANK", "0") == "0"
+    with audience(quiet=quiet or not talks) as shown:
+        result = run(
+            checked,
+            registry,
+            shown,
+            out=out,
+            device=device,
+            fresh=fresh,
+            from_previous=from_previous,
+            accept_change=accept_change,
+            command=sys.argv,
+        )
+    if talks:
+        print_result(result)
 
 
 def print_result(result: Result) -> None:
@@ -67,6 +93,8 @@ def print_result(result: Result) -> None:
         typer.echo(f"student    {best['top1']:.2%} on {split} (epoch {best['epoch']}, {chosen}; {more})")
         if last["epoch"] != best["epoch"]:
             typer.echo(f"last       {last['top1']:.2%} on {split} (epoch {last['epoch']})")
+    if "accepted_changes" in summary:
+        typer.echo(f"changed    {summary['accepted_changes']} accepted changes while it ran: `changes` in run.json")
     if "agreement" in summary:
         typer.echo(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
     typer.echo(f"run        {result.path}")

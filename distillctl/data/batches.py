@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, Protocol
 
 from distillctl.api.method import Batch
+from distillctl.data.order import Share
 
 Tta = Literal["", "flip", "ten_crop"]
 """Test-time augmentation: none, the image and its mirror image, or ten crops."""
@@ -16,23 +17,28 @@ Workers = int | Literal["auto"]
 class TrainLoader(Protocol):
     """Training batches.
 
-    steps: batches in an epoch. The last batch may be short, nothing is dropped; a last batch of one image is merged into
-        the one before it.
+    steps: batches in an epoch. The last batch may be short, nothing is dropped; a last batch that is too short for the processes
+        is merged into the one before it.
+    share: which rows of every batch this process gets.
     """
 
     steps: int
+    share: Share
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0. The order depends on seed and epoch, a view on seed, epoch and index."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, from batch `first` on.
+
+        The order depends on seed and epoch, a view on seed, epoch and index. `Batch.total` counts the rows of all processes.
+        """
 
     def close(self) -> None:
         """Ends worker processes; the loader cannot be used afterwards."""
 
 
 class EvalLoader(Protocol):
-    """Evaluation batches in a fixed order, with images (B, C, H, W), or (B, V, C, H, W) with V views of each.
+    """This process's evaluation batches in a fixed order, with images (B, C, H, W), or (B, V, C, H, W) with V views of each.
 
-    count: images in all.
+    count: images in all, of all processes.
     """
 
     count: int

@@ -8,38 +8,54 @@ import torch
 
 from distillctl.api.data import ArrayAugment, ArrayImages, FileAugment, Images, Splits
 from distillctl.data.batches import EvalLoader, TrainLoader, Tta, Workers
+from distillctl.data.order import WHOLE, Share
 from distillctl.errors import DataError, ProfileError
 
 _CROPS = ("resize_crop", "crop_flip", "autoaugment", "randaugment")
 
 
 def train_loader(
-    splits: Splits, *, batch_size: int, seed: int, device: torch.device, workers: Workers, channels_last: bool = False
+    splits: Splits,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    workers: Workers,
+    channels_last: bool = False,
+    share: Share = WHOLE,
 ) -> TrainLoader:
     """A loader of the training split: normalised float32 images on the device.
 
     Args:
         splits: the data set.
-        batch_size: images in a batch.
+        batch_size: images in a batch, of all processes together.
         seed: of order and augmentation.
         device: where batches are wanted.
         workers: processes that decode files; images in memory need none.
         channels_last: memory format of the images.
+        share: which rows of each batch this process takes.
 
     Raises:
         DataError: there are no training images.
-        ProfileError: the view cannot be cut from these images.
+        ProfileError: the view cannot be cut from these images, or a batch among the processes.
     """
     if len(splits.train) == 0:
         raise DataError("there are no training images")
+    if share.processes > 1 and min(batch_size, len(splits.train)) < 2 * share.processes:
+        raise ProfileError(
+            f"a batch of {min(batch_size, len(splits.train))} images cannot be cut among {share.processes} processes",
+            hint="`train.batch_size` is that of all processes together, and each needs two images",
+        )
     _check_view(splits)
     if isinstance(splits.train, ArrayImages):
         from distillctl.data.resident import ResidentTrainLoader
 
-        return ResidentTrainLoader(splits, batch_size=batch_size, seed=seed, device=device, channels_last=channels_last)
+        return ResidentTrainLoader(splits, batch_size=batch_size, seed=seed, device=device, channels_last=channels_last, share=share)
     from distillctl.data.stream import StreamTrainLoader
 
-    return StreamTrainLoader(splits, batch_size=batch_size, seed=seed, device=device, workers=workers, channels_last=channels_last)
+    return StreamTrainLoader(
+        splits, batch_size=batch_size, seed=seed, device=device, workers=workers, channels_last=channels_last, share=share
+    )
 
 
 def eval_loader(
@@ -52,6 +68,7 @@ def eval_loader(
     tta: Tta = "",
     tta_resize: int = 0,
     channels_last: bool = False,
+    share: Share = WHOLE,
 ) -> EvalLoader:
     """A loader of one split in its own order, seen as in evaluation.
 
@@ -64,6 +81,7 @@ def eval_loader(
         tta: empty, `flip` (2 views) or `ten_crop` (10 views, for files).
         tta_resize: length of the short side before ten crops; 0 means 1.1 times the crop.
         channels_last: memory format of the images.
+        share: this process takes every so many-th batch.
 
     Raises:
         ProfileError: the view cannot be cut from these images.
@@ -74,7 +92,7 @@ def eval_loader(
 
         if tta == "ten_crop":
             raise ProfileError("`ten_crop` needs image files: images in memory have no pixels around the crop", hint="use `flip`")
-        return ResidentEvalLoader(splits, images, batch_size=batch_size, device=device, tta=tta, channels_last=channels_last)
+        return ResidentEvalLoader(splits, images, batch_size=batch_size, device=device, tta=tta, channels_last=channels_last, share=share)
     from distillctl.data.stream import StreamEvalLoader
 
     if tta == "ten_crop" and 0 < tta_resize < splits.view.size:
@@ -88,6 +106,7 @@ def eval_loader(
         tta=tta,
         tta_resize=tta_resize,
         channels_last=channels_last,
+        share=share,
     )
 
 

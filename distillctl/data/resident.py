@@ -16,7 +16,7 @@ from distillctl.api.data import ArrayImages, Splits
 from distillctl.api.method import Batch
 from distillctl.data.batches import Tta
 from distillctl.data.hashing import VIEW, hash_index
-from distillctl.data.order import batch_bounds, epoch_order
+from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
 
 _BITS = 21  # of the hash for each draw; the bias of scaling 21 bits to a few offsets is below 10⁻⁵
@@ -69,23 +69,32 @@ def crop_flip(index: Tensor, seed: int, epoch: int, choices: tuple[int, int]) ->
 class ResidentTrainLoader:
     """Training batches of images in memory. Implements `TrainLoader`."""
 
-    def __init__(self, splits: Splits, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = False) -> None:
+    def __init__(
+        self,
+        splits: Splits,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = False,
+        share: Share = WHOLE,
+    ) -> None:
         images = splits.train
         assert isinstance(images, ArrayImages)
-        self._view, self._seed, self._device = splits.view, seed, device
+        self._view, self._seed, self._device, self.share = splits.view, seed, device, share
         self._home = _home(images, device)
         self._table = PixelTable(images.images, self._home)
         self._labels = images.labels.to(self._home)
         self._normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._bounds = batch_bounds(len(images), batch_size, merge_single=True)
+        self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
         self.steps = len(self._bounds)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, from batch `first` on."""
         order = epoch_order(len(self._labels), self._seed, epoch, self._home)
-        for start, end in self._bounds:
-            index = order[start:end]
-            yield _batch(self._pixels(index, epoch), self._labels[index], index, self._normalise, self._device)
+        for start, end in self._bounds[first:]:
+            index = self.share.rows(order[start:end])
+            yield _batch(self._pixels(index, epoch), self._labels[index], index, self._normalise, self._device, end - start)
 
     def _pixels(self, index: Tensor, epoch: int) -> Tensor:
         view, table = self._view, self._table
@@ -103,14 +112,22 @@ class ResidentEvalLoader:
     """Evaluation batches of images in memory. Implements `EvalLoader`."""
 
     def __init__(
-        self, splits: Splits, images: ArrayImages, *, batch_size: int, device: torch.device, tta: Tta = "", channels_last: bool = False
+        self,
+        splits: Splits,
+        images: ArrayImages,
+        *,
+        batch_size: int,
+        device: torch.device,
+        tta: Tta = "",
+        channels_last: bool = False,
+        share: Share = WHOLE,
     ) -> None:
         self._size, self._flip, self._device = splits.view.size, tta == "flip", device
         self._home = _home(images, device)
         self._table = PixelTable(images.images, self._home)
         self._labels = images.labels.to(self._home)
         self._normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._bounds = batch_bounds(len(images), batch_size, merge_single=False)
+        self._bounds = batch_bounds(len(images), batch_size)[share.rank :: share.processes]
         self.count = len(images)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -119,14 +136,15 @@ class ResidentEvalLoader:
             pixels = self._table.centre(index, self._size)
             if self._flip:
                 pixels = torch.stack([pixels, pixels.flip(-1)], dim=1)
-            yield _batch(pixels, self._labels[start:end], index, self._normalise, self._device)
+            yield _batch(pixels, self._labels[start:end], index, self._normalise, self._device, end - start)
 
     def close(self) -> None:
         """Nothing to end."""
 
 
-def _batch(pixels: Tensor, labels: Tensor, index: Tensor, normalise: Normalise, device: torch.device) -> Batch:
-    return Batch(normalise(pixels.to(device, non_blocking=True)), labels.to(device, non_blocking=True), index.to(device, non_blocking=True))
+def _batch(pixels: Tensor, labels: Tensor, index: Tensor, normalise: Normalise, device: torch.device, total: int) -> Batch:
+    images = normalise(pixels.to(device, non_blocking=True))
+    return Batch(images, labels.to(device, non_blocking=True), index.to(device, non_blocking=True), total=total)
 
 
 def _home(images: ArrayImages, device: torch.device) -> torch.device:

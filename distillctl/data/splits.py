@@ -86,6 +86,14 @@ def listing_hash(names: Iterable[str]) -> str:
     return digest.hexdigest()[:12]
 
 
+def content_hash(images: ArrayImages) -> str:
+    """Twelve hex digits that stand for the pixels and labels of images in memory."""
+    digest = hashlib.sha256()
+    for tensor in (images.images, images.labels):
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:12]
+
+
 def _shuffled_classes(labels: Tensor, keys: Tensor) -> list[Tensor]:
     """For each class from 0 the positions of its images, in the order of their random keys."""
     order = keys.argsort(stable=True)

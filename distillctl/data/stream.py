@@ -25,7 +25,7 @@ from distillctl.data.augment import evaluation_transform, ten_crop_transform, tr
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
-from distillctl.data.order import batch_bounds, epoch_order
+from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
 from distillctl.data.workers import prepare_worker, worker_count, worker_deaths
 from distillctl.errors import DataError, Problem
@@ -70,16 +70,16 @@ def own_generator(seed: int) -> Iterator[None]:
 
 
 class _Keys(Sampler[list[_Key]]):
-    """The batches of the epoch that is set, as lists of keys."""
+    """This process's rows of the batches of the epoch that is set, as lists of keys."""
 
-    def __init__(self, bounds: list[tuple[int, int]], order: Callable[[int], list[int]]) -> None:
-        self._bounds, self._order = bounds, order
-        self.epoch = 0
+    def __init__(self, bounds: list[tuple[int, int]], order: Callable[[int], list[int]], share: Share = WHOLE) -> None:
+        self._bounds, self._order, self._share = bounds, order, share
+        self.epoch = self.first = 0
 
     def __iter__(self) -> Iterator[list[_Key]]:
         order = self._order(self.epoch)
-        for start, end in self._bounds:
-            yield [(self.epoch, index) for index in order[start:end]]
+        for start, end in self._bounds[self.first :]:
+            yield [(self.epoch, index) for index in self._share.rows(order[start:end])]
 
     def __len__(self) -> int:
         return len(self._bounds)
@@ -106,11 +106,11 @@ class _Pipeline:
                 generator=torch.Generator(),  # otherwise every epoch would draw from the run's own generator
             )
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Normalised images, labels and indices on the device."""
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Normalised images, labels and indices on the device, from batch `first` on."""
         if self._loader is None:
             raise RuntimeError("the loader is closed")
-        self._keys.epoch = epoch
+        self._keys.epoch, self._keys.first = epoch, first
         with _no_advice():
             batches = iter(self._loader)
         while True:
@@ -149,26 +149,36 @@ class StreamTrainLoader:
     """Training batches of image files. Implements `TrainLoader`."""
 
     def __init__(
-        self, splits: Splits, *, batch_size: int, seed: int, device: torch.device, workers: Workers, channels_last: bool = False
+        self,
+        splits: Splits,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        workers: Workers,
+        channels_last: bool = False,
+        share: Share = WHOLE,
     ) -> None:
         images = splits.train
         assert isinstance(images, FileImages)
-        bounds = batch_bounds(len(images), batch_size, merge_single=True)
-        keys = _Keys(bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist())
+        self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
+        keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
         views = _Views(images.paths, training_transform(splits.view), seed)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(views, keys, images.labels, normalise, device, workers)
-        self.steps = len(bounds)
+        self.share = share
+        self.steps = len(self._bounds)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0.
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, from batch `first` on.
 
         Raises:
             DataError: a file is missing or broken.
             RunError: a worker process died.
         """
-        for images, labels, index in self._pipeline.batches(epoch):
-            yield Batch(images, labels, index)
+        batches = self._pipeline.batches(epoch, first)
+        for (start, end), (images, labels, index) in zip(self._bounds[first:], batches, strict=True):
+            yield Batch(images, labels, index, total=end - start)
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -189,10 +199,11 @@ class StreamEvalLoader:
         tta: Tta = "",
         tta_resize: int = 0,
         channels_last: bool = False,
+        share: Share = WHOLE,
     ) -> None:
         transform = ten_crop_transform(splits.view, tta_resize) if tta == "ten_crop" else evaluation_transform(splits.view)
         count = len(images)
-        keys = _Keys(batch_bounds(count, batch_size, merge_single=False), lambda _epoch: list(range(count)))
+        keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(_Views(images.paths, transform, 0), keys, images.labels, normalise, device, workers)
         self._flip = tta == "flip"
@@ -200,7 +211,7 @@ class StreamEvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for images, labels, index in self._pipeline.batches(0):
-            yield Batch(torch.stack([images, images.flip(-1)], dim=1) if self._flip else images, labels, index)
+            yield Batch(torch.stack([images, images.flip(-1)], dim=1) if self._flip else images, labels, index, total=len(labels))
 
     def close(self) -> None:
         """Ends the worker processes."""

@@ -19,9 +19,10 @@ _MOST = 16
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity mask, and the quota of its container."""
+    """Cores for this process: its affinity mask and the quota of its container, shared with the others that train the same run."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _quota() or cores))
+    sharing = os.environ.get("LOCAL_WORLD_SIZE", "1")  # processes that train together on this machine
+    return max(1, min(cores, _quota() or cores) // max(1, int(sharing) if sharing.isdigit() else 1))
 
 
 def worker_count(workers: Workers, steps: int, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints: plain tensors and containers, written atomically, read without unpickling objects.
+"""Checkpoints: plain tensors and containers, written atomically, known by their hash, read without unpickling objects.
 
 Random numbers need no saving: the global generators are seeded anew at every step from (seed, step), the order of the
 images is a function of (seed, epoch), and their augmentation one of (seed, epoch, image).
@@ -6,28 +6,74 @@ images is a function of (seed, epoch), and their augmentation one of (seed, epoc
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distillctl.errors import DataError
-from distillctl.files import write_atomically
+from distillctl.errors import DataError, MachineError
+from distillctl.files import FULL_OR_CLOSED, hashed, write_atomically
+from distillctl.runs import RunDirectory
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint; a crash leaves the old one."""
-    write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+def save(run: RunDirectory, path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint of a run; a crash at any moment, or a full disk, leaves the old one.
+
+    Raises:
+        MachineError: the disk is full, or cannot be written to.
+    """
+    _write(path, state, lambda digest: run.manifest.expect({run.named(path): digest}))
+
+
+def save_last(run: RunDirectory, state: dict[str, Any]) -> None:
+    """As `save`, for the newest full state; the one before it is kept.
+
+    Raises:
+        MachineError: the disk is full, or cannot be written to.
+    """
+
+    def keep(digest: str) -> None:
+        files = {run.named(run.last): digest}
+        if run.last.is_file():
+            files[run.named(run.previous)] = run.manifest.newest(run.named(run.last))
+        run.manifest.expect(files)
+        if run.last.is_file():
+            _take_over(run.last, run.previous)
+
+    _write(run.last, state, keep)
+
+
+def _write(path: Path, state: dict[str, Any], ready: Callable[[str], None]) -> None:
+    digest = ""
+
+    def write(temporary: Path) -> None:
+        nonlocal digest
+        with hashed(temporary) as (file, result):
+            torch.save({"format": FORMAT, **state}, file)
+            digest = result()
+
+    try:
+        write_atomically(path, write, lambda: ready(digest))
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        raise MachineError(
+            f"the checkpoint `{path}` cannot be written: {(error.strerror or str(error)).lower()}",
+            hint="the last good one is kept: make room, and the same command continues the run",
+        ) from error
 
 
 def load(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU.
 
     Raises:
-        DataError: it is damaged, no checkpoint of ours, or of a newer format.
+        DataError: it is damaged, no checkpoint of ours, or of another format.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -36,3 +82,68 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DataError(f"`{path}` is not a checkpoint of this version of distillctl")
     return state
+
+
+def load_newest(run: RunDirectory, *, previous: bool = False) -> dict[str, Any] | None:
+    """The state from which a run goes on; None if it has none yet.
+
+    previous: take the one before the newest, which then is the newest.
+
+    Raises:
+        DataError: the newest is damaged, foreign or gone; the message offers the one before it if that is whole.
+    """
+    run.manifest.settle()
+    if previous:
+        return _go_back(run)
+    problem = run.manifest.problem(run.named(run.last))
+    if not problem and not run.last.is_file():
+        return None
+    if not problem:
+        try:
+            return load(run.last)
+        except DataError as error:
+            problem = error.problems[0].message.partition("` ")[2]
+    older = _whole(run)
+    if older is None:
+        raise DataError(f"the checkpoint `{run.last}` {problem}, and there is no whole one before it", hint="start anew with `--fresh`")
+    raise DataError(
+        f"the checkpoint `{run.last}` {problem}", hint=f"the one before it is whole ({_place(older)}): `--from-previous` continues from it"
+    )
+
+
+def _go_back(run: RunDirectory) -> dict[str, Any]:
+    older = _whole(run)
+    if older is None:
+        raise DataError(f"`{run.path}` has no whole checkpoint before the newest one")
+    digest = run.manifest.newest(run.named(run.previous))
+    if run.last.is_file():
+        run.last.replace(run.last.with_name("last.pt.left"))  # nothing is deleted: somebody may want to look at it
+    run.manifest.expect({run.named(run.last): digest})
+    _take_over(run.previous, run.last)
+    return older
+
+
+def _take_over(source: Path, target: Path) -> None:
+    """Makes `target` the same file as `source`, without a moment at which it is half there."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without links
+        write_atomically(target, lambda copy: shutil.copyfile(source, copy))
+    else:
+        temporary.replace(target)
+
+
+def _whole(run: RunDirectory) -> dict[str, Any] | None:
+    if not run.previous.is_file() or run.manifest.problem(run.named(run.previous)):
+        return None
+    try:
+        return load(run.previous)
+    except DataError:
+        return None
+
+
+def _place(state: dict[str, Any]) -> str:
+    position = state["position"]
+    return f"{position['epoch']} epochs and {position['step']} steps done"

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from distillctl.api.method import Batch
 from distillctl.errors import RunError
 from distillctl.features import evaluating
+from distillctl.processes import ALONE, Processes
+
+_Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,18 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int) -> Evaluation:
+def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int, processes: Processes = ALONE) -> Evaluation:
     """Runs `model` in evaluation mode over all batches; the modes of its modules are put back afterwards.
 
-    Images of shape (B, V, C, H, W) are V views of each image, whose logits are averaged.
+    Images of shape (B, V, C, H, W) are V views of each image, whose logits are averaged. Of several processes each runs over its own
+    batches (every so many-th) with equal weights, and all get the same evaluation, which is that of one process alone.
 
     Raises:
         RunError: there is no image, or a logit is not finite.
     """
     predictions: list[Tensor] = []
     labels: list[Tensor] = []
-    sums: Tensor | None = None
+    sums: list[Tensor] = []
     with evaluating(model):
         for batch in batches:
             logits = _logits(model, batch.images).float()
@@ -70,15 +74,15 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int) -> Ev
             labels.append(batch.labels)
             top5 = (best == batch.labels[:, None]).any(1).sum()
             loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-            values = torch.stack([top5.double(), loss.double()])
-            sums = values if sums is None else sums + values
-    if sums is None:
+            sums.append(torch.stack([top5.double(), loss.double()]))
+    found = _in_order(processes.collect([tuple(t.cpu() for t in batch) for batch in zip(predictions, labels, sums, strict=True)]))
+    if not found:
         raise RunError("there is no image to evaluate")
-    guess, truth = torch.cat(predictions).cpu(), torch.cat(labels).cpu()
+    guess, truth = torch.cat([batch[0] for batch in found]), torch.cat([batch[1] for batch in found])
     correct = torch.bincount(truth[guess == truth], minlength=num_classes)
     total = torch.bincount(truth, minlength=num_classes)
     seen = total > 0
-    top5_sum, loss_sum = sums.tolist()
+    top5_sum, loss_sum = sum(batch[2] for batch in found).tolist()  # type: ignore[union-attr]
     if not math.isfinite(loss_sum):
         raise RunError("the logits of an evaluation are not finite")
     count = len(truth)
@@ -90,6 +94,12 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int) -> Ev
         count=count,
     )
     return Evaluation(metrics, guess, correct, total)
+
+
+def _in_order(parts: list[list[_Batch]]) -> list[_Batch]:
+    """The batches of all processes as one would have gone through them."""
+    longest = max(len(part) for part in parts)
+    return [part[number] for number in range(longest) for part in parts if number < len(part)]
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:

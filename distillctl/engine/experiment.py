@@ -15,6 +15,7 @@ from distillctl.data import EvalLoader, TrainLoader
 from distillctl.engine.objective import Objective
 from distillctl.engine.schedule import Schedule
 from distillctl.features import Tapped
+from distillctl.processes import ALONE, Processes
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +25,7 @@ MAIN = "main"
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of a run; see the `[train]` table for what each means."""
+    """Numbers of a run; see the `[train]` table for what each means. `save_every` is in seconds, `inf` for never."""
 
     seed: int
     epochs: int
@@ -35,6 +36,8 @@ class Settings:
     ema_ramp: float = 2000.0
     keep_every: int = 0
     evaluate_every: int = 1
+    save_every: float = 300.0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Experiment:
     head: description of the head that took the place of the student's classifier (`distillctl.heads`); None if it was kept.
     digest: of the resolved profile; a checkpoint of another run is refused by it.
     notes: what the user should know of how it was built.
+    processes: this one among those that train the run together.
     """
 
     student: Tapped
@@ -81,6 +85,7 @@ class Experiment:
     digest: str
     head: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    processes: Processes = ALONE
 
     @property
     def model(self) -> nn.Module:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
+from distillctl import pulse
+from distillctl.api.method import Batch
 from distillctl.engine import checkpoint
 from distillctl.engine.evaluate import Evaluation, evaluate
 from distillctl.engine.experiment import MAIN, Experiment, Part
+from distillctl.engine.memory import explained_shortage
+from distillctl.engine.pauses import Pauses, exit_code
+from distillctl.engine.reproducible import reproducible
 from distillctl.engine.step import Step
 from distillctl.engine.tally import Reading, Tally
-from distillctl.errors import DataError
+from distillctl.errors import DataError, PluginError, StoppedError
 from distillctl.runs import RunDirectory
 
 
@@ -33,29 +40,41 @@ class Position:
     """How far a run has come; what a checkpoint says beside the weights.
 
     epoch: finished epochs of all parts together.
+    step: steps done of the next one.
     best_epoch: of the main part, counted from 1.
+    seconds, epoch_seconds: of all training and evaluation so far, and of the epoch that is not finished.
     """
 
     epoch: int = 0
+    step: int = 0
     best_epoch: int = 0
     best_top1: float = -1.0
     seconds: float = 0.0
+    epoch_seconds: float = 0.0
 
 
 class Loop:
-    """Trains an experiment in a run directory, from its checkpoint if there is one."""
+    """Trains an experiment in a run directory, from its checkpoint if there is one.
 
-    def __init__(self, experiment: Experiment, run: RunDirectory, watcher: Watcher) -> None:
+    previous: go on from the checkpoint before the newest.
+    """
+
+    def __init__(self, experiment: Experiment, run: RunDirectory, watcher: Watcher, *, previous: bool = False) -> None:
         self.experiment = experiment
         self.run = run
         self.watcher = watcher
         self.position = Position()
-        state = checkpoint.load(run.last) if run.last.exists() else None
+        processes = experiment.processes
+        state = processes.share(checkpoint.load_newest(run, previous=previous) if processes.first else None)
         if state is not None:
             self.position = self._position(state)
-        self.step = Step(experiment, experiment.part(self.position.epoch))
+        # After the last step of the last epoch there may be no more of it to train.
+        self.step = Step(experiment, experiment.part(min(self.position.epoch, experiment.epochs - 1)))
+        self._tally: Tally | None = None
         if state is not None:
             self._restore(state)
+        self._pauses = Pauses(processes, experiment.settings.save_every)
+        self._clock = time.perf_counter()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -68,50 +87,86 @@ class Loop:
         return self.experiment.splits.val is not None
 
     def train(self) -> Position:
-        """Runs what is left of the epochs."""
-        experiment = self.experiment
-        self.run.keep_records(self.position.epoch)
-        for epoch in range(self.position.epoch, experiment.epochs):
-            started = time.perf_counter()
-            part = experiment.part(epoch)
-            if part is not self.step.part:
-                self.step = Step(experiment, part)
-            record = self._train_epoch(epoch)
-            last = epoch + 1 == experiment.epochs
-            if part.phase is None and (last or record["epoch"] % experiment.settings.evaluate_every == 0):
-                record |= self._evaluate()
-            seconds = time.perf_counter() - started
-            record |= {"seconds": round(seconds, 3)}
-            self._save(epoch + 1, record, seconds, last)
-            self.watcher.epoch(record)
+        """Runs what is left of the epochs.
+
+        Raises:
+            StoppedError: a signal asked to stop; all that was done is saved.
+            DistillError: the run failed, the disk is full, or another process was lost.
+        """
+        if self.experiment.processes.first:
+            self.run.keep_records(self.position.epoch)
+        self._clock = time.perf_counter()
+        with self._pauses, reproducible(self.experiment):
+            while self.position.epoch < self.experiment.epochs:
+                self._epoch()
         return self.position
 
-    def _train_epoch(self, epoch: int) -> dict[str, Any]:
-        experiment, part = self.experiment, self.step.part
-        within = epoch - part.begin
-        tally = Tally(experiment.device)
+    def _epoch(self) -> None:
+        """One epoch, or what is left of it."""
+        experiment, position = self.experiment, self.position
+        part = experiment.part(position.epoch)
+        if part is not self.step.part:
+            del self.step  # its hooks first
+            self.step = Step(experiment, part)
+        record = self._train_epoch(part)
+        last = position.epoch + 1 == experiment.epochs
+        self.step.check()
+        self._agree_on_buffers()
+        if part.phase is None and (last or record["epoch"] % experiment.settings.evaluate_every == 0):
+            record |= self._evaluate()
+        self._tick()
+        record |= {"seconds": round(position.epoch_seconds, 3)}
+        self._finish_epoch(record, last)
+        self.watcher.epoch(record)
+        if number := self._pauses.stopping():
+            raise self._stopped(number)
+
+    def _train_epoch(self, part: Part) -> dict[str, Any]:
+        experiment, position = self.experiment, self.position
+        within = position.epoch - part.begin
+        tally, self._tally = self._tally or Tally(experiment.device), None
+        before = tally.images
         steps = experiment.loader.steps
         started = shown = time.perf_counter()
-        lr = 0.0
-        for done, batch in enumerate(experiment.loader.epoch(epoch), start=1):
+        for done, batch in enumerate(experiment.loader.epoch(position.epoch, position.step), start=position.step + 1):
             self.step(batch, within * steps + done - 1, tally)
-            lr = self.step.optimizer.param_groups[0]["lr"]
+            position.step = done
+            pulse.step(position.epoch * steps + done)
+            pause = self._pauses.after_step()
+            if pause.save or pause.stop:
+                self.step.check()
+                self._tick()
+                self._save(tally)
+                self._pauses.saved()
+            if pause.stop:
+                raise self._stopped(pause.stop)
             now = time.perf_counter()
             if now - shown >= 1 and done < steps:
                 shown = now
-                self.watcher.batch(part, within + 1, done, steps, tally.read(), tally.images / (now - started), lr)
-        reading = tally.read()
+                rate = (tally.images - before) * experiment.processes.count / (now - started)
+                self.watcher.batch(part, within + 1, done, steps, tally.read(), rate, self._lr)
+        reading = tally.read(experiment.processes)
         seconds = time.perf_counter() - started
+        self._tally = tally  # an evaluation that is interrupted is done again
+        images = (tally.images - before) * experiment.processes.count
         return {
             "phase": part.name,
             "epoch": within + 1,
-            "lr": lr,
+            "lr": self._lr,
             "total": reading.total,
             "terms": reading.terms,
             **({} if reading.top1 is None else {"train_top1": reading.top1}),
             "methods": {name: float(value) for name, value in experiment.objective.metrics()},
-            "images_per_second": round(reading.images / seconds, 1),
+            "images_per_second": round(images / seconds, 1),
         }
+
+    @property
+    def _lr(self) -> float:
+        """The rate of the last step; after a resume behind the last step of an epoch it is computed anew."""
+        step, position = self.step, self.position
+        within = position.epoch - step.part.begin
+        rate = step.part.schedule((within * self.experiment.loader.steps + position.step - 1) / step.total_steps)
+        return rate * float(step.optimizer.param_groups[0].get("lr_scale", 1.0))
 
     def _evaluate(self) -> dict[str, Any]:
         """On the validation split; without one on the test split, for the record only."""
@@ -119,50 +174,104 @@ class Loop:
         images, name = (splits.val, "val") if splits.val is not None else (splits.test, "test")
         if images is None:
             return {}
-        return {name: self.evaluate(self.evaluated, name).metrics.as_dict()}
+        return {name: self.evaluate(self.evaluated, name, interruptible=True).metrics.as_dict()}
 
-    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
+    def evaluate(self, model: nn.Module, split: str, *, interruptible: bool = False) -> Evaluation:
         """Evaluates a model on `val` or `test`."""
-        images = getattr(self.experiment.splits, split)
-        loader = self.experiment.evaluation(images)
+        experiment = self.experiment
+        experiment.processes.take_over(list(model.buffers()))  # statistics of batch normalisation are those of the first process
+        loader = experiment.evaluation(getattr(experiment.splits, split))
         try:
-            return evaluate(model, loader, self.experiment.splits.num_classes)
+            with explained_shortage(experiment):
+                batches = self._until_stopped(loader) if interruptible else loader
+                return evaluate(model, batches, experiment.splits.num_classes, experiment.processes)
         finally:
             loader.close()
 
-    def _save(self, epoch: int, record: dict[str, Any], seconds: float, last: bool) -> None:
-        position = self.position
-        position.epoch = epoch
-        position.seconds += seconds
+    def _until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; a signal ends a long evaluation, which the next run begins anew. Several processes finish it together."""
+        for batch in batches:
+            if self._pauses.stopped_alone:
+                self._tick()
+                assert self._tally is not None
+                self._save(self._tally)
+                raise self._stopped(self._pauses.stopped_alone)
+            yield batch
+
+    def _finish_epoch(self, record: dict[str, Any], last: bool) -> None:
+        position, first = self.position, self.experiment.processes.first
+        position.epoch += 1
+        position.step, position.epoch_seconds, self._tally = 0, 0.0, None
         top1 = record["val"]["top1"] if "val" in record else None
         within = record["epoch"]
         # A tie goes to the later epoch, which has seen more; without a validation split the last epoch is the best by definition.
         if (top1 is not None and top1 >= position.best_top1) or (last and not self.chooses):
             position.best_epoch, position.best_top1 = within, -1.0 if top1 is None else top1
-            self._save_student(self.run.best, within)
+            if first:
+                self._save_student(self.run.best, within)
         keep_every = self.experiment.settings.keep_every
-        if keep_every and record["phase"] == MAIN and within % keep_every == 0:
+        if first and keep_every and record["phase"] == MAIN and within % keep_every == 0:
             self._save_student(self.run.kept(within), within)
-        self.run.append(record)
+        if first:
+            self.run.append(record)
         # The full checkpoint comes last: whatever was written before it is written again, alike, after a crash.
-        checkpoint.save(self.run.last, self._state())
-        self.run.update(
-            epoch=epoch,
-            best_epoch=position.best_epoch,
-            seconds=round(position.seconds, 3),
-            images_per_second=record["images_per_second"],
-        )
+        self._save(None)
+        self._pauses.saved()
+        if first:
+            self.run.update(
+                epoch=position.epoch,
+                best_epoch=position.best_epoch,
+                seconds=round(position.seconds, 3),
+                images_per_second=record["images_per_second"],
+            )
+
+    def _tick(self) -> None:
+        """Adds the time since the last call."""
+        now = time.perf_counter()
+        self.position.seconds += now - self._clock
+        self.position.epoch_seconds += now - self._clock
+        self._clock = now
+
+    def _stopped(self, number: int) -> StoppedError:
+        position = self.position
+        name = signal.Signals(number).name
+        done = f"{position.epoch} epochs" + (f" and {position.step} of {self.experiment.loader.steps} steps" if position.step else "")
+        return StoppedError(f"stopped by {name} after {done}, which are saved", exit_code(number), hint="the same command continues")
+
+    def _agree_on_buffers(self) -> None:
+        """Makes sure that what the first process saves is what all have.
+
+        Raises:
+            PluginError: a method changes a buffer by what this process alone saw.
+        """
+        processes = self.experiment.processes
+        if processes.count == 1:
+            return
+        sums = {name: float(b.double().sum()) for name, b in self.experiment.objective.own_buffers() if b.numel()}
+        for other in processes.collect(sums):
+            if differing := [name for name in sums if sums[name] != other[name]]:
+                raise PluginError(
+                    f"the method's buffer `{differing[0]}` differs between processes",
+                    hint="what changes a buffer has to pass through `distillctl.gather_rows`",
+                )
 
     def _save_student(self, path: Path, epoch: int) -> None:
-        checkpoint.save(path, {"student": self.evaluated.state_dict(), "epoch": epoch, "digest": self.experiment.digest})
+        checkpoint.save(self.run, path, {"student": self.evaluated.state_dict(), "epoch": epoch, "digest": self.experiment.digest})
 
-    def _state(self) -> dict[str, Any]:
+    def _save(self, tally: Tally | None) -> None:
+        """Writes the full checkpoint; `tally` is that of an epoch that is not finished."""
+        tallies = None if tally is None else self.experiment.processes.collect(tally.state_dict())
+        if self.experiment.processes.first:
+            checkpoint.save_last(self.run, self._state(tallies))
+
+    def _state(self, tallies: list[dict[str, Any]] | None) -> dict[str, Any]:
         step, experiment = self.step, self.experiment
         return {
             "digest": experiment.digest,
             "position": vars(self.position).copy(),
             "part": step.part.name,
             "epoch": max(0, self.position.epoch - experiment.main.begin),
+            "tallies": tallies,
             "student": experiment.model.state_dict(),
             "methods": experiment.objective.methods.state_dict(),
             "optimizer": step.optimizer.state_dict(),
@@ -171,22 +280,33 @@ class Loop:
         }
 
     def _position(self, state: dict[str, Any]) -> Position:
-        if state["digest"] != self.experiment.digest:
+        if state["digest"] not in (self.experiment.digest, *self.run.accepted):
             raise DataError(f"the checkpoint in `{self.run.path}` belongs to another profile", hint="start anew with `--fresh`")
         return Position(**state["position"])
 
     def _restore(self, state: dict[str, Any]) -> None:
         step, experiment = self.step, self.experiment
-        experiment.model.load_state_dict(state["student"])
-        experiment.objective.methods.load_state_dict(state["methods"])
-        if state.get("part", MAIN) == step.part.name:  # at its end the next part begins with an optimizer of its own
-            step.optimizer.load_state_dict(state["optimizer"])
-            step.scaler.load_state_dict(state["scaler"])
-        if step.ema is not None:
-            if state["ema"] is None:
-                step.ema.restart(experiment.model)
-            else:
-                step.ema.load_state_dict(state["ema"])
+        try:
+            experiment.model.load_state_dict(state["student"])
+            experiment.objective.methods.load_state_dict(state["methods"])
+            if state.get("part", MAIN) == step.part.name:  # at its end the next part begins with an optimizer of its own
+                step.optimizer.load_state_dict(state["optimizer"])
+                step.scaler.load_state_dict(state["scaler"])
+            if step.ema is not None:
+                if state["ema"] is None:
+                    step.ema.restart(experiment.model)
+                else:
+                    step.ema.load_state_dict(state["ema"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise DataError(
+                f"the checkpoint in `{self.run.path}` does not fit the run as it is now: {str(error).splitlines()[0]}",
+                hint="`--fresh` starts anew",
+            ) from error
+        if state["tallies"] is not None:
+            self._tally = Tally(experiment.device)
+            number, tallies = experiment.processes.rank, state["tallies"]
+            if number < len(tallies):
+                self._tally.load_state_dict(tallies[number])
 
 
 def restore_student(model: nn.Module, path: Path) -> int:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch, Features, Method, Phase, Progress, fp32
+from distillctl.api.rows import gather_rows
 from distillctl.features import Tapped
 
 TASK = "task"
@@ -25,6 +26,7 @@ TeacherFeatures = Mapping[str, Features]
 class Weighted:
     """A method with its name in the record, its weight, and the epochs over which the weight grows.
 
+    gather: compare the images of all processes, not only of this one's share.
     needs_teacher, passes, teacher_norm: what the method declares (`distillctl.MethodSpec`, `distillctl.Wants`).
     """
 
@@ -35,6 +37,7 @@ class Weighted:
     needs_teacher: bool = True
     passes: int = 1
     teacher_norm: Norm = "running"
+    gather: bool = False
 
 
 class Losses(NamedTuple):
@@ -140,10 +143,22 @@ class Objective(nn.Module):
     def _terms(self, entry: Weighted, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress) -> dict[str, Tensor]:
         """The terms of one method; with more passes than it wants, the mean over the passes."""
         seen = _seen(entry, teacher)
+        if entry.gather and batch.total > len(batch.labels):
+            here = batch
+            images = here.images[:1].expand(batch.total, *here.images.shape[1:])  # nobody compares pixels
+            batch = Batch(images, gather_rows(here, here.labels), gather_rows(here, here.index), 0, batch.total)
+            seen = {name: gather_rows(here, _wide(value)) for name, value in seen.items()}
+            student = {name: self._gathered(here, _wide(value)) for name, value in student.items()}
         if entry.passes == self.passes:
             return entry.method.terms(batch, student, seen, progress)
         runs = [entry.method.terms(batch, {name: value[k] for name, value in student.items()}, seen, progress) for k in range(self.passes)]
         return {key: torch.stack([run[key] for run in runs]).mean() for key in runs[0]}
+
+    def _gathered(self, batch: Batch, value: Tensor) -> Tensor:
+        """A feature of the student over all processes; of several passes, whose dimension stands first, each."""
+        if self.passes == 1:
+            return gather_rows(batch, value)
+        return gather_rows(batch, value.transpose(0, 1)).transpose(0, 1)
 
     def _phase_losses(
         self, entry: Weighted, phase: Phase, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress
@@ -172,12 +187,24 @@ class Objective(nn.Module):
             for entry in self.active:
                 entry.method.after_step()
 
+    def own_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Buffers of the methods but for the statistics of batch normalisation, which are those of the first of several processes."""
+        norms = {id(b) for m in self.methods.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for b in m.buffers()}
+        for name, buffer in self.methods.named_buffers():
+            if id(buffer) not in norms:
+                yield name, buffer
+
     def metrics(self) -> Iterator[tuple[str, Tensor]]:
         """What the methods report beside their terms."""
         if self._phase is None:
             for entry in self.active:
                 for key, value in entry.method.metrics().items():
                     yield f"{entry.name}.{key}", value
+
+
+def _wide(value: Tensor) -> Tensor:
+    """Halves cannot be sent everywhere, and losses are computed in float32 anyhow."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def _seen(entry: Weighted, teacher: TeacherFeatures) -> Features:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distillctl.api.optimizer import SeparateGradients
+from distillctl.processes import Processes
 
 
 class GradientPair:
@@ -28,7 +29,7 @@ class GradientPair:
         return [{"params": [*self.parameters, *self._twins]}]
 
     def backward(self, task: Tensor, distillation: Tensor) -> None:
-        """Computes both gradients of two (scaled) losses with one graph; either may have none."""
+        """Adds both gradients of two (scaled) losses with one graph; either may have none."""
         if distillation.requires_grad:
             grads = torch.autograd.grad(distillation, self.parameters, retain_graph=task.requires_grad, allow_unused=True)
             taken: set[int] = set()
@@ -39,9 +40,20 @@ class GradientPair:
                     grad = grad.clone(memory_format=torch.contiguous_format)
                 if grad is not None:
                     taken.add(grad.data_ptr())
-                twin.grad = grad
+                    twin.grad = grad if twin.grad is None else twin.grad + grad
         if task.requires_grad:
             torch.autograd.backward(task)
+
+    @property
+    def second(self) -> list[Tensor | None]:
+        """The gradients of what the methods add, in the order of the parameters."""
+        return [twin.grad for twin in self._twins]
+
+    def average(self, processes: Processes) -> None:
+        """Replaces both gradients by their means over all processes. DistributedDataParallel does not see those of `autograd.grad`."""
+        for tensors in (self.parameters, self._twins):
+            for tensor, mean in zip(tensors, processes.average([t.grad for t in tensors], tensors), strict=True):
+                tensor.grad = mean
 
     def clip(self, largest: float) -> None:
         """Shrinks both gradients by one factor, so that the norm of their sum is at most `largest`."""

@@ -11,11 +11,17 @@ from distillctl.api.method import Batch, Features, Progress
 from distillctl.api.optimizer import SeparateGradients
 from distillctl.data.hashing import STEP, mix
 from distillctl.engine.ema import ModelEMA
+from distillctl.engine.exchange import Exchange, draws_by_itself
 from distillctl.engine.experiment import AUTOCAST, Experiment, Part
-from distillctl.engine.objective import TeacherFeatures
+from distillctl.engine.guard import Guard
+from distillctl.engine.memory import explained_shortage
+from distillctl.engine.objective import Losses, TeacherFeatures
 from distillctl.engine.separate import GradientPair
 from distillctl.engine.tally import Tally
+from distillctl.errors import RunError
 from distillctl.features import batch_statistics
+
+_SMALLEST_SCALE = 2.0**-16  # a scaler begins at 2^16 and halves
 
 
 class Step:
@@ -41,7 +47,12 @@ class Step:
         self.total_steps = self.part.epochs * experiment.loader.steps
         self._before = self.part.begin * experiment.loader.steps
         self._norms = self.objective.teacher_norms
-        self._forward = torch.compile(self.objective, dynamic=False) if settings.compiled else self.objective
+        self.exchange = Exchange(self.objective, experiment.processes, compiled=settings.compiled, by_hand=self.pair is not None)
+        trained = {id(p) for p in self.parameters}
+        named = [(name, p) for name, p in self.objective.named_parameters() if id(p) in trained]
+        self.guard = Guard(named, device, watch_gradients=not self.scaler.is_enabled())
+        # The same draws in all processes give every image what it would draw in one; dropout has to differ.
+        self._draws = experiment.processes.rank if draws_by_itself(self.objective) else 0
         teacher = experiment.teacher
         self._teacher = torch.compile(teacher, dynamic=False) if settings.compiled and teacher is not None else teacher
 
@@ -53,7 +64,8 @@ class Step:
     def begin(self, step: int) -> None:
         """Sets generators, progress and learning rates for the step of this part, counted from 0."""
         experiment = self.experiment
-        torch.manual_seed(mix(experiment.settings.seed, STEP, self._before + step))
+        own = (self._draws,) if self._draws else ()
+        torch.manual_seed(mix(experiment.settings.seed, STEP, self._before + step, *own))
         self.progress.epoch.fill_(step // experiment.loader.steps + 1)
         fraction = step / self.total_steps
         self.progress.fraction.fill_(fraction)
@@ -74,14 +86,46 @@ class Step:
         return features
 
     def __call__(self, batch: Batch, step: int, tally: Tally) -> None:
-        """Trains on one batch and adds its terms to the tally; `step` counts within the part, from 0."""
-        self.begin(step)
-        teacher = self.teach(batch)
+        """Trains on one batch and adds its terms to the tally; `step` counts within the part, from 0.
+
+        Raises:
+            RunError: a number was not finite; the weights are as before the step.
+            MachineError: memory ran out.
+        """
+        with explained_shortage(self.experiment, self.optimizer):
+            self.begin(step)
+            pieces = self._pieces(batch)
+            for number, piece in enumerate(pieces, start=1):
+                with self.exchange.held_back(number < len(pieces)):
+                    losses = self.learn(step, piece, batch.total or len(batch.labels))
+                total = losses.task.detach() + losses.distillation.detach()
+                tally.add(piece.labels, losses.logits, total, losses.terms)
+            self.exchange.finish(self.pair)
+            self.guard.gradients(step, batch, () if self.pair is None else self.pair.second)
+            self.update()
+            if self.ema is not None:
+                self.guard.average(step, batch, self.ema.model)
+
+    def _pieces(self, batch: Batch) -> list[Batch]:
+        """The parts of this process's rows that are computed one after the other."""
+        pieces = self.experiment.loader.share.pieces(batch.total or len(batch.labels))
+        result, at = [], 0
+        for piece in pieces:
+            rows = slice(at, at + piece.end - piece.start)
+            at = rows.stop
+            result.append(Batch(batch.images[rows], batch.labels[rows], batch.index[rows], piece.before, piece.total))
+        return result
+
+    def learn(self, step: int, piece: Batch, total: int) -> Losses:
+        """Forward and backward of a part of a batch of `total` images."""
+        teacher = self.teach(piece)
         with self.autocast():
-            losses = self._forward(batch, teacher, self.progress)
-        self.backward(losses.task, losses.distillation)
-        self.update()
-        tally.add(step, batch.labels, losses.logits, losses.task.detach() + losses.distillation.detach(), losses.terms)
+            losses: Losses = self.exchange.forward(piece, teacher, self.progress)
+        self.guard.losses(step, piece, teacher, losses)
+        # Gradients are averaged over the processes, whose shares may differ by an image, and summed over the parts.
+        share = self.experiment.processes.count * len(piece.labels) / total
+        self.backward(losses.task * share, losses.distillation * share)
+        return losses
 
     def backward(self, task: Tensor, distillation: Tensor) -> None:
         """The gradients of the sum, or of both."""
@@ -89,6 +133,18 @@ class Step:
             self.pair.backward(self.scaler.scale(task), self.scaler.scale(distillation))
         else:
             self.scaler.scale(task + distillation).backward()
+
+    def check(self) -> None:
+        """Waits for what the guard has still to read; called before anything is evaluated or saved.
+
+        Raises:
+            RunError: a number was not finite.
+        """
+        self.guard.flush()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _SMALLEST_SCALE:
+            raise RunError(
+                "gradients in half precision are not finite, however small they are scaled", hint='use `train.precision = "bf16"` or "fp32"'
+            )
 
     def update(self) -> None:
         """From gradients to new weights, and all that follows from them."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distillctl.errors import RunError
-
-_NEVER = float("inf")
+from distillctl.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -28,49 +29,46 @@ class Reading:
 
 
 class Tally:
-    """Adds up an epoch's terms in float64 on the device, and notes the first step at which one was not finite."""
+    """Adds up an epoch's terms in float64 on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._names: tuple[str, ...] = ()
         self._sums: Tensor | None = None
-        self._bad: Tensor | None = None
         self._classifies = True
         self.images = 0
 
-    def add(self, step: int, labels: Tensor, logits: Tensor | None, total: Tensor, terms: dict[str, Tensor]) -> None:
+    def add(self, labels: Tensor, logits: Tensor | None, total: Tensor, terms: dict[str, Tensor]) -> None:
         """Takes in one batch; does not wait for the device."""
         names = (*terms, "total")
         losses = torch.stack([*(t.detach() for t in terms.values()), total.detach()]).double()
         self._classifies = logits is not None
         right = torch.zeros_like(losses[0]) if logits is None else (logits.detach().argmax(1) == labels).sum().double()
         values = torch.cat([losses * len(labels), right[None]])
-        if self._sums is None or self._bad is None:
+        if self._sums is None:
             self._names = names
             self._sums = torch.zeros_like(values)
-            self._bad = torch.full_like(losses, _NEVER)
         elif names != self._names:
             raise RunError(f"the loss terms changed in the middle of an epoch: {', '.join(self._names)} became {', '.join(names)}")
         self._sums += values
-        self._bad = torch.minimum(self._bad, torch.where(losses.isfinite(), _NEVER, float(step)))
         self.images += len(labels)
 
-    def read(self) -> Reading:
-        """The means so far. This is the one place of the loop that waits for the device.
-
-        Raises:
-            RunError: a term was not finite; the message names the terms that were first, and the step.
-        """
+    def read(self, processes: Processes = ALONE) -> Reading:
+        """The means so far, over all of these processes, each of which asks. Waits for the device."""
         assert self._sums is not None
-        assert self._bad is not None
-        sums, bad = self._sums.tolist(), self._bad.tolist()
-        first = min(bad)
-        if first < _NEVER:
-            guilty = [n for n, b in zip(self._names, bad, strict=True) if b == first and n != "total"] or ["total"]
-            raise RunError(
-                f"the loss is not finite: {' and '.join(f'`{g}`' for g in guilty)} at step {int(first) + 1}",
-                hint='lower `optimizer.lr` or the method\'s `weight`, set `train.clip_grad_norm`, or use `train.precision = "fp32"`',
-            )
-        means = {name: value / self.images for name, value in zip(self._names, sums, strict=False)}
-        top1 = sums[-1] / self.images if self._classifies else None
-        return Reading(self.images, {n: v for n, v in means.items() if n != "total"}, means["total"], top1)
+        parts = processes.collect((self._sums.tolist(), self.images))
+        sums = [math.fsum(column) for column in zip(*(part[0] for part in parts), strict=True)]
+        images = sum(part[1] for part in parts)
+        means = {name: value / images for name, value in zip(self._names, sums, strict=False)}
+        top1 = sums[-1] / images if self._classifies else None
+        return Reading(images, {n: v for n, v in means.items() if n != "total"}, means["total"], top1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an interrupted epoch needs to go on."""
+        return {"names": list(self._names), "sums": self._sums, "classifies": self._classifies, "images": self.images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self._names = tuple(state["names"])
+        self._sums = None if state["sums"] is None else state["sums"].to(self._device)
+        self._classifies, self.images = state["classifies"], state["images"]

@@ -14,7 +14,12 @@ from distillctl.profile.schema import MethodChoice, MethodTable
 from distillctl.profile.source import dotted
 from distillctl.profile.tables import Data
 
+MAX_METHODS = 32
+"""[[method]] tables of one profile."""
+
 _CORE = frozenset(MethodTable.model_fields)
+_OUTSIDE = ("weight", "task_weight", "warmup_epochs", "gather")
+"""Keys that belong to the whole of a wrapper and what it wraps."""
 
 
 class MethodTables:
@@ -49,6 +54,10 @@ class MethodTables:
             return []
         if not value:
             return [(("method",), {"name": "none"})]
+        if len(value) > MAX_METHODS:
+            source.complain(f"there are {len(value)} [[method]] tables, more than {MAX_METHODS}", ("method", MAX_METHODS))
+            self.all_known = False
+            return []
         return [(("method", i), table) for i, table in enumerate(value)]
 
     def _read(self, key: Key, values: Mapping[str, Any]) -> None:
@@ -70,6 +79,8 @@ class MethodTables:
         options = builder.options(spec, "method", {**{k: v for k, v in given.items() if k not in _CORE}, **own}, key, MethodTable)
         if table is None or options is None:
             return
+        if table.gather and not _compares_images(spec, inner):
+            builder.no_effect((*key, "gather"), f"on `{spec.name}`, which looks at each image alone")
         self._task_weights.append((table.task_weight, "task_weight" in stated, spec.name, key))
         self.choices.append(MethodChoice(spec, table, options, inner))
         data = builder.record(key, [table, options], values, presets)
@@ -99,7 +110,7 @@ class MethodTables:
             builder.source.complain(f"`{dotted(key)}` must be a table, [method.inner]", key)
             return None, None
         stated, own = split({"name": wrapper.inner, **values}, MethodTable)
-        for name in ("weight", "task_weight", "warmup_epochs"):
+        for name in _OUTSIDE:
             if name in stated:
                 builder.no_effect((*key, name), f"in [method.inner]: it belongs in the table of `{wrapper.name}`")
                 del stated[name]
@@ -137,7 +148,7 @@ class MethodTables:
         ):
             builder.no_effect((*key, "temperature"), f"under `{wrapper.name}`, which steers the temperature")
         data = builder.record(key, [table, options], values, presets)
-        for name in ("weight", "task_weight", "warmup_epochs", *(("temperature",) if steers else ())):
+        for name in (*_OUTSIDE, *(("temperature",) if steers else ())):
             data.pop(name, None)
             builder.origins.pop(dotted((*key, name)), None)
         data["name"] = spec.qualified
@@ -198,6 +209,10 @@ class MethodTables:
 
 def _can_wrap(wrapper: MethodSpec, spec: MethodSpec) -> bool:
     return spec.kind in wrapper.inner_kinds if wrapper.inner_kinds else spec.takes_temperature
+
+
+def _compares_images(spec: MethodSpec, inner: MethodChoice | None) -> bool:
+    return spec.compares_images or (inner is not None and _compares_images(inner.spec, inner.inner))
 
 
 def _takes_temperature(choice: MethodChoice) -> bool:

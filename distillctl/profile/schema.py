@@ -6,6 +6,8 @@ error names the key as the user wrote it. Nothing here imports torch.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,8 @@ class MethodTable(Options):
     """Factor of the label loss. The default comes from the method's paper."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """The weight grows linearly over so many epochs: in epoch e (from 1) it is multiplied by min(e / warmup_epochs, 1)."""
+    gather: bool = False
+    """With several processes, for methods that compare images: compare those of all processes, not only of each one's share."""
 
 
 class OptimizerTable(Options):
@@ -102,6 +106,24 @@ class ScheduleTable(Options):
     """The rate at the start of the warm-up."""
 
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def _duration(value: str) -> str:
+    if value != "never" and seconds(value) <= 0:
+        raise ValueError("a time is a number above 0 with its unit: `90s`, `5min`, `2h`; or `never`")
+    return value
+
+
+def seconds(value: str) -> float:
+    """Of a time such as `5min`; infinite for `never`, 0 for what is no time."""
+    if value == "never":
+        return math.inf
+    found = _DURATION.fullmatch(value)
+    return float(found[1]) * _SECONDS[found[2]] if found else 0.0
+
+
 class TrainTable(Options):
     """`[train]`."""
 
@@ -125,6 +147,15 @@ class TrainTable(Options):
     """Keep a checkpoint every so many epochs; 0 keeps only the last and the best."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that decode images; data in memory need none. `auto`: a GPU gets one for each core, at most 16; a CPU half as many."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Compute each batch in so many parts, one after the other, and take one step: less memory for the same batch. Batch normalisation
+    and methods that compare images see one part at a time."""
+    save_every: Annotated[str, AfterValidator(_duration)] = "5min"
+    """Time between two checkpoints within an epoch: `90s`, `5min`, `2h`, or `never`. Each finished epoch is saved, too."""
+    deterministic: bool = False
+    """On a GPU: only algorithms that give the same bits each time, so that a resumed run is bit-identical; slower. A CPU always does."""
+    sync_batchnorm: bool = False
+    """With several processes: batch normalisation over the whole batch instead of each process's share."""
 
 
 class EvaluateTable(Options):

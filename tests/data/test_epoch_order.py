@@ -32,19 +32,21 @@ def test_every_image_comes_at_every_place_about_equally_often():
 
 
 @pytest.mark.parametrize(
-    ("count", "size", "merged", "sizes"),
+    ("count", "size", "smallest", "sizes"),
     [
-        (10, 5, True, [5, 5]),
-        (11, 5, True, [5, 6]),
-        (12, 5, True, [5, 5, 2]),
-        (11, 5, False, [5, 5, 1]),
-        (1, 5, True, [1]),
-        (3, 1, True, [1, 1, 1]),
-        (4, 9, True, [4]),
-        (0, 9, True, []),
+        (10, 5, 2, [5, 5]),
+        (11, 5, 2, [5, 6]),
+        (12, 5, 2, [5, 5, 2]),
+        (11, 5, 1, [5, 5, 1]),
+        (1, 5, 2, [1]),
+        (3, 1, 2, [1, 1, 1]),
+        (4, 9, 2, [4]),
+        (0, 9, 2, []),
+        (11, 4, 4, [4, 7]),
+        (12, 4, 4, [4, 4, 4]),
     ],
 )
-def test_batches_drop_nothing_and_none_of_one_image_is_left(count, size, merged, sizes):
-    bounds = batch_bounds(count, size, merge_single=merged)
+def test_batches_drop_nothing_and_none_of_one_image_is_left(count, size, smallest, sizes):
+    bounds = batch_bounds(count, size, smallest=smallest)
     assert [b - a for a, b in bounds] == sizes
     assert [i for a, b in bounds for i in range(a, b)] == list(range(count))

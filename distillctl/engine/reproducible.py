@@ -1,0 +1,35 @@
+"""Bit-identical results on a GPU: torch's deterministic algorithms, for those who ask for them and pay with speed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from distillctl.engine.experiment import Experiment
+
+
+def promise(experiment: Experiment) -> str:
+    """What a resumed run can be held to, in words."""
+    if experiment.device.type == "cpu" or experiment.settings.deterministic:
+        return "bit-identical after a resume on the same kind of machine"
+    return "not bit-identical after a resume: `train.deterministic = true` makes it so on a GPU"
+
+
+@contextmanager
+def reproducible(experiment: Experiment) -> Iterator[None]:
+    """While a run trains: deterministic algorithms if its profile asks for them."""
+    if not experiment.settings.deterministic:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

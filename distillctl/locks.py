@@ -1,0 +1,83 @@
+"""A lock on a run directory: two trainings never write to one run.
+
+It is a record lock of the operating system on `run.lock`, which ends with the process that holds it, however that ends: there
+is no stale lock to clear away. Forked processes do not inherit it, so that a decoder that outlives its killed training for a
+moment does not keep the run closed. What the file says is for people.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from distillctl.errors import MachineError, RunError
+
+NAME = "run.lock"
+_held: set[tuple[int, int]] = set()  # record locks do not keep a process from itself
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which is made if it is not there, and removed if nothing else came into it.
+
+    Raises:
+        MachineError: the folder cannot be made.
+        RunError: another process, or another part of this one, holds the lock; the message names it.
+    """
+    descriptor, key = _open(folder)
+    try:
+        _held.add(key)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        if [entry.name for entry in folder.iterdir()] == [NAME]:
+            (folder / NAME).unlink()
+            folder.rmdir()
+        _held.discard(key)
+        os.close(descriptor)
+
+
+def _open(folder: Path) -> tuple[int, tuple[int, int]]:
+    """A descriptor of the lock file, on which the lock is held, and the file's identity."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise MachineError(f"the run directory `{folder}` cannot be made: {(error.strerror or str(error)).lower()}") from error
+        status = os.fstat(descriptor)
+        key = (status.st_dev, status.st_ino)
+        if key in _held:  # the descriptor stays open: closing any of a file gives up the lock of the whole process
+            raise _refusal(folder, f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            _lock(descriptor, folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        with suppress(FileNotFoundError):
+            now = os.stat(folder / NAME)
+            if (now.st_dev, now.st_ino) == key:
+                return descriptor, key
+        os.close(descriptor)  # whoever held it before us has removed it
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise  # a file system without locks: nothing is known of who else writes
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        raise _refusal(folder, holder or "another process") from None
+
+
+def _refusal(folder: Path, holder: str) -> RunError:
+    return RunError(
+        f"`{folder}` is being trained by {holder}", hint="wait for it or end it; `--fresh` starts a run beside this one, `--out` elsewhere"
+    )

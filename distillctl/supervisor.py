@@ -1,0 +1,179 @@
+"""`train --nproc N`: starts N processes of the same command, and starts all of them again when one dies or falls silent.
+
+What a run has done is in its checkpoints, so that a new group goes on exactly. A group that fails by its own decision (a wrong
+profile, a loss that is not finite: exit codes 1, 2, 3) is not started again, and neither is one that dies three times at one step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from distillctl import pulse
+from distillctl.errors import LostProcessError, RunError
+
+_SILENT = 45.0  # seconds without a sign of life
+_GRACE = 5.0  # seconds from asking a process to end to killing it
+_OWN_DECISION = (1, 2, 3)
+_MOST_DEATHS = 3  # at one step
+_LONGEST_PAUSE = 30.0
+
+
+def supervise(count: int, arguments: Sequence[str], say: Callable[[str], object]) -> int:
+    """Runs `distillctl` with these arguments in so many processes until they are done; gives their exit code.
+
+    say: is told what goes wrong.
+
+    Raises:
+        RunError: they died three times at the same step.
+    """
+    with tempfile.TemporaryDirectory(prefix="distillctl-") as folder, _Signals() as signals:
+        deaths: Counter[int] = Counter()
+        while True:
+            group = _Group(count, arguments, Path(folder) / "pulse")
+            signals.target = group
+            try:
+                why = group.wait()
+            finally:
+                group.end()
+            if why is None or signals.number:
+                return group.verdict(signals.number)
+            step = group.steps
+            deaths[step] += 1
+            place = f"after step {step}" if step >= 0 else "before the first step"
+            if deaths[step] == _MOST_DEATHS:
+                raise RunError(
+                    f"{why} {place}, for the {_MOST_DEATHS}rd time there", hint="the last checkpoint is kept; look at what is above"
+                )
+            pause = min(_LONGEST_PAUSE, 2.0 ** (deaths.total() - 1))
+            say(f"{why} {place}: all {count} processes start again from the last checkpoint in {pause:g} s")
+            if signals.wait(pause):
+                return signals.code
+
+
+class _Group:
+    """The processes of one command."""
+
+    def __init__(self, count: int, arguments: Sequence[str], signs: Path) -> None:
+        self._signs = signs
+        pulse.create(signs, count)
+        environment = {
+            **os.environ,
+            pulse.VARIABLE: str(signs),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+        }
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "distillctl", *arguments],
+                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                start_new_session=True,  # Ctrl-C comes to the supervisor, which passes it on
+            )
+            for rank in range(count)
+        ]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run that were done; −1 if training had not begun."""
+        return max(steps for _, steps in pulse.read(self._signs))
+
+    def wait(self) -> str | None:
+        """Until all are done, or one decides to end, or one is lost: then a sentence on that."""
+        patience = float(os.environ.get("DISTILLCTL_PATIENCE", _SILENT))
+        while True:
+            codes = self._codes()
+            for rank, code in enumerate(codes):
+                if code is not None and code < 0:
+                    more = ", perhaps since memory ran out," if code == -signal.SIGKILL else ""
+                    return f"process {rank} was killed by {signal.Signals(-code).name}{more}"
+            if any(code in _OWN_DECISION for code in codes) or None not in codes:
+                lost = all(code == LostProcessError.exit_code for code in codes)
+                return "all processes lost each other" if lost else None
+            now = time.monotonic()
+            for rank, (sign, _) in enumerate(pulse.read(self._signs)):
+                if codes[rank] is None and now - sign > patience:
+                    return f"process {rank} gave no sign of life for {patience:g} s"
+            time.sleep(0.05)
+
+    def verdict(self, signalled: int) -> int:
+        """One exit code for all of them."""
+        codes = [code for code in self._codes() if code is not None]
+        first = next((code for code in codes if code in _OWN_DECISION), None)
+        if first is not None:
+            return first
+        return next((128 - code if code < 0 else code for code in codes if code), 143 if signalled else 0)
+
+    def send(self, number: int) -> None:
+        """Passes a signal on to all that still run."""
+        for process in self._processes:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    process.send_signal(number)
+
+    def end(self) -> None:
+        """Ends all processes, those that stand still too. Those of a group that was stopped have had their time to save."""
+        if None in self._codes():
+            self.send(signal.SIGTERM)
+            deadline = time.monotonic() + _GRACE
+            while time.monotonic() < deadline and None in self._codes():
+                time.sleep(0.02)
+        self.send(signal.SIGKILL)
+        for process in self._processes:
+            process.wait()
+
+    def _codes(self) -> list[int | None]:
+        return [process.poll() for process in self._processes]
+
+
+class _Signals:
+    """Passes signals on to the group, and remembers the first."""
+
+    def __init__(self) -> None:
+        self.target: _Group | None = None
+        self.number = 0
+        self._before: list[tuple[int, object]] = []
+
+    @property
+    def code(self) -> int:
+        """The exit code that the signal asks for."""
+        return 130 if self.number == signal.SIGINT else 143
+
+    def __enter__(self) -> _Signals:
+        self._before = [(n, signal.signal(n, self._pass_on)) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def wait(self, seconds: float) -> bool:
+        """Waits so long; whether a signal came."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self.number:
+            time.sleep(0.05)
+        return bool(self.number)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self.number = self.number or number
+        if self.target is not None:
+            self.target.send(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
