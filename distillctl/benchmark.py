@@ -27,7 +27,7 @@ from distillctl.profile.schema import Profile
 from distillctl.registry import Registry
 from distillctl.runs import ROOT
 
-PARTS = ("data", "teacher", "student", "loss", "optimizer")
+PARTS = ("data", "teacher", "student", "loss", "guard", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,12 @@ class _Runner:
 
         return self._timed(work)
 
+    def _guard_weights(self, batch: Batch) -> None:
+        step = self.step
+        step.guard.gradients(0, batch, () if step.pair is None else step.pair.second)
+        if step.ema is not None:
+            step.guard.average(0, batch, step.ema.model)
+
     def split(self) -> dict[str, float]:
         """The step in parts. The losses are cut off from the student by leaf tensors, so that the two backwards can be told apart."""
         experiment, step = self.experiment, self.step
@@ -207,13 +213,16 @@ class _Runner:
             with step.autocast():
                 losses = experiment.objective.losses(batch, leaves, kept["teacher"], step.progress)  # type: ignore[arg-type]
             (losses.task + losses.distillation).backward()
+            kept["losses"] = losses
 
         times["loss"] = self._timed(loss)
+        times["guard"] = self._timed(lambda: step.guard.losses(0, batch, kept["teacher"], kept["losses"]))  # type: ignore[arg-type]
         used = [name for name, leaf in leaves.items() if leaf.grad is not None]
         outputs, grads = [features[n] for n in used], [leaves[n].grad for n in used]
         twice = step.pair is not None  # labels and distillation go back through the student one after the other
         times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads, retain_graph=twice))
         if twice:
             times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads))
+        times["guard"] += self._timed(lambda: self._guard_weights(batch))
         times["optimizer"] = self._timed(step.update)
         return times

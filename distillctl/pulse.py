@@ -12,6 +12,8 @@ from pathlib import Path
 
 VARIABLE = "DISTILLCTL_PULSE"
 """Names the file in which each process of a group has a slot."""
+PARENT = "DISTILLCTL_SUPERVISOR"
+"""The supervisor's process number: it may be gone before a process of its group looks for it."""
 _SLOT = struct.Struct("<dq")
 _BEFORE = -1  # steps of a process that has not begun to train
 _slot: tuple[mmap.mmap, int] | None = None
@@ -36,7 +38,7 @@ def start() -> None:
         return
     with open(path, "r+b") as file:
         _slot = mmap.mmap(file.fileno(), 0), int(os.environ.get("RANK", "0")) * _SLOT.size
-    threading.Thread(target=_beat, args=(os.getppid(),), daemon=True, name="pulse").start()
+    threading.Thread(target=_beat, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True, name="pulse").start()
 
 
 def step(done: int) -> None:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -29,9 +29,13 @@ _MOST_DEATHS = 3  # at one step
 _LONGEST_PAUSE = 30.0
 
 
+_ONCE = "--from-previous"  # a second time it would go back further
+
+
 def supervise(count: int, arguments: Sequence[str], say: Callable[[str], object]) -> int:
     """Runs `distillctl` with these arguments in so many processes until they are done; gives their exit code.
 
+    arguments: without `--fresh`, which would begin another run at every start.
     say: is told what goes wrong.
 
     Raises:
@@ -40,14 +44,18 @@ def supervise(count: int, arguments: Sequence[str], say: Callable[[str], object]
     with tempfile.TemporaryDirectory(prefix="distillctl-") as folder, _Signals() as signals:
         deaths: Counter[int] = Counter()
         while True:
-            group = _Group(count, arguments, Path(folder) / "pulse")
+            group = _Group(count, arguments, Path(folder))
             signals.target = group
+            if signals.number:  # it came before there was anybody to pass it on to
+                group.send(signals.number)
             try:
                 why = group.wait()
             finally:
                 group.end()
+            if text := group.last_words():
+                say(text)
             if why is None or signals.number:
-                return group.verdict(signals.number)
+                return group.verdict(signals.code if signals.number else 0)
             step = group.steps
             deaths[step] += 1
             place = f"after step {step}" if step >= 0 else "before the first step"
@@ -55,6 +63,7 @@ def supervise(count: int, arguments: Sequence[str], say: Callable[[str], object]
                 raise RunError(
                     f"{why} {place}, for the {_MOST_DEATHS}rd time there", hint="the last checkpoint is kept; look at what is above"
                 )
+            arguments = [argument for argument in arguments if argument != _ONCE]
             pause = min(_LONGEST_PAUSE, 2.0 ** (deaths.total() - 1))
             say(f"{why} {place}: all {count} processes start again from the last checkpoint in {pause:g} s")
             if signals.wait(pause):
@@ -62,14 +71,16 @@ def supervise(count: int, arguments: Sequence[str], say: Callable[[str], object]
 
 
 class _Group:
-    """The processes of one command."""
+    """The processes of one command. What others than the first write to stderr is kept: most of it, all say alike."""
 
-    def __init__(self, count: int, arguments: Sequence[str], signs: Path) -> None:
-        self._signs = signs
+    def __init__(self, count: int, arguments: Sequence[str], folder: Path) -> None:
+        self._signs = signs = folder / "pulse"
+        self._kept = [folder / f"stderr-{rank}" for rank in range(count)]
         pulse.create(signs, count)
         environment = {
             **os.environ,
             pulse.VARIABLE: str(signs),
+            pulse.PARENT: str(os.getpid()),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "WORLD_SIZE": str(count),
@@ -77,14 +88,16 @@ class _Group:
         }
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
-        self._processes = [
-            subprocess.Popen(
+        self._processes = [self._start(rank, arguments, environment) for rank in range(count)]
+
+    def _start(self, rank: int, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with self._kept[rank].open("wb") as kept:
+            return subprocess.Popen(
                 [sys.executable, "-m", "distillctl", *arguments],
                 env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stderr=kept if rank else None,
                 start_new_session=True,  # Ctrl-C comes to the supervisor, which passes it on
             )
-            for rank in range(count)
-        ]
 
     @property
     def steps(self) -> int:
@@ -110,12 +123,15 @@ class _Group:
             time.sleep(0.05)
 
     def verdict(self, signalled: int) -> int:
-        """One exit code for all of them."""
-        codes = [code for code in self._codes() if code is not None]
-        first = next((code for code in codes if code in _OWN_DECISION), None)
-        if first is not None:
-            return first
-        return next((128 - code if code < 0 else code for code in codes if code), 143 if signalled else 0)
+        """One exit code for all of them; `signalled` is what a signal to the supervisor asks for, or 0."""
+        codes = [code for code in self._codes() if code]
+        return next((code for code in codes if code in _OWN_DECISION), signalled if codes and signalled else next(iter(codes), 0))
+
+    def last_words(self) -> str:
+        """What a process wrote that decided to end, or crashed, if the first did not do so itself."""
+        codes = self._codes()
+        rank = next((rank for rank, code in enumerate(codes) if code in _OWN_DECISION), 0)
+        return f"process {rank}: {self._kept[rank].read_text(errors='replace').strip()}" if rank else ""
 
     def send(self, number: int) -> None:
         """Passes a signal on to all that still run."""

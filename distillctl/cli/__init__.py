@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from distillctl.errors import DistillError, MachineError, Problem
+from distillctl import pulse
+from distillctl.errors import DistillError, LostProcessError, MachineError, Problem
 from distillctl.files import FULL_OR_CLOSED
 
 TTA = ("auto", "flip", "ten_crop")
@@ -48,6 +49,10 @@ def run(arguments: list[str]) -> int:
         return _wrong_command(name, list(COMMANDS))
     try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
+    except LostProcessError as error:
+        if pulse.VARIABLE not in os.environ:  # a supervisor says itself who was lost
+            print(_clean(str(error)), file=sys.stderr)  # noqa: T201
+        return error.exit_code
     except DistillError as error:
         print(_clean(str(error)), file=sys.stderr)  # noqa: T201
         return error.exit_code

@@ -54,9 +54,14 @@ def train(
         print_plan(plan(checked, registry, out=out, device=device))
         return
     if nproc > 1 and "RANK" not in os.environ:
+        from distillctl.runs import place
         from distillctl.supervisor import supervise
 
-        raise typer.Exit(supervise(nproc, sys.argv[1:], lambda text: typer.echo(text, err=True)))
+        arguments = sys.argv[1:]
+        if fresh:
+            path, _ = place(checked.name, checked.digest, out=out, fresh=True)
+            arguments = [*(argument for argument in arguments if argument != "--fresh"), *(() if out else ("--out", str(path)))]
+        raise typer.Exit(supervise(nproc, arguments, lambda text: typer.echo(text, err=True)))
     pulse.start()
     from distillctl.cli.display import audience
     from distillctl.training import train as run

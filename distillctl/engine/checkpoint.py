@@ -133,6 +133,7 @@ def _take_over(source: Path, target: Path) -> None:
         write_atomically(target, lambda copy: shutil.copyfile(source, copy))
     else:
         temporary.replace(target)
+        temporary.unlink(missing_ok=True)  # renaming does nothing where both are one file already
 
 
 def _whole(run: RunDirectory) -> dict[str, Any] | None:

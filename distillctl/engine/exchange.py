@@ -69,6 +69,8 @@ class Exchange:
 
 
 def _parallel(objective: Objective, processes: Processes) -> DistributedDataParallel:
+    # For 1×1 convolutions, where two layouts are the same; said once, from within a backward pass.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     with warnings.catch_warnings():
         # torch 2.15 has another name for `broadcast_buffers`, which torch 2.10 does not know.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
+from torch.optim import Optimizer
 
 from distillctl import pulse
 from distillctl.api.method import Batch
@@ -68,6 +69,10 @@ class Loop:
         state = processes.share(checkpoint.load_newest(run, previous=previous) if processes.first else None)
         if state is not None:
             self.position = self._position(state)
+        if self.position.epoch > experiment.epochs:
+            raise DataError(
+                f"`{run.path}` has {self.position.epoch} finished epochs, more than the {experiment.epochs} that its profile says now"
+            )
         # After the last step of the last epoch there may be no more of it to train.
         self.step = Step(experiment, experiment.part(min(self.position.epoch, experiment.epochs - 1)))
         self._tally: Tally | None = None
@@ -99,6 +104,8 @@ class Loop:
         with self._pauses, reproducible(self.experiment):
             while self.position.epoch < self.experiment.epochs:
                 self._epoch()
+        if self.experiment.processes.first and not self.run.best.is_file():  # fewer epochs than before were accepted
+            self._save_student(self.run.best, self.experiment.main.epochs)
         return self.position
 
     def _epoch(self) -> None:
@@ -290,7 +297,7 @@ class Loop:
             experiment.model.load_state_dict(state["student"])
             experiment.objective.methods.load_state_dict(state["methods"])
             if state.get("part", MAIN) == step.part.name:  # at its end the next part begins with an optimizer of its own
-                step.optimizer.load_state_dict(state["optimizer"])
+                _load_state(step.optimizer, state["optimizer"], changed=state["digest"] != experiment.digest)
                 step.scaler.load_state_dict(state["scaler"])
             if step.ema is not None:
                 if state["ema"] is None:
@@ -304,9 +311,17 @@ class Loop:
             ) from error
         if state["tallies"] is not None:
             self._tally = Tally(experiment.device)
-            number, tallies = experiment.processes.rank, state["tallies"]
-            if number < len(tallies):
-                self._tally.load_state_dict(tallies[number])
+            for tally in state["tallies"][experiment.processes.rank :: experiment.processes.count]:
+                self._tally.absorb(tally)
+
+
+def _load_state(optimizer: Optimizer, state: dict[str, Any], *, changed: bool) -> None:
+    """Takes over momenta and the like; after an accepted change of the profile its hyperparameters count, and not those of before."""
+    now = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    if changed:
+        for group, values in zip(optimizer.param_groups, now, strict=True):
+            group.update(values)
 
 
 def restore_student(model: nn.Module, path: Path) -> int:

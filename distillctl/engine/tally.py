@@ -55,9 +55,8 @@ class Tally:
 
     def read(self, processes: Processes = ALONE) -> Reading:
         """The means so far, over all of these processes, each of which asks. Waits for the device."""
-        assert self._sums is not None
-        parts = processes.collect((self._sums.tolist(), self.images))
-        sums = [math.fsum(column) for column in zip(*(part[0] for part in parts), strict=True)]
+        parts = processes.collect(([] if self._sums is None else self._sums.tolist(), self.images))
+        sums = [math.fsum(column) for column in zip(*(part[0] for part in parts if part[0]), strict=True)]
         images = sum(part[1] for part in parts)
         means = {name: value / images for name, value in zip(self._names, sums, strict=False)}
         top1 = sums[-1] / images if self._classifies else None
@@ -67,8 +66,11 @@ class Tally:
         """What an interrupted epoch needs to go on."""
         return {"names": list(self._names), "sums": self._sums, "classifies": self._classifies, "images": self.images}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self._names = tuple(state["names"])
-        self._sums = None if state["sums"] is None else state["sums"].to(self._device)
-        self._classifies, self.images = state["classifies"], state["images"]
+    def absorb(self, state: dict[str, Any]) -> None:
+        """Adds what another tally had counted, as its `state_dict` says."""
+        if state["sums"] is None:
+            return
+        sums = state["sums"].to(self._device)
+        self._names, self._classifies = tuple(state["names"]), state["classifies"]
+        self._sums = sums if self._sums is None else self._sums + sums
+        self.images += state["images"]
