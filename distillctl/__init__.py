@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     )
     from distillctl.api.optimizer import SeparateGradients, split_decay
     from distillctl.api.options import Options, PathOption, StageName, StageNames
+    from distillctl.api.rows import draw_rows, gather_rows
     from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset
     from distillctl.api.stages import pair_stages
+    from distillctl.archives import unpacked
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
     from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
     from distillctl.files import cache_folder
@@ -49,8 +51,10 @@ _WHERE = {
     ),
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames"),
+    "distillctl.api.rows": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset"),
     "distillctl.api.stages": ("pair_stages",),
+    "distillctl.archives": ("unpacked",),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
     "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
     "distillctl.files": ("cache_folder",),
@@ -58,12 +62,13 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images", "LenientBatchNorm2d",
-    "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "PathOption", "Phase", "PluginError", "Preset", "Problem",
-    "ProfileError", "Progress", "RunError", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames",
-    "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "fp32", "hookimpl", "input_of", "is_target",
-    "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "other_divergence", "others", "pair_stages",
-    "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "unit_rows", "widen",
+    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images",
+    "LenientBatchNorm2d", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "PathOption", "Phase", "PluginError",
+    "Preset", "Problem", "ProfileError", "Progress", "RunError", "SeparateGradients", "Setup", "Side", "Splits", "StageName",
+    "StageNames", "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "draw_rows", "fp32", "gather_rows",
+    "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution",
+    "other_divergence", "others", "pair_stages", "split_decay", "split_target", "stratified_split", "target_divergence",
+    "three_way_split", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

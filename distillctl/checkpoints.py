@@ -1,7 +1,7 @@
 """Reads the weights of a model from files that people have, whatever program wrote them, and puts them into a model.
 
-What may stand in a file and how it is opened safely is the subject of `distillctl.weight_files`; here it is layouts:
-wrappers around the weights, prefixes of names, old names, and what to say when weights and model do not fit.
+How a file is opened safely, and which of its mappings holds the weights, is the subject of `distillctl.weight_files`; here it is names:
+prefixes, old names, and what to say when weights and model do not fit.
 """
 
 from __future__ import annotations
@@ -18,17 +18,11 @@ from distillctl.errors import DataError
 from distillctl.files import sha256
 from distillctl.weight_files import open_file, read_file
 
-_CONTAINERS = ("student", "model_state_dict", "state_dict", "model", "net", "network", "weights")
-"""Keys under which programs keep the weights, most telling first. `student`: our own checkpoints."""
-
-_DEPTH = 4
-"""Mappings within mappings that are looked into."""
-
 _WRAPPERS = ("module.", "_orig_mod.")
 """What `DataParallel` and `torch.compile` put before every name."""
 
-_COUNTERS = ("total_ops", "total_params")
-"""Buffers that profilers of operation counts leave in a model."""
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
+"""Buffers that are no part of a model: of programs that count operations, and of torch's `AveragedModel`."""
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Heads of GoogLeNet and Inception v3 that only their own training uses."""
@@ -50,10 +44,10 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 
     Raises:
         DataError: no such file, not a file of weights, damaged, or holding objects that are not read.
+        MachineError: a torch file cannot be converted here.
     """
-    path = Path(path)
-    state = _strip(_unwrap(read_file(path), path))
-    state = {name: _to_float(value.detach()) for name, value in state.items() if name.rpartition(".")[2] not in _COUNTERS}
+    state = {name: value for name, value in read_file(Path(path)).items() if name.rpartition(".")[2] not in _COUNTERS}
+    state = {name: _to_float(value) for name, value in _strip(state).items()}
     for name in list(state):
         counter = name.removesuffix("running_var") + "num_batches_tracked"
         if name.endswith("running_var") and counter not in state:
@@ -80,47 +74,6 @@ def _new_name(name: str) -> str:
     for pattern, replacement in _OLD_NAMES:
         name = pattern.sub(replacement, name)
     return name
-
-
-def _unwrap(value: object, path: Path) -> dict[str, Tensor]:
-    """The mapping of names to tensors inside whatever a file holds."""
-    for _ in range(_DEPTH):
-        if not isinstance(value, Mapping):
-            break
-        if (inner := _inner(value)) is None:
-            tensors = {name: v for name, v in value.items() if isinstance(name, str) and isinstance(v, Tensor)}
-            if tensors:
-                return tensors
-            break
-        value = inner
-    what = f"a mapping with the keys {_list(value)}" if isinstance(value, Mapping) else f"of type {type(value).__name__}"
-    raise DataError(f"`{path}` holds no weights that can be found: its content is {what}", hint="save the `state_dict()` of the model")
-
-
-def _inner(value: Mapping[object, object]) -> Mapping[object, object] | None:
-    """The part of a checkpoint that holds the weights; None if they lie open."""
-    average = value.get("ema")
-    if "student" in value and isinstance(average, Mapping):  # our own, with the moving average that was evaluated
-        value = {"student": average.get("model")}
-    for key in _CONTAINERS:
-        part = value.get(key)
-        if isinstance(part, Mapping) and _holds_tensors(part, _DEPTH):
-            return part
-    # One group of tensors under a name that we do not know; tensors beside it are figures such as the accuracy.
-    groups = [part for part in value.values() if isinstance(part, Mapping) and part and all(isinstance(v, Tensor) for v in part.values())]
-    lying_open = sum(isinstance(part, Tensor) for part in value.values())
-    return groups[0] if len(groups) == 1 and len(groups[0]) > lying_open else None
-
-
-def _holds_tensors(value: object, depth: int) -> bool:
-    if isinstance(value, Mapping):
-        return depth > 0 and any(_holds_tensors(part, depth - 1) for part in value.values())
-    return isinstance(value, Tensor)
-
-
-def _list(value: Mapping[object, object]) -> str:
-    shown = ", ".join(f"`{key}`" for key in list(value)[:6])
-    return f"{shown}, …" if len(value) > 6 else shown or "(none)"
 
 
 def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:

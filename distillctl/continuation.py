@@ -126,8 +126,8 @@ def accept(run: RunDirectory, profile: Profile, facts: Mapping[str, Any], lines:
     info = run.info()
     note = {"at": now(), "epoch": info.get("epoch"), "changes": lines}
     digests = [d for d in (*info.get("digests", ()), info.get("digest")) if d != profile.digest]
-    write_text(run.resolved, write_toml(profile.resolved))
     run.update(**facts, state="running", digest=profile.digest, digests=digests, changes=[*info.get("changes", ()), note])
+    renew_paths(run, profile)  # after a crash between the two, the next command does it
 
 
 def renew_paths(run: RunDirectory, profile: Profile) -> None:

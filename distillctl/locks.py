@@ -18,6 +18,7 @@ from pathlib import Path
 from distillctl.errors import MachineError, RunError
 
 NAME = "run.lock"
+_ATTEMPTS = 100
 _held: set[tuple[int, int]] = set()  # record locks do not keep a process from itself
 
 
@@ -26,7 +27,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder, which is made if it is not there, and removed if nothing else came into it.
 
     Raises:
-        MachineError: the folder cannot be made.
+        MachineError: the folder cannot be made, or its file system has no locks.
         RunError: another process, or another part of this one, holds the lock; the message names it.
     """
     descriptor, key = _open(folder)
@@ -36,20 +37,25 @@ def locked(folder: Path) -> Iterator[None]:
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
-        if [entry.name for entry in folder.iterdir()] == [NAME]:
-            (folder / NAME).unlink()
-            folder.rmdir()
+        with suppress(OSError):  # somebody who waits for it came in between, or removed the folder
+            if [entry.name for entry in folder.iterdir()] == [NAME]:
+                (folder / NAME).unlink()
+                folder.rmdir()
         _held.discard(key)
         os.close(descriptor)
 
 
 def _open(folder: Path) -> tuple[int, tuple[int, int]]:
     """A descriptor of the lock file, on which the lock is held, and the file's identity."""
+    attempts = 0
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
+            attempts += 1
+            if isinstance(error, FileNotFoundError | FileExistsError) and attempts < _ATTEMPTS:
+                continue  # whoever held it before us has removed the folder just now
             raise MachineError(f"the run directory `{folder}` cannot be made: {(error.strerror or str(error)).lower()}") from error
         status = os.fstat(descriptor)
         key = (status.st_dev, status.st_ino)
@@ -72,7 +78,10 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise  # a file system without locks: nothing is known of who else writes
+            raise MachineError(
+                f"the run directory `{folder}` cannot be locked: {(error.strerror or str(error)).lower()}",
+                hint="its file system has no locks, so two trainings would not notice each other: `--out` names another place",
+            ) from error
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
         raise _refusal(folder, holder or "another process") from None
 

@@ -1,7 +1,8 @@
 """`manifest.json` of a run directory: the sha256 of every checkpoint and of the deployed student, to be checked before use.
 
 A file and its hash cannot be replaced in one instant. So the hash of a new file enters the manifest first, beside that of the
-file which it will replace; a crash between the two leaves a manifest that knows both.
+file which it will replace; a crash between the two leaves a manifest that knows both. A file that comes for the first time
+replaces none (`_NONE`), so that a crash before it came is told from its being deleted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from distillctl.errors import DataError
 from distillctl.files import sha256, write_json
 
 NAME = "manifest.json"
+_NONE = ""
 _KEPT = 2  # the file that comes, and the one that is there
 
 
@@ -28,17 +30,27 @@ class Manifest:
         """Notes what files will be: called when the new bytes are on the disk, before they take the place of the old ones."""
         known = self._read()
         for name, digest in digests.items():
-            known[name] = [digest, *(old for old in known.get(name, ()) if old != digest)][:_KEPT]
+            before = known.get(name) or [self._found(name)]
+            known[name] = [digest, *(old for old in before if old != digest)][:_KEPT]
         self._write(known)
+
+    def arrived(self, name: str) -> None:
+        """Notes that a file which was expected is there: from now on it must not be missing."""
+        known = self._read()
+        if _NONE in known.get(name, ()):
+            known[name].remove(_NONE)
+            self._write(known)
 
     def settle(self) -> None:
         """Forgets hashes of files that never came, or are gone. Called when a run begins or goes on."""
         before = self._read()
         known = {}
         for name, digests in before.items():
-            path = self._folder / name
-            found = sha256(path) if path.is_file() else ""
-            known[name] = [found] if found in digests else digests
+            found = self._found(name)
+            if found in digests and found != _NONE:
+                known[name] = [found]
+            elif found not in digests:
+                known[name] = [digest for digest in digests if digest != _NONE]
         if known != before:
             self._write(known)
 
@@ -69,6 +81,10 @@ class Manifest:
         if problem := self.problem(name):
             raise DataError(f"`{self._folder / name}` {problem}", hint=hint)
         return self._folder / name
+
+    def _found(self, name: str) -> str:
+        path = self._folder / name
+        return sha256(path) if path.is_file() else _NONE
 
     def _read(self) -> dict[str, list[str]]:
         try:

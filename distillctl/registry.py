@@ -7,14 +7,13 @@ imports torch: what a spec names is loaded by `load`, when a run is assembled.
 from __future__ import annotations
 
 import difflib
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -23,9 +22,17 @@ from distillctl import __version__
 from distillctl.api import hooks
 from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec
 from distillctl.errors import PluginError, Problem
+from distillctl.escape import one_line
+from distillctl.plugin_import import SECONDS, RefusedError, attempt, reason, seconds_allowed, supervised
+from distillctl.spec_checks import malformed
 
 GROUP = "distillctl"
 BUILTIN = tuple(f"distillctl.builtin.{module}" for module in ("methods", "torchvision", "imagefolder", "optimizers"))
+
+MAX_SPECS = 10_000
+"""Specs that one hook may return."""
+MAX_PROBLEMS = 5
+"""Problems of one plugin's specs that are told."""
 
 S = TypeVar("S", bound=Spec)
 
@@ -124,25 +131,34 @@ class Registry:
         self.datasets: Catalog[DatasetSpec] = Catalog("data set", self._left_out)
         self.optimizers: Catalog[OptimizerSpec] = Catalog("optimizer", self._left_out)
         self.plugins: list[Plugin] = []
+        self.seconds = SECONDS  # that the import of one plugin may take
         self._pm = pluggy.PluginManager(hooks.PROJECT)
         self._pm.add_hookspecs(hooks)
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None) -> Registry:
-        """Built-ins, and the installed plugins; `DISTILLCTL_PLUGINS=a,b` limits the latter to these names."""
+        """Built-ins, and the installed plugins; `DISTILLCTL_PLUGINS=a,b` limits the latter to these names.
+
+        Raises:
+            PluginError: `DISTILLCTL_PLUGIN_TIMEOUT` is no number of seconds.
+        """
+        environment = os.environ if environment is None else environment
         registry = cls()
+        registry.seconds = seconds_allowed(environment)
         for module in BUILTIN:
-            registry.add(Plugin(module.rpartition(".")[2], "distillctl", __version__), lambda m=module: import_module(m))  # type: ignore[misc]
-        wanted = (os.environ if environment is None else environment).get("DISTILLCTL_PLUGINS")
+            registry.add(Plugin(module.rpartition(".")[2], "distillctl", __version__), partial(import_module, module), limited=False)
+        wanted = environment.get("DISTILLCTL_PLUGINS")
         chosen = None if wanted is None else {w.strip() for w in wanted.split(",") if w.strip()}
         found: set[str] = set()
-        for point in sorted(_unique(entry_points(group=GROUP)), key=lambda e: e.name):
-            package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown package", "")
+        points, unreadable = _entry_points()
+        for point in sorted(_unique(points), key=lambda e: e.name):
+            package, version = _package(point.dist)
             found |= {point.name, package}
             if chosen is None or point.name in chosen or package in chosen:
                 registry.add(Plugin(point.name, package, version), point.load)
             else:
                 registry._left_out.add(package)
+        registry.plugins += unreadable
         for name in sorted((chosen or set()) - found):
             problem = "`DISTILLCTL_PLUGINS` names it, but no installed plugin or package is called so"
             registry.plugins.append(Plugin(name, name, "", problem=problem))
@@ -153,32 +169,28 @@ class Registry:
         """Plugins with a problem."""
         return [p for p in self.plugins if p.problem]
 
-    def add(self, plugin: Plugin, load: Callable[[], Any]) -> None:
-        """Imports one plugin and takes its specs in; whatever goes wrong is written into `plugin.problem`."""
+    def add(self, plugin: Plugin, load: Callable[[], Any], *, limited: bool = True) -> None:
+        """Imports one plugin and takes its specs in; whatever goes wrong is written into `plugin.problem`.
+
+        limited: whether the import ends after `seconds`; what everything needs may take as long as the disk takes.
+        """
         self.plugins.append(plugin)
-        printed = io.StringIO()
         try:
-            with redirect_stdout(printed), redirect_stderr(printed):
-                specs = list(self._collect(plugin, load()))
-        except KeyboardInterrupt:
-            raise
-        except SystemExit as error:
-            plugin.problem = f"it ends the program while it is imported (exit code {error.code})"
-            return
-        except PluginError as error:
-            plugin.problem = error.problems[0].message
-            return
-        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, and must not take the others down
-            plugin.problem = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            specs, notes = supervised(lambda: list(self._collect(plugin, load())), self.seconds if limited else 0)
+        except RefusedError as error:
+            cause = error.__cause__
+            plugin.problem = cause.problems[0].message if isinstance(cause, PluginError) else str(error)
             return
         plugin.loaded = True
         problems = [p for p in (self._take(spec, plugin) for spec in specs) if p]
-        if text := printed.getvalue().strip():
-            problems.append(f"it prints while it is imported: {text.splitlines()[0][:80]!r}")
-        plugin.problem = "; ".join(problems)
+        plugin.problem = "; ".join(_some(problems) + notes)
 
     def _collect(self, plugin: Plugin, module: Any) -> Iterable[object]:
-        """Calls the hooks of one plugin."""
+        """Calls the hooks of one plugin, if it is written for this version of them."""
+        written_for = getattr(module, "DISTILLCTL_API", hooks.API_VERSION)
+        if written_for != hooks.API_VERSION:
+            theirs = one_line(ascii(written_for), 20)
+            raise PluginError(f"it is written for version {theirs} of the plugin interface; this distillctl has {hooks.API_VERSION}")
         self._pm.register(module, f"{plugin.package}: {plugin.name}")  # two packages may give an entry point the same name
         try:
             self._pm.check_pending()
@@ -192,7 +204,10 @@ class Registry:
             for implementation in caller.get_hookimpls():
                 if implementation.plugin is module:
                     result = implementation.function()
-                    yield from result if isinstance(result, Sequence) else (result,)
+                    specs = [*islice(result, MAX_SPECS + 1)] if isinstance(result, Sequence) and not isinstance(result, str) else [result]
+                    if len(specs) > MAX_SPECS:
+                        raise PluginError(f"a hook returns more than {MAX_SPECS} specs")
+                    yield from specs
 
     def _take(self, spec: object, plugin: Plugin) -> str:
         """Files a spec under its kind; returns what is wrong with it."""
@@ -203,7 +218,7 @@ class Registry:
         if catalog is None:
             return f"a hook returned {type(spec).__name__!r} instead of a spec"
         assert isinstance(spec, Spec)
-        if problem := _malformed(spec):
+        if problem := malformed(spec):
             return problem
         try:
             catalog.add(spec, plugin)
@@ -214,16 +229,21 @@ class Registry:
 
 
 def load(reference: str, plugin: str) -> Any:
-    """The object that `"package.module:attribute"` names.
+    """The object that `"package.module:attribute"` names. References stand in the specs of plugins, never in a profile.
 
     Raises:
         PluginError: it cannot be imported; the message names the plugin and the reason.
     """
     module, _, attribute = reference.partition(":")
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise PluginError(Problem(f"`{plugin}` cannot be loaded from `{reference}`: {error}")) from error
+        return attempt(lambda: getattr(import_module(module), attribute))
+    except RefusedError as error:
+        cause = error.__cause__
+        why = str(cause) if isinstance(cause, ImportError | AttributeError | SyntaxError) else str(error)
+        problem = Problem(
+            f"`{plugin}` cannot be loaded from `{reference}`: {one_line(why, 300)}", "", f"`python -c 'import {module}'` shows where"
+        )
+        raise PluginError(problem) from cause
 
 
 def known_package(kind: str, name: str) -> str:
@@ -233,16 +253,38 @@ def known_package(kind: str, name: str) -> str:
     return next((package for package, names in PACKAGES.get(kind, {}).items() if name in names), "")
 
 
-def _malformed(spec: Spec) -> str:
-    for attribute in ("name", "summary", "implementation"):
-        value = getattr(spec, attribute)
-        if not isinstance(value, str) or not value:
-            return f"{type(spec).__name__} without a `{attribute}`"
-    if spec.implementation.count(":") != 1:
-        return f"the implementation of `{spec.name}` is not of the form `package.module:attribute`"
-    return ""
+def _some(problems: Sequence[str]) -> list[str]:
+    """The first problems, and how many there are besides."""
+    return [
+        *problems[:MAX_PROBLEMS],
+        *([f"{len(problems) - MAX_PROBLEMS} more of its specs are wrong"] if len(problems) > MAX_PROBLEMS else ()),
+    ]
 
 
 def _unique(points: Iterable[EntryPoint]) -> list[EntryPoint]:
     """An editable install beside a wheel lists an entry point twice."""
-    return list({(p.name, p.value, p.dist.name if p.dist else ""): p for p in points}.values())
+    return list({(p.name, p.value, _package(p.dist)[0]): p for p in points}.values())
+
+
+def _entry_points() -> tuple[list[EntryPoint], list[Plugin]]:
+    """All entry points of plugins, and packages whose list of them cannot be read."""
+    try:
+        return list(entry_points(group=GROUP)), []
+    except Exception:  # noqa: BLE001 - one package's file spoils the list of all, with whatever its parser stumbles over
+        found: list[EntryPoint] = []
+        unreadable: list[Plugin] = []
+        for dist in distributions():
+            try:
+                found += dist.entry_points.select(group=GROUP)
+            except Exception as error:  # noqa: BLE001
+                package, version = _package(dist)
+                unreadable.append(Plugin(package, package, version, problem=f"its `entry_points.txt` cannot be read: {reason(error)}"))
+        return found, unreadable
+
+
+def _package(dist: Distribution | None) -> tuple[str, str]:
+    """Name and version of a package, as far as it states them."""
+    try:
+        return (str(dist.name or "unknown package"), str(dist.version or "")) if dist else ("unknown package", "")
+    except Exception:  # noqa: BLE001 - a damaged `METADATA` may raise anything, by version of Python
+        return "unknown package", ""

@@ -112,7 +112,7 @@ class RunDirectory:
         """
         try:
             value = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"`{self.path / 'run.json'}` cannot be read: {error}") from error
         if not isinstance(value, dict):
             raise DataError(f"`{self.path / 'run.json'}` does not describe a run")
@@ -133,6 +133,11 @@ class RunDirectory:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())  # the checkpoint that follows counts on it
+
+    def tidy(self) -> None:
+        """Removes what a killed process left half written. Whoever calls holds the lock: nobody else is writing."""
+        for path in (*self.path.glob(".*.tmp"), *self.path.glob("checkpoints/.*.tmp")):
+            path.unlink(missing_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
         """All whole lines of `metrics.jsonl`; a line cut short by a crash ends the list."""

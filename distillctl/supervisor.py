@@ -29,7 +29,8 @@ _MOST_DEATHS = 3  # at one step
 _LONGEST_PAUSE = 30.0
 
 
-_ONCE = "--from-previous"  # a second time it would go back further
+ONCE = "--from-previous"
+"""An option that is given to the first start only: a second time it would go back further."""
 
 
 def supervise(count: int, arguments: Sequence[str], say: Callable[[str], object]) -> int:
@@ -63,7 +64,7 @@ def supervise(count: int, arguments: Sequence[str], say: Callable[[str], object]
                 raise RunError(
                     f"{why} {place}, for the {_MOST_DEATHS}rd time there", hint="the last checkpoint is kept; look at what is above"
                 )
-            arguments = [argument for argument in arguments if argument != _ONCE]
+            arguments = [argument for argument in arguments if argument != ONCE]
             pause = min(_LONGEST_PAUSE, 2.0 ** (deaths.total() - 1))
             say(f"{why} {place}: all {count} processes start again from the last checkpoint in {pause:g} s")
             if signals.wait(pause):
@@ -113,7 +114,10 @@ class _Group:
                 if code is not None and code < 0:
                     more = ", perhaps since memory ran out," if code == -signal.SIGKILL else ""
                     return f"process {rank} was killed by {signal.Signals(-code).name}{more}"
-            if any(code in _OWN_DECISION for code in codes) or None not in codes:
+            if any(code in _OWN_DECISION for code in codes):
+                self._wait_for_the_first()
+                return None
+            if None not in codes:
                 lost = all(code == LostProcessError.exit_code for code in codes)
                 return "all processes lost each other" if lost else None
             now = time.monotonic()
@@ -121,6 +125,11 @@ class _Group:
                 if codes[rank] is None and now - sign > patience:
                     return f"process {rank} gave no sign of life for {patience:g} s"
             time.sleep(0.05)
+
+    def _wait_for_the_first(self) -> None:
+        """Where one decides to end, the first mostly does so too, and says why."""
+        with suppress(subprocess.TimeoutExpired):
+            self._processes[0].wait(timeout=_GRACE)
 
     def verdict(self, signalled: int) -> int:
         """One exit code for all of them; `signalled` is what a signal to the supervisor asks for, or 0."""

@@ -191,6 +191,8 @@ class _Plan:
     def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any], lines: list[str]) -> RunDirectory:
         """The run directory: made, or with what changed noted."""
         profile, first = self.profile, self.processes.first
+        if first:
+            RunDirectory(self.path).tidy()
         if first and run is None:
             run = RunDirectory.create(
                 self.path,
@@ -213,6 +215,8 @@ class _Plan:
             accept(run, profile, {**facts, "epochs": experiment.epochs}, lines)
         elif first and run is not None:
             renew_paths(run, profile)
+            if run.finished:  # until it is again
+                run.update(state="running")
         self.processes.share(None)  # nobody reads it before it is there
         return RunDirectory.open(self.path)
 

@@ -1,15 +1,21 @@
-"""Files that people have load, files that could do harm do not, and what does not fit is told clearly."""
+"""Files that people have load, files that could do harm do not, and what does not fit is told clearly.
+
+Torch files are converted in this process here, by the same code; what the process of its own adds is shown in `hostile`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import copyreg
+import datetime
 import io
 import os
 import pathlib
 import pickle
+import sys
+import types
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from hashlib import sha256
 
 import numpy as np
@@ -21,6 +27,14 @@ from torch import nn
 from distillctl.checkpoints import fingerprint, load_into, read_state_dict, torchvision_names
 from distillctl.errors import DataError
 from distillctl.testing.tiny_models import TinyCNN
+from distillctl.weight_files import process
+from distillctl.weight_files.torch_files import convert
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(process, "run_child", lambda source, target, limits: convert(source, target, source, limits.memory))
 
 
 def net(classes=5, width=4):
@@ -95,6 +109,79 @@ LAYOUTS = {
         "total_ops": torch.zeros(1, dtype=torch.float64),
         "stem.total_params": torch.zeros(1, dtype=torch.float64),
     },
+    "mdistiller_latest": lambda: {
+        "epoch": 3,
+        "model": distiller(),
+        "optimizer": optimizer(),
+        "best_acc": np.float64(70.2),
+        "dataset": "cifar",
+    },
+    "repdistiller_last": lambda: {
+        "opt": NAMESPACE,
+        "model": without_counters(),
+        "model_t": net(5, 6).state_dict(),
+        "best_acc": torch.ones(1),
+    },
+    "simkd": lambda: {"model": WEIGHTS, "proj": {"0.weight": torch.ones(2)}, "best_acc": torch.ones(1), "epoch": 3},
+    "timm": lambda: {
+        "epoch": 299,
+        "arch": "resnet18",
+        "state_dict": net(5, 6).state_dict(),
+        "state_dict_ema": WEIGHTS,
+        "optimizer": optimizer(),
+        "args": NAMESPACE,
+        "amp_scaler": {"scale": 65536.0, "growth_tracker": 3},
+        "metric": 77.1,
+        "version": 2,
+    },
+    "torchvision_references": lambda: {
+        "model": prefixed("module.", net(5, 6).state_dict()),
+        "model_ema": {"n_averaged": torch.tensor(7), **prefixed("module.")},
+        "optimizer": optimizer(),
+        "lr_scheduler": {"last_epoch": 9, "_last_lr": [0.1], "milestones": Counter([3, 6])},
+        "args": NAMESPACE,
+    },
+    "averaged_model": lambda: {"n_averaged": torch.tensor(7), **prefixed("module.")},
+    "averaged_and_compiled": lambda: {"swa": {"n_averaged": torch.tensor(7), **prefixed("module._orig_mod.")}, "epoch": 3},
+    "lightning": lambda: {
+        "epoch": 9,
+        "global_step": 700,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": WEIGHTS,
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 10}}}},
+        "callbacks": {"ModelCheckpoint{'monitor': 'val_acc'}": {"best_model_score": torch.tensor(0.9), "best_model_path": "x.ckpt"}},
+        "optimizer_states": [optimizer()],
+        "lr_schedulers": [{"last_epoch": 9}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"lr": 0.1, "out": pathlib.Path("runs")},
+    },
+    "openmmlab": lambda: {
+        "meta": {"epoch": 100, "classes": ("cat", "dog")},
+        "state_dict": WEIGHTS,
+        "optimizer": optimizer(),
+    },
+    "deepspeed": lambda: {"module": WEIGHTS, "buffer_names": [], "optimizer": None, "global_steps": 7, "ds_config": {"bf16": {}}},
+    "fastai": lambda: {"model": WEIGHTS, "opt": {"state": [], "hypers": [{"lr": 0.1}]}},
+    "catalyst": lambda: {"model_state_dict": WEIGHTS, "criterion_state_dict": {"weight": torch.ones(5)}, "epoch_metrics": {"acc": 0.7}},
+    "accelerated_group": lambda: {"backbone_weights": WEIGHTS, "step": torch.tensor(3), "loss_history": [torch.tensor(0.1)]},
+    "many_kinds_beside": lambda: {
+        "state_dict": WEIGHTS,
+        "started": datetime.datetime(2020, 1, 2),
+        "took": datetime.timedelta(hours=3),
+        "config": types.SimpleNamespace(depth=18, width=[1, 2]),
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "shape": torch.Size([3, 32, 32]),
+        "torch": torch.__version__,
+        "seen": {1, 2},
+        "raw": b"bytes",
+        "rng": torch.get_rng_state(),
+        "numpy_rng": np.random.RandomState(0).get_state(),
+        "complex": 1 + 2j,
+        "large": 10**40,
+        "cudnn": True,
+        "nothing": None,
+    },
 }
 
 
@@ -112,10 +199,63 @@ def test_reads_layout(layout, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), WEIGHTS.values(), strict=True))
 
 
-def test_reads_file_without_ending_and_the_old_format(tmp_path):
-    path = tmp_path / "student_best"
-    torch.save({"model": WEIGHTS}, path, _use_new_zipfile_serialization=False)
-    assert torch.equal(read_state_dict(path)["fc.weight"], WEIGHTS["fc.weight"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_reads_layout_without_an_ending_in_the_form_before_pytorch_1_6(layout, tmp_path):
+    torch.save(LAYOUTS[layout](), tmp_path / "student_best", _use_new_zipfile_serialization=False)
+    state = read_state_dict(tmp_path / "student_best")
+    assert state.keys() == WEIGHTS.keys()
+    assert all(torch.equal(value, WEIGHTS[name]) for name, value in state.items())
+
+
+ATTRIBUTE_MAPPINGS = ["lightning_fabric.utilities.data.AttributeDict", "pytorch_lightning.utilities.parsing.AttributeDict"]
+ATTRIBUTE_MAPPINGS += ["easydict.EasyDict", "yacs.config.CfgNode"]
+
+
+@pytest.mark.parametrize("name", ATTRIBUTE_MAPPINGS)
+def test_reads_hyper_parameters_in_mappings_of_other_packages(name, tmp_path, monkeypatch):
+    module, _, kind = name.rpartition(".")
+    stands_for = type(kind, (dict,), {"__module__": module})
+    packages = [".".join(module.split(".")[: depth + 1]) for depth in range(module.count(".") + 1)]
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    setattr(sys.modules[module], kind, stands_for)
+    value = stands_for(lr=0.1, inner=stands_for(x=1))
+    value.frozen = True
+    torch.save({"hyper_parameters": value, "state_dict": WEIGHTS}, tmp_path / "x.ckpt")
+    for package in packages:
+        monkeypatch.delitem(sys.modules, package)
+    assert read_state_dict(tmp_path / "x.ckpt").keys() == WEIGHTS.keys()
+
+
+def test_names_the_prefix_of_a_lightning_module(tmp_path):
+    torch.save({"state_dict": prefixed("model."), "hyper_parameters": {}}, tmp_path / "x.ckpt")
+    model = TinyCNN(5, 4)
+    notes = load_into(model, read_state_dict(tmp_path / "x.ckpt"), what="student `tiny`")
+    assert notes == ["the prefix `model.` was taken off all names of the file"]
+
+
+def test_reads_files_without_checksums(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(WEIGHTS, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_state_dict(tmp_path / "x.pth")["fc.weight"], WEIGHTS["fc.weight"])
+
+
+def test_reads_files_that_were_packed_again(tmp_path):
+    torch.save({"model": WEIGHTS}, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as old, zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    assert torch.equal(read_state_dict(tmp_path / "y.pth")["fc.weight"], WEIGHTS["fc.weight"])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_names_a_protocol_that_is_not_read(zipped, tmp_path):
+    torch.save(WEIGHTS, tmp_path / "x.pth", pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(DataError, match="protocol 4 or later"):
+        read_state_dict(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "weights.bin"])
@@ -217,7 +357,7 @@ def broken_files():
         "text.safetensors": (b"these are no weights\n", "safetensors"),
         "page.pth": (b"<!DOCTYPE html><html></html>", "web page"),
         "lfs.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS"),
-        "other.zip": (archive.getvalue(), "damaged"),
+        "other.zip": (archive.getvalue(), "an archive of other files"),
         "noise.pth": (bytes(range(256)) * 8, "damaged"),
         "number.pth": (zipped(3), "of type int"),
         "list.pth": (zipped([torch.ones(2)]), "of type list"),
@@ -390,7 +530,7 @@ def test_weights_of_a_kind_that_cannot_be_taken(kind, tmp_path):
     name = next(n for n, v in WEIGHTS.items() if v.ndim == 4)
     torch.save({**WEIGHTS, name: KINDS[kind](WEIGHTS[name])}, tmp_path / "file.pt")
     model = net()
-    with pytest.raises(DataError, match="the weights for student `tiny` are not all plain numbers"):
+    with pytest.raises(DataError, match="are not all plain numbers"):
         load_into(model, read_state_dict(tmp_path / "file.pt"), what="student `tiny`")
     assert all(torch.equal(value, WEIGHTS[key]) for key, value in model.state_dict().items())
 

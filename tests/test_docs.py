@@ -42,6 +42,7 @@ CIFAR = (
 )
 RUN = {
     "distillctl train profiles/quickstart.toml": SHORT,
+    "distillctl launch profiles/quickstart.toml --local --wait": SHORT,  # which finds the finished run of the line above
     "distillctl check profiles/quickstart.toml --set train.epochs=2": (),
     "distillctl train profiles/quickstart.toml --set method.temperature=2": SHORT,
     "distillctl train profiles/quickstart.toml --method dkd": SHORT,
@@ -58,6 +59,7 @@ RUN = {
 FIGURES = ["teacher", "student", "agreement", "run"]
 # Commands that another test runs; its file says so in these words.
 ELSEWHERE = {
+    "distillctl train profiles/quickstart.toml --nproc 2": "tests/cli/test_nproc.py",
     "pip install uv && uv run pytest": ".ci/run",
     "uv pip install -e plugins/example": "tests/plugins/test_example.py",
     "distillctl show mimic": "tests/plugins/test_example.py",

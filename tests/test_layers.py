@@ -19,13 +19,16 @@ CORE = ROOT / "distillctl"
 
 # From the ground up. Rooms on one floor do not know each other.
 FLOORS = (
-    ("errors", "files", "known"),
-    ("api",),
+    ("errors", "escape", "files", "known"),
+    ("locks", "manifest", "processes", "pulse"),
+    ("supervisor",),
+    ("api", "archives", "plugin_import"),
+    ("spec_checks",),
     ("registry", "features", "runs", "weight_files"),
     ("checkpoints", "data", "profile", "heads"),
-    ("builtin", "deploy", "engine"),
+    ("builtin", "deploy", "engine", "launching"),
     ("preconditions",),
-    ("assemble", "testing"),
+    ("assemble", "continuation", "testing"),
     ("training", "evaluation", "dryrun"),
     ("benchmark",),
     ("cli",),
@@ -35,7 +38,20 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Built-in plugins stand on the API like all others; what large data sets and foreign files need is shared with them.
 BUILTIN_MAY = {"errors", "api", "data", "checkpoints"}
-WITHOUT_TORCH = ("errors", "known", "files", "registry", "profile", "runs", "api.hooks", "api.options", "api.specs")
+WITHOUT_TORCH = (
+    "errors",
+    "escape",
+    "known",
+    "files",
+    "archives",
+    "registry",
+    "profile",
+    "runs",
+    "launching",
+    "api.hooks",
+    "api.options",
+    "api.specs",
+)
 TERMINAL = {"typer", "rich", "click"}
 # The display is loaded by a command that trains, when it trains.
 LATE = {"distillctl.cli.display"}
@@ -126,7 +142,7 @@ def test_the_core_takes_only_the_version_from_the_top_level():
 
 def test_the_top_level_offers_api_and_errors_alone():
     taken = {room(one.module) for one in core()["distillctl"] if within(one.module, "distillctl")}
-    assert taken <= {"api", "errors", "data", "files"}
+    assert taken <= {"api", "archives", "errors", "data", "files"}
     assert all(one.typing for one in core()["distillctl"] if within(one.module, "distillctl")), "the public names load when they are used"
 
 

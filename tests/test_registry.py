@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -37,6 +38,7 @@ BROKEN = {
     "fails": ("from distillctl import hookimpl\n@hookimpl\ndef register_method(): return 1 / 0", "ZeroDivisionError: division by zero"),
     "duplicate": (GOOD.format(name="good"), "the method `good` is already provided by package-a-good"),
     "builtin": (GOOD.format(name="kd"), "the method `kd` is already provided by distillctl"),
+    "interrupts": ("raise KeyboardInterrupt", "it raises KeyboardInterrupt"),
     "nameless": (GOOD.format(name=""), "MethodSpec without a `name`"),
     "form": (GOOD.format(name="form").replace("nowhere:Nothing", "nowhere.Nothing"), "the implementation of `form` is not of the form"),
 }
@@ -98,12 +100,18 @@ def test_one_broken_plugin_breaks_no_later_one(packages):
         assert not next(p for p in registry.plugins if p.name == "zz_good").problem, name
 
 
-def test_interrupting_is_not_swallowed():
-    def interrupt():
-        raise KeyboardInterrupt
+def test_the_users_signals_are_not_swallowed():
+    def stop(*_):
+        raise SystemExit(143)
 
-    with pytest.raises(KeyboardInterrupt):
-        Registry().add(Plugin("slow", "slow", "1"), interrupt)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for number, expected in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)):
+            with pytest.raises(expected):
+                Registry().add(Plugin("slow", "slow", "1"), lambda number=number: signal.raise_signal(number))
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class TestChoosingPlugins:

@@ -3,7 +3,8 @@
     [project.entry-points.distillctl]
     mgd = "distillctl_mgd"
 
-Each hook takes nothing and returns one spec or a list of them.
+Each hook takes nothing and returns one spec or a list of them. A module that also says `DISTILLCTL_API = 1` is refused with one sentence
+by a distillctl whose interface has changed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import pluggy
 from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec
 
 PROJECT = "distillctl"
+API_VERSION = 1
+"""Of the hooks, the specs and what they name; it changes when plugins have to."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

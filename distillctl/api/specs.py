@@ -75,6 +75,8 @@ class MethodSpec(Spec):
     formula: the loss in one line of text.
     weight, task_weight, warmup_epochs: defaults of the keys that every `[method]` table has.
     needs_teacher: False for methods that work without one.
+    compares_images: its loss is no mean over images: it compares those of a batch with each other, or with a memory of others.
+        Then the key `gather` of its table says whether, with several processes, it sees the whole batch.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
     inner: for wrappers, the method that is wrapped when the profile names none in `[method.inner]`.
@@ -88,6 +90,7 @@ class MethodSpec(Spec):
     task_weight: float = 1.0
     warmup_epochs: float = 0.0
     needs_teacher: bool = True
+    compares_images: bool = False
     takes_temperature: bool = False
     inner: str = ""
     inner_kinds: tuple[MethodKind, ...] = ()

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from distillctl import pulse
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem
+from distillctl.escape import printable
 from distillctl.files import FULL_OR_CLOSED
 
 TTA = ("auto", "flip", "ten_crop")
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except KeyboardInterrupt:  # before the command was found, or after it
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        code = 130
     sys.exit(code)
 
 
@@ -124,8 +128,8 @@ def _open_streams() -> None:
 
 
 def _clean(text: str) -> str:
-    """The text without anything that would steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    """The lines without anything that would steer a terminal."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:

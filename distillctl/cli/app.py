@@ -24,6 +24,7 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command("train:train", "Train a student, or continue an unfinished run."),
+    "launch": Command("launch:launch", "Submit a training to SLURM."),
     "eval": Command("eval:eval_", "Evaluate a run."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),
     "check": Command("check:check", "Check a profile and explain every value."),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distillctl.cli import render
+from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
+from distillctl.escape import one_line
 from distillctl.profile.source import near_files
 
 if TYPE_CHECKING:
     from distillctl.evaluation import Report
+
+LONGEST_NAME = 80
+"""Characters of a class's name in a table; files have all of it."""
 
 
 def eval_(
@@ -22,6 +27,9 @@ def eval_(
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     per_class: Annotated[bool, typer.Option("--per-class", help="One line for every class.")] = False,
+    classes: Annotated[
+        Path | None, typer.Option("--classes", metavar="FILE", help="Write a line for every class to a .csv or .html file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate a run: top-1, top-5, mean per-class accuracy (mpa) and loss.
@@ -32,12 +40,16 @@ def eval_(
         distillctl eval runs/quickstart-1a2b3c4d --split test --checkpoint last --json
     """
     _check_paths(run, checkpoint)
+    if classes is not None:
+        check_target(classes)
     from distillctl.evaluation import evaluate_run
     from distillctl.registry import Registry
 
     report = evaluate_run(run, Registry.load(), split=split, checkpoint=checkpoint, tta=tta, device=device)
+    if classes is not None:
+        write_classes(classes, report)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2))
+        render.as_json(report.as_dict())
     else:
         print_report(report, per_class=per_class)
 
@@ -62,16 +74,15 @@ def print_report(report: Report, *, per_class: bool) -> None:
     """The figures in words, and a table of the classes on request."""
     metrics = report.metrics
     epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
-    typer.echo(f"run     {report.run} ({report.checkpoint}{epoch})")
-    typer.echo(f"split   {report.split}, {metrics.count} images{f', {report.tta}' if report.tta else ''}")
-    typer.echo(f"top-1   {metrics.top1:.2%}")
-    typer.echo(f"top-5   {metrics.top5:.2%}")
-    typer.echo(f"mpa     {metrics.mpa:.2%}")
-    typer.echo(f"loss    {metrics.loss:.4f}")
+    render.line(f"run     {report.run} ({report.checkpoint}{epoch})")
+    render.line(f"split   {report.split}, {metrics.count} images{f', {report.tta}' if report.tta else ''}")
+    render.line(f"top-1   {metrics.top1:.2%}")
+    render.line(f"top-5   {metrics.top5:.2%}")
+    render.line(f"mpa     {metrics.mpa:.2%}")
+    render.line(f"loss    {metrics.loss:.4f}")
     if per_class:
-        from distillctl.cli.render import safe
-
-        width = max(len(safe(name)) for name in report.classes)
-        for name, right, count in zip(report.classes, report.correct.tolist(), report.total.tolist(), strict=True):
+        names = [one_line(name, LONGEST_NAME) for name in report.classes]
+        width = max(map(len, names))
+        for name, right, count in zip(names, report.correct.tolist(), report.total.tolist(), strict=True):
             share = f"{right / count:7.2%}" if count else "      –"
-            typer.echo(f"  {safe(name):<{width}}  {share}  {right}/{count}")
+            render.line(f"  {name:<{width}}  {share}  {right}/{count}")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 
-
-def safe(text: object) -> str:
-    """The text on one line, without anything that would steer a terminal."""
-    return "".join(c if c.isprintable() else " " if c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
+from distillctl.escape import json_text, one_line
 
 
 def on_terminal() -> bool:
@@ -22,7 +18,7 @@ def on_terminal() -> bool:
 
 def line(text: str = "") -> None:
     """One line."""
-    typer.echo(safe(text))
+    typer.echo(one_line(text))
 
 
 def block(text: str) -> None:
@@ -33,17 +29,17 @@ def block(text: str) -> None:
 
 def heading(text: str) -> None:
     """A line that stands over others."""
-    typer.secho(safe(text), bold=True) if on_terminal() else line(text)
+    typer.secho(one_line(text), bold=True) if on_terminal() else line(text)
 
 
 def as_json(data: Any) -> None:
     """Data for scripts."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    typer.echo(json_text(data))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, indent: int = 0) -> None:
     """A table with columns side by side; the last column wraps on a terminal. Empty columns are left out."""
-    cells = [[safe(c) for c in row] for row in rows]
+    cells = [[one_line(c) for c in row] for row in rows]
     used = [i for i in range(len(headers)) if any(row[i] for row in cells)]
     headers, cells = [headers[i] for i in used], [[row[i] for i in used] for row in cells]
     if not cells:

@@ -54,14 +54,16 @@ def train(
         print_plan(plan(checked, registry, out=out, device=device))
         return
     if nproc > 1 and "RANK" not in os.environ:
+        from distillctl.launching.request import Request
         from distillctl.runs import place
-        from distillctl.supervisor import supervise
+        from distillctl.supervisor import ONCE, supervise
 
-        arguments = sys.argv[1:]
-        if fresh:
-            path, _ = place(checked.name, checked.digest, out=out, fresh=True)
-            arguments = [*(argument for argument in arguments if argument != "--fresh"), *(() if out else ("--out", str(path)))]
-        raise typer.Exit(supervise(nproc, arguments, lambda text: typer.echo(text, err=True)))
+        if fresh:  # decided here, since it would begin another run whenever the processes start again
+            out, _ = place(checked.name, checked.digest, out=out, fresh=True)
+        request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
+        command, *arguments = request.arguments()
+        flags = [*(["--quiet"] if quiet else []), *([ONCE] if from_previous else [])]
+        raise typer.Exit(supervise(nproc, [command, *flags, *arguments], lambda text: typer.echo(text, err=True)))
     pulse.start()
     from distillctl.cli.display import audience
     from distillctl.training import train as run

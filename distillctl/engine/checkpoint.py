@@ -29,6 +29,7 @@ def save(run: RunDirectory, path: Path, state: dict[str, Any]) -> None:
         MachineError: the disk is full, or cannot be written to.
     """
     _write(path, state, lambda digest: run.manifest.expect({run.named(path): digest}))
+    run.manifest.arrived(run.named(path))
 
 
 def save_last(run: RunDirectory, state: dict[str, Any]) -> None:
@@ -47,6 +48,7 @@ def save_last(run: RunDirectory, state: dict[str, Any]) -> None:
             _take_over(run.last, run.previous)
 
     _write(run.last, state, keep)
+    run.manifest.arrived(run.named(run.last))
 
 
 def _write(path: Path, state: dict[str, Any], ready: Callable[[str], None]) -> None:

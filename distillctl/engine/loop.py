@@ -101,6 +101,7 @@ class Loop:
         if self.experiment.processes.first:
             self.run.keep_records(self.position.epoch)
         self._clock = time.perf_counter()
+        pulse.step(self.position.epoch * self.experiment.loader.steps + self.position.step)  # a death in the next step is one there
         with self._pauses, reproducible(self.experiment):
             while self.position.epoch < self.experiment.epochs:
                 self._epoch()

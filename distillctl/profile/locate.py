@@ -19,6 +19,8 @@ MAX_PARTS = 16
 """Parts of one dotted key."""
 MAX_KEY = 256
 """Characters of one part of a key."""
+MAX_KEYS = 20_000
+"""Keys and entries of lists in the whole file, each part of a dotted key counted; `tomllib` takes 10 µs for a part."""
 MAX_BARE_VALUE = 64
 """Characters of a value without quotes: a number, a date, `true`. Longer integers cannot even be printed."""
 
@@ -38,7 +40,8 @@ def key_lines(text: str) -> dict[Key, int]:
     """The line, from 1, of every table and key of a TOML text; the first one where there are several.
 
     Raises:
-        LimitError: brackets are nested too deeply, a key has too many or too long parts, or a number has too many digits.
+        LimitError: brackets are nested too deeply, a key has too many or too long parts, a number has too many digits, or there are too
+            many keys.
     """
     scanner = _Scanner(text)
     scanner.run()
@@ -53,6 +56,7 @@ class _Scanner:
         self.lines: dict[Key, int] = {}
         self._newlines = [i for i, c in enumerate(text) if c == "\n"]
         self._arrays: dict[Key, int] = {}
+        self._keys = 0
 
     def run(self) -> None:
         table: Key = ()
@@ -144,10 +148,16 @@ class _Scanner:
             parts.append(part)
             if len(parts) > MAX_PARTS:
                 raise LimitError(f"a key has more than {MAX_PARTS} parts", line)
+            self._count(line)
             if not self._skip_space(newlines=False) or self.text[self.pos] != ".":
                 break
             self.pos += 1
         return tuple(parts)
+
+    def _count(self, line: int) -> None:
+        self._keys += 1
+        if self._keys > MAX_KEYS:
+            raise LimitError(f"there are more than {MAX_KEYS} keys and entries", line)
 
     def _string(self) -> None:
         """Skips a string of any of the four kinds, or to the end of the line where it does not end."""
@@ -189,8 +199,9 @@ class _Scanner:
         self.pos += 1
         position = 0
         while self._skip_space(newlines=True) and self.text[self.pos] != "]":
-            before = self.pos
-            self._record((*key, position), self._line())
+            before, line = self.pos, self._line()
+            self._count(line)
+            self._record((*key, position), line)
             self._value((*key, position), depth)
             position += 1
             if self._skip_space(newlines=True) and self.text[self.pos] == ",":

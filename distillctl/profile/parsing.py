@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 
 from distillctl.errors import ProfileError
+from distillctl.escape import printable
 from distillctl.profile.locate import LimitError, key_lines
-from distillctl.profile.source import Source, near_files, printable
+from distillctl.profile.source import Source, near_files
 
 MAX_BYTES = 1 << 18
 """Size of the largest profile that is read."""
 
 _AT_LINE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+
+
+class SpecialFileError(OSError):
+    """A pipe, socket or device, which may have no end or no beginning."""
+
+
+def read_start(path: Path, most: int) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        SpecialFileError: it is no regular file; it is not waited for.
+        OSError: it cannot be read. ValueError: no file can have such a name.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise SpecialFileError
+        return file.read(most)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -26,8 +46,9 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise ProfileError(f"`{shown}` is a directory, not a profile", hint="name a `.toml` file in it")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_start(path, MAX_BYTES + 1)
+    except SpecialFileError:
+        raise ProfileError(f"`{shown}` is a pipe or device, not a profile", hint="write it to a `.toml` file first") from None
     except FileNotFoundError:
         raise ProfileError(f"there is no profile `{shown}`", hint=near_files(path, ".toml")) from None
     except (OSError, ValueError) as error:

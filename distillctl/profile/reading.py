@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from distillctl.errors import ProfileError
+from distillctl.escape import printable
 from distillctl.profile.builder import Builder, digest_of
 from distillctl.profile.method_tables import MethodTables
 from distillctl.profile.overrides import Edit, apply, parse_edit, replace_method, replace_teacher, split_key
 from distillctl.profile.parsing import parse, read_bytes
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.schema import Profile
-from distillctl.profile.source import Source, printable
+from distillctl.profile.source import Source
 from distillctl.profile.tables import read_dataset, read_evaluate, read_optimizer, read_schedule, read_student, read_train
 from distillctl.profile.teacher_table import OtherProfile, TeacherResult, model_name, read_teacher
 from distillctl.profile.top_level import check_need_of_teacher, check_top_level, is_control, read_seed
@@ -25,6 +26,9 @@ from distillctl.profile.writing import write_toml
 from distillctl.registry import Registry
 
 __all__ = ["from_resolved", "load", "write_toml"]
+
+MAX_CHAIN = 8
+"""Profiles that may lead to one another by `teacher.profile`."""
 
 
 def load(
@@ -173,6 +177,9 @@ def _check_text(resolved: Mapping[str, Any], source: Source) -> None:
 def _read_teacher_profile(path: Path, edits: list[Edit], registry: Registry, source: Source, chain: tuple[Path, ...]) -> OtherProfile:
     if path.resolve() in chain:
         source.complain("`teacher.profile` leads back to a profile that is trained with this teacher", ("teacher", "profile"))
+        return OtherProfile("", ())
+    if len(chain) >= MAX_CHAIN:
+        source.complain(f"`teacher.profile` leads through more than {MAX_CHAIN} profiles", ("teacher", "profile"))
         return OtherProfile("", ())
     try:
         text = read_bytes(path)

@@ -127,9 +127,9 @@ def seconds(value: str) -> float:
 class TrainTable(Options):
     """`[train]`."""
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     """Passes over the training images."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=1 << 30)] = 64
     """Images in one step, over all processes together."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the forward passes; weights, optimizer and losses stay in fp32. `fp16` needs a GPU."""

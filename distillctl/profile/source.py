@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from distillctl.errors import Problem, ProfileError
+from distillctl.escape import printable
 from distillctl.profile.locate import Key
 
 MAX_PROBLEMS = 100
 """So many problems are told; a file with more is no profile, and finding all of them would take long."""
 MAX_MESSAGE = 4000
 """Characters of a message or hint."""
-
-
-def printable(text: str) -> str:
-    """The text with everything that would move a terminal's cursor or colour written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def dotted(key: Key) -> str:

@@ -13,14 +13,19 @@ from distillctl.errors import Problem
 from distillctl.profile.builder import Builder, split
 from distillctl.profile.checking import check_table
 from distillctl.profile.overrides import WAYS, Edit, flat_overrides, split_key
+from distillctl.profile.parsing import read_start
 from distillctl.profile.schema import TeacherChoice, TeacherTable
-from distillctl.profile.source import near_files
+from distillctl.profile.source import near_files, nearest
 from distillctl.profile.tables import Data, check_file, check_weights
 
 FOUR_WAYS = (
     "[teacher] names its weights by exactly one of `run` (a run directory), `checkpoint` (a file), `weights` (a name that the model "
     "knows) or `profile` (another profile, trained first)"
 )
+
+
+MAX_MODEL_JSON = 1 << 24
+"""Bytes of the largest `model.json` that is read; it names every class."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ def _known_by_other(
 ) -> TeacherResult:
     """The ways `run` and `profile`, which know model and options already."""
     for key in (["name"] if table.name else []) + list(own):
-        builder.no_effect(("teacher", key), f"with `teacher.{way}`, which knows the model already", ("teacher", way))
+        near = nearest(key, TeacherTable.model_fields) if key in own else ""
+        builder.no_effect(("teacher", key), f"with `teacher.{way}`, which knows the model already", ("teacher", way), near)
     if way == "run":
         assert table.run is not None
         path = table.run.absolute()
@@ -116,9 +122,9 @@ def _model_of_run(builder: Builder, path: Path, given: Path) -> str:
             else:
                 builder.source.complain(f"`{given}` is not a run directory: it has no `run.json`", key)
             return ""
-        info = json.loads((path / "model.json").read_bytes())
+        info = json.loads(read_start(path / "model.json", MAX_MODEL_JSON))
         model = info.get("qualified", info.get("model", ""))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
     if not builder.source.trusted:
         builder.find(builder.registry.models, key, model)

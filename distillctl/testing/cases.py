@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -49,6 +49,11 @@ class Inputs:
         dim = 1 if self.student and self.student["logits"].ndim > 2 else 0
         student = map_features(self.student, lambda value: value.index_select(dim, index))
         return Inputs(batch, student, map_features(self.teacher, lambda value: value[index]))
+
+    def share(self, start: int, count: int) -> Inputs:
+        """What one of several processes sees of it: `count` samples from `start` on."""
+        some = self.select(torch.arange(start, start + count))
+        return Inputs(replace(some.batch, start=start, total=len(self.batch.labels)), some.student, some.teacher)
 
 
 class MethodCase:

@@ -94,6 +94,8 @@ class StateChecks(MethodCase):
                     loss = compiled(inputs.batch, inputs.student, inputs.teacher, progress.epoch, progress.fraction)
                 assert_finite_gradients(method, inputs, loss)
                 torch.testing.assert_close(loss, self.loss(method, inputs, epoch), rtol=1e-4, atol=1e-6)
+                with torch.no_grad():
+                    method.after_step()
         finally:
             torch._dynamo.reset()
         assert len(graphs) == 1, f"{len(graphs)} graphs: a Python value that changes is part of the graph"

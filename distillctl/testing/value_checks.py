@@ -65,6 +65,23 @@ class ValueChecks(MethodCase):
         ordered, permuted = self.loss(method, inputs), self.loss(method, inputs.select(order))
         assert torch.isclose(permuted, ordered, rtol=1e-5, atol=1e-6) == self.permutation_invariant
 
+    def test_compares_images_is_declared(self) -> None:
+        """The loss of a batch is the mean over its shares on several processes, exactly if the spec does not say `compares_images`.
+
+        Batch normalisation of the method rests: whether it sees the whole batch is the user's choice.
+        """
+        setup = self.setup()
+        method, inputs = self.build(setup).eval(), self.inputs(setup, size=8)
+        with torch.no_grad():
+            whole = self.loss(method, inputs)
+            shares = [self.loss(method, inputs.share(start, 4)) for start in (0, 4)]
+        declared = self.spec.compares_images or (self.inner_spec is not None and self.inner_spec.compares_images)
+        if declared:
+            assert not torch.isclose(torch.stack(shares).mean(), whole, rtol=1e-5, atol=0), "nothing for `gather` to do"
+            return
+        how = "set `compares_images` in the spec, draw by `draw_rows`, or multiply sums over images by `batch.total / len(batch.labels)`"
+        torch.testing.assert_close(torch.stack(shares).mean(), whole, rtol=1e-4, atol=1e-6, msg=lambda text: f"{text}\n{how}")
+
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_memory_layout_does_not_matter(self, layout: str) -> None:
         """Channels-last, transposed and sliced tensors give the same value."""

@@ -36,7 +36,11 @@ def registry(monkeypatch):
     @hookimpl
     def register_model():
         return ModelSpec(
-            name="evil\x1b[31m", namespace="zoo", summary="[bold]not markup[/bold]\nsecond line", implementation="nowhere:nothing"
+            name="evil",
+            namespace="zoo",
+            summary="[bold]not markup[/bold]\nsecond line",
+            paper="\x1b[31m\u202egnp\x9b2J",
+            implementation="nowhere:nothing",
         )
 
     made = type("Made", (), {"register_model": staticmethod(register_model)})
@@ -70,11 +74,16 @@ class TestLists:
         assert re.search(rf"^kd +logits +match .* arXiv 1503.02531 +distillctl +{__version__}$", out, re.MULTILINE)
         assert out.rstrip().endswith("package-ill (ill) 3.1: ZeroDivisionError: division by zero")
 
-    def test_names_cannot_steer_the_terminal(self, registry, capsys):
-        assert run(["list-models"]) == 0
+    @pytest.mark.parametrize("arguments", [["list-models"], ["list-models", "--json"], ["show", "evil"], ["show", "evil", "--json"]])
+    def test_texts_cannot_steer_the_terminal(self, registry, capsys, arguments):
+        assert run(arguments) == 0
         out = capsys.readouterr().out
-        assert "\x1b" not in out
-        assert "evil\\x1b[31m  [bold]not markup[/bold] second line" in re.sub(r" {3,}", "  ", out)
+        assert all(c.isprintable() or c == "\n" for c in out)
+        assert ("\\u001b[31m\\u202egnp\\u009b2J" if "--json" in arguments else "\\x1b[31m\\u202egnp\\x9b2J") in out
+        if "--json" in arguments:
+            data = json.loads(out)
+            entries = data["found"] if "found" in data else data["models"]
+            assert next(e for e in entries if e["name"] == "evil")["paper"] == "\x1b[31m\u202egnp\x9b2J"
 
     def test_on_a_terminal_nothing_is_taken_for_markup(self, registry, capsys, monkeypatch):
         monkeypatch.setattr("distillctl.cli.render.on_terminal", lambda: True)
@@ -87,7 +96,7 @@ class TestLists:
         data = json.loads(capsys.readouterr().out)
         rows = {p["name"]: p for p in data["plugins"]}
         assert rows["optimizers"]["provides"] == {"optimizers": ["adamw", "sgd"]}
-        assert rows["made"]["provides"] == {"models": ["zoo/evil\x1b[31m"]}
+        assert rows["made"]["provides"] == {"models": ["zoo/evil"]}
         assert rows["ill"]["problem"] == "ZeroDivisionError: division by zero"
         assert run(["plugins"]) == 0
         out = capsys.readouterr().out

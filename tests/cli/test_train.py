@@ -141,7 +141,7 @@ def test_dry_run_tells_the_plan(inside: Path, capsys: pytest.CaptureFixture[str]
 def test_bench_measures_parts_and_ratio(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "student.toml", "--method", "crd", "--steps", "2", "--warmup", "1", "--json", "--device", "cpu"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
-    assert set(result["parts"]) == {"data", "teacher", "student", "loss", "optimizer"}
+    assert set(result["parts"]) == {"data", "teacher", "student", "loss", "guard", "optimizer"}
     assert all(value > 0 for value in result["parts"].values())
     assert result["mode"] == "eager"
     assert result["ratio"] > 0

@@ -14,7 +14,7 @@ class CIFAROptions(Options):
     """What both data sets have."""
 
     root: PathOption
-    """Folder with torchvision's files, or with image folders `train/<class>/*.png` and `test/<class>/*.png`."""
+    """Folder with torchvision's files or with images `train/<class>/*.png` and `test/<class>/*.png`, or torchvision's `.tar.gz`."""
     download: bool = False
     """Download torchvision's files into `root` if nothing is there."""
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -27,11 +27,11 @@ class CIFAR10Options(CIFAROptions):
     """Options of `cifar10`."""
 
     root: PathOption = Path("data/cifar10")
-    """Folder with torchvision's files, or with image folders `train/<class>/*.png` and `test/<class>/*.png`."""
+    """Folder with torchvision's files or with images `train/<class>/*.png` and `test/<class>/*.png`, or torchvision's `.tar.gz`."""
 
 
 class CIFAR100Options(CIFAROptions):
     """Options of `cifar100`."""
 
     root: PathOption = Path("data/cifar100")
-    """Folder with torchvision's files, or with image folders `train/<class>/*.png` and `test/<class>/*.png`."""
+    """Folder with torchvision's files or with images `train/<class>/*.png` and `test/<class>/*.png`, or torchvision's `.tar.gz`."""

@@ -1,6 +1,8 @@
 """The data sets, from both layouts."""
 
+import pickle
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -71,6 +73,49 @@ def test_damaged_files_of_torchvision(archive):
     problem = message(archive)
     assert "incomplete or damaged" in problem.message
     assert "download" in problem.hint
+
+
+class Payload:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (str(self.mark), "w")
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_pickle_of_somebody_else_is_not_opened(archive, tmp_path, name):
+    content = pickle.dumps(Payload(tmp_path / "mark"))
+    pickle.loads(content).close()
+    (tmp_path / "mark").unlink()  # it would have been executed
+    (archive / "cifar-10-batches-py" / name).write_bytes(content)
+    assert "a checksum differs" in message(archive).message
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.fixture
+def packed(archive):
+    """The archive as it is downloaded."""
+    file = archive / "cifar-10-python.tar.gz"
+    with tarfile.open(file, "w:gz") as tar:
+        tar.add(archive / "cifar-10-batches-py", "cifar-10-batches-py")
+    shutil.rmtree(archive / "cifar-10-batches-py")
+    return file
+
+
+@pytest.mark.parametrize("below", ["cifar-10-python.tar.gz", ".", "cifar10"], ids=["the archive", "its folder", "beside"])
+def test_the_archive_that_is_downloaded_is_unpacked_once(packed, below):
+    assert len(build(packed.parent / below).train) == 40
+    assert sorted(p.name for p in packed.parent.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+    packed.write_bytes(b"")
+    assert len(build(packed.parent / below).train) == 40
+
+
+def test_an_archive_of_something_else(packed):
+    packed.write_bytes(b"<html>moved</html>")
+    assert "is broken or cut short" in message(packed).message
 
 
 def test_download_is_asked_for(archive, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from distillctl import DataError
+from distillctl import DataError, DistillError
 from distillctl_cub.unpack import find
 
 GOOD = {"CUB_200_2011/images.txt": b"1 001.A/a.jpg\n", "CUB_200_2011/images/001.A/a.jpg": b"picture", "attributes.txt": b"x"}
@@ -71,8 +71,9 @@ def test_the_cache_takes_what_the_folder_cannot(tmp_path, cache, monkeypatch):
     assert listing(archive.parent) == ["CUB_200_2011.tgz"]
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "other"))
-    with pytest.raises(DataError, match=r"none of `.*fixed`, `.*other` can be written"):
+    with pytest.raises(DistillError, match=r"none of `.*fixed`, `.*other` can be written") as caught:
         find(archive)
+    assert caught.value.exit_code == 3
 
 
 def test_a_relative_cache_folder_is_ignored(tmp_path, monkeypatch):
@@ -150,6 +151,6 @@ def test_nothing_there_says_what_is_wanted(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"there is no `images\.txt`"):
         find(tmp_path / "empty")
-    (tmp_path / "birds.zip").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"neither a folder nor one of `\.tgz`"):
-        find(tmp_path / "birds.zip")
+    (tmp_path / "birds.rar").write_bytes(b"x")
+    with pytest.raises(DataError, match="neither a folder nor an archive"):
+        find(tmp_path / "birds.rar")

@@ -13,6 +13,7 @@ SPEC = MethodSpec(
     options="distillctl_dist.options:DISTOptions",
     formula="T² · [β · (1 − mean_B ρ(Y_s[i,:], Y_t[i,:])) + γ · (1 − mean_C ρ(Y_s[:,j], Y_t[:,j]))], Y = softmax(z/T), ρ Pearson's",
     weight=2.0,
+    compares_images=True,
     takes_temperature=True,
     presets=(Preset(dataset="cifar100", values={"temperature": 4.0}, source="the authors' CIFAR-100 setting"),),
 )

@@ -13,6 +13,7 @@ SPEC = MethodSpec(
     options="distillctl_sp.options:SPOptions",
     formula="Σ_stages 1/B² · ‖N(F_t·F_tᵀ) − N(F_s·F_sᵀ)‖²_F, F (B, C·H·W), N = rows of length 1",
     weight=3000.0,
+    compares_images=True,
 )
 
 

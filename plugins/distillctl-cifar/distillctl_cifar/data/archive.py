@@ -9,16 +9,33 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100  # type: ignore[import-untyped]
 
-from distillctl import DataError
+from distillctl import DataError, unpacked
 from distillctl_cifar.data.arrays import Arrays
 
 _READERS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+_MAX_BYTES, _MAX_FILES = 1 << 30, 100  # the published archives hold 186 MB in 9 files
 
 
 def places(name: str, root: Path) -> tuple[Path, Path]:
     """The folders in which torchvision's files may lie: in `root` or beside it."""
     folder = _READERS[name].base_folder
     return root / folder, root.parent / folder
+
+
+def unpack(name: str, file: Path) -> Path:
+    """Unpacks the archive that torchvision downloads, once; the folder above its content.
+
+    Raises:
+        DataError: it is broken, something else, or not to be trusted.
+        MachineError: there is no place for it.
+    """
+    reader = _READERS[name]
+    return unpacked(file, containing=reader.meta["filename"], name=reader.base_folder, max_bytes=_MAX_BYTES, max_files=_MAX_FILES).parent
+
+
+def archive_in(name: str, root: Path) -> Path | None:
+    """The archive that torchvision downloads, if it lies in `root` or beside it."""
+    return next((file for folder in (root, root.parent) if (file := folder / _READERS[name].filename).is_file()), None)
 
 
 def download(name: str, root: Path) -> None:

@@ -67,7 +67,11 @@ def _build(facts: _Facts, options: CIFAROptions, seed: int) -> Splits:
 
 
 def _read(facts: _Facts, root: Path, download: bool) -> Arrays:
-    """What lies in `root`, torchvision's files before folders of images; else torchvision's files beside it; else what was downloaded."""
+    """What lies in `root`, torchvision's files before folders of images; else torchvision's files beside it, or their archive; else what
+    was downloaded. `root` may be the archive itself.
+    """
+    if root.is_file():
+        return archive.read(facts.name, archive.unpack(facts.name, root))
     inside, beside = archive.places(facts.name, root)
     if inside.is_dir():
         return archive.read(facts.name, root)
@@ -75,6 +79,8 @@ def _read(facts: _Facts, root: Path, download: bool) -> Arrays:
         return folders.read(facts.name, root, facts.classes)
     if beside.is_dir():
         return archive.read(facts.name, root.parent)
+    if (file := archive.archive_in(facts.name, root)) is not None:
+        return archive.read(facts.name, archive.unpack(facts.name, file))
     if download:
         archive.download(facts.name, root)
         return archive.read(facts.name, root)

@@ -1,0 +1,103 @@
+"""Figures of every class as a file: CSV for spreadsheets, or one page of HTML. Names of classes are somebody's folders, and are escaped."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillctl.errors import MachineError, ProfileError
+from distillctl.escape import csv_cell, html_text
+from distillctl.files import write_text
+
+if TYPE_CHECKING:
+    from distillctl.evaluation import Report
+
+COLUMNS = ("name", "images", "correct", "accuracy")
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }}
+th:first-child, td:first-child {{ text-align: left; overflow-wrap: anywhere; max-width: 40rem; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{facts}</p>
+<table>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</body>
+</html>
+"""
+
+
+def check_target(path: Path) -> None:
+    """Says before anything is computed whether the file can be what it is asked to be.
+
+    Raises:
+        ProfileError: it has another ending, is a folder, or would lie in a folder that is not there.
+    """
+    if path.suffix.lower() not in _FORMS:
+        raise ProfileError(f"`{path}` ends neither in `.csv` nor in `.html`", where="--classes")
+    if path.is_dir():
+        raise ProfileError(f"`{path}` is a folder", where="--classes")
+    if not path.parent.is_dir():
+        raise ProfileError(f"there is no folder `{path.parent}`", where="--classes")
+
+
+def write_classes(path: Path, report: Report) -> None:
+    """Writes a line for every class: name, images, correct ones, and their share (from 0 to 1; empty without images).
+
+    Raises:
+        MachineError: the file cannot be written.
+    """
+    try:
+        write_text(path, _FORMS[path.suffix.lower()](report))
+    except OSError as error:
+        raise MachineError(f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+def _rows(report: Report) -> Iterator[tuple[str, int, int, float | None]]:
+    for name, right, count in zip(report.classes, report.correct.tolist(), report.total.tolist(), strict=True):
+        yield name, count, right, right / count if count else None
+
+
+def _csv(report: Report) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, count, right, share in _rows(report):
+        writer.writerow((csv_cell(name), count, right, "" if share is None else share))
+    return text.getvalue()
+
+
+def _html(report: Report) -> str:
+    metrics = report.metrics
+    facts = (
+        f"{report.split}, {metrics.count} images; top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, mean of the classes {metrics.mpa:.2%}"
+    )
+    rows = (
+        f"<tr><td>{html_text(name)}</td><td>{count}</td><td>{right}</td><td>{'–' if share is None else f'{share:.2%}'}</td></tr>"
+        for name, count, right, share in _rows(report)
+    )
+    return _PAGE.format(
+        title=html_text(f"{report.run} ({report.checkpoint})"),
+        facts=html_text(facts),
+        head="".join(f"<th>{column}</th>" for column in COLUMNS),
+        rows="\n".join(rows),
+    )
+
+
+_FORMS = {".csv": _csv, ".html": _html, ".htm": _html}

@@ -1,0 +1,41 @@
+"""Text from elsewhere (names of classes, files, plugins) made harmless for what shows it: a terminal, JSON, a spreadsheet, a browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+# What begins a formula in spreadsheets; the wide forms do so where the keyboard is Japanese.
+_FORMULA = "=+-@＝＋－＠"
+_UNSEEN = re.compile(r"[^\n -~]")
+
+
+def printable(text: str) -> str:
+    """The text with everything that would move a terminal's cursor or colour, or turn its direction of writing, as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: object, longest: int = 0) -> str:
+    """The text on one printable line: tabs and ends of lines become blanks. longest: characters that are kept; 0 means all."""
+    text = str(text)
+    line = printable((text[: longest + 1] if longest else text).replace("\n", " ").replace("\t", " "))
+    return line if not longest or len(line) <= longest else line[: longest - 1] + "…"
+
+
+def json_text(data: Any) -> str:
+    """JSON on several lines, with letters of every language as they are and everything that steers a terminal as an escape."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    return _UNSEEN.sub(lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], text)
+
+
+def csv_cell(text: object) -> str:
+    """One line that no spreadsheet takes for a formula: one that begins like it has a `'` in front. Quotes are the CSV writer's."""
+    line = one_line(text)
+    return f"'{line}" if line.lstrip()[:1] in tuple(_FORMULA) else line
+
+
+def html_text(text: object) -> str:
+    """One line of plain text for a page, or for an attribute in quotes."""
+    return html.escape(one_line(text))
