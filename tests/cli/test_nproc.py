@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,17 @@ SHORT = (
     *("--set", "train.epochs=2", "--set", "dataset.limit=200", "--set", "teacher.allow_untrained=true"),
     *("--set", "teacher.overrides.train.epochs=1", "--set", "teacher.overrides.dataset.limit=200"),
 )
+
+PROFILE = """
+[dataset]
+name = "digits"
+limit = 200
+[student]
+name = "resnet8"
+[train]
+epochs = 2
+batch_size = 32
+"""
 
 
 def run(folder: Path, command: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -43,3 +55,30 @@ def test_two_processes_train_teacher_and_student_and_speak_with_one_voice(tmp_pa
     refused = run(tmp_path, "distillctl train profiles/quickstart.toml --nproc 3", *SHORT, "--set", "train.batch_size=4")
     assert refused.returncode == 2
     assert refused.stderr.count("cannot be cut among 3 processes") == 1
+
+
+def test_torchrun_on_two_nodes_trains_what_nproc_trains(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(PROFILE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    command = ["-m", "distillctl", "train", "p.toml", "--out", "torchrun", "--device", "cpu"]
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *meeting, "--node-rank", str(rank), *command],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    spoken = [node.communicate(timeout=180) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], spoken
+    assert sorted(out.count("student    ") for out, _ in spoken) == [0, 1]
+    assert run(tmp_path, "distillctl train p.toml --nproc 2 --out nproc --device cpu").returncode == 0
+    assert (tmp_path / "torchrun/student.safetensors").read_bytes() == (tmp_path / "nproc/student.safetensors").read_bytes()
+    info = json.loads((tmp_path / "torchrun/run.json").read_text())
+    assert (info["processes"], info["state"]) == (2, "finished")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_shares(count: int, share: Share, sizes: list[int]) -> None:
 def test_shares_of_all_processes_are_the_batch(count: int, processes: int, parts: int) -> None:
     everybody = [Share(rank, processes, parts).pieces(count) for rank in range(processes)]
     for together in zip(*everybody, strict=True):  # one part of the batch, over the processes
-        assert all(a.end == b.start for a, b in zip(together, together[1:], strict=False))
+        assert all(a.end == b.start for a, b in pairwise(together))
         assert [piece.before for piece in together] == [piece.start - together[0].start for piece in together]
         assert {piece.total for piece in together} == {together[-1].end - together[0].start}
     assert sorted(row for rank in range(processes) for row in Share(rank, processes, parts).rows(list(range(count)))) == list(range(count))
