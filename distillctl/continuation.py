@@ -81,7 +81,8 @@ def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
     except (OSError, ValueError):
         before = {}
     after = identity(profile.resolved)
-    lines = [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in sorted({*before, *after}) if _differ(before, after, key)]
+    keys = [key for key in sorted({*before, *after}) if _differ(before, after, key) and not _moved(before.get(key), after.get(key))]
+    lines = [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in keys]
     return lines or ["the profile"]
 
 
@@ -139,6 +140,13 @@ def renew_paths(run: RunDirectory, profile: Profile) -> None:
 
 def _differ(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> bool:
     return key not in before or key not in after or before[key] != after[key]
+
+
+def _moved(before: Any, after: Any) -> bool:
+    """Whether two paths are one below the current directory, from which `after` counts, and below that of the run's beginning."""
+    if not isinstance(before, str) or not isinstance(after, str):
+        return False
+    return before.startswith("/") and not after.startswith("/") and before.endswith(f"/{after}")
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

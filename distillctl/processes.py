@@ -85,12 +85,15 @@ class Processes:
 
     def take_over(self, tensors: list[Tensor]) -> None:
         """Replaces tensors, in place, by those of the first process."""
-        if self.count > 1:
-            with torch.no_grad():
-                for tensor in tensors:
-                    flat = tensor.contiguous()
-                    dist.broadcast(flat, src=0, group=self.data)
-                    tensor.copy_(flat)
+        if self.count == 1:
+            return
+        with torch.no_grad():
+            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors if tensor.numel()):
+                some = [tensor for tensor in tensors if tensor.dtype == dtype]
+                flat = torch.cat([tensor.reshape(-1) for tensor in some])  # one message instead of hundreds
+                dist.broadcast(flat, src=0, group=self.data)
+                for tensor, values in zip(some, flat.split([tensor.numel() for tensor in some]), strict=True):
+                    tensor.copy_(values.view_as(tensor))
 
     def rows_of_all(self, rows: Tensor, total: int) -> Tensor:
         """The rows of all processes, `total` in all, which were cut among them as `distillctl.data.order` does."""
@@ -116,6 +119,8 @@ class Processes:
         there = torch.tensor([g is not None for g in gradients], dtype=torch.int32, device=parameters[0].device)
         dist.all_reduce(there, group=self.data)
         wanted = [n for n, some in enumerate(there.tolist()) if some]
+        if not wanted:  # in a phase there is no label loss
+            return gradients
         parts = [torch.zeros_like(parameters[n]) if gradients[n] is None else gradients[n] for n in wanted]
         flat = torch.cat([part.reshape(-1) for part in parts if part is not None])
         dist.all_reduce(flat, group=self.data)

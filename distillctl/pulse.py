@@ -15,6 +15,7 @@ VARIABLE = "DISTILLCTL_PULSE"
 PARENT = "DISTILLCTL_SUPERVISOR"
 """The supervisor's process number: it may be gone before a process of its group looks for it."""
 _SLOT = struct.Struct("<dq")
+_GRACE = 5.0  # seconds from asking a process to end to ending it
 _BEFORE = -1  # steps of a process that has not begun to train
 _slot: tuple[mmap.mmap, int] | None = None
 _steps = _BEFORE
@@ -53,6 +54,9 @@ def _beat(parent: int) -> None:
         _write()
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_GRACE)
+            if _steps == _BEFORE:  # it may wait for the others where no signal is handled, and has nothing to save
+                os._exit(143)
             return
         time.sleep(1)
 

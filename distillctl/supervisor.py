@@ -6,6 +6,7 @@ profile, a loss that is not finite: exit codes 1, 2, 3) is not started again, an
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -108,6 +109,7 @@ class _Group:
     def wait(self) -> str | None:
         """Until all are done, or one decides to end, or one is lost: then a sentence on that."""
         patience = float(os.environ.get("DISTILLCTL_PATIENCE", _SILENT))
+        first_end = math.inf
         while True:
             codes = self._codes()
             for rank, code in enumerate(codes):
@@ -121,6 +123,10 @@ class _Group:
                 lost = all(code == LostProcessError.exit_code for code in codes)
                 return "all processes lost each other" if lost else None
             now = time.monotonic()
+            if any(codes):  # the others notice it in their next exchange, but for one that waits to meet it
+                first_end = min(first_end, now)
+                if now - first_end > (patience if self.steps >= 0 else _GRACE):
+                    return "a process ended, and others did not follow it,"
             for rank, (sign, _) in enumerate(pulse.read(self._signs)):
                 if codes[rank] is None and now - sign > patience:
                     return f"process {rank} gave no sign of life for {patience:g} s"

@@ -212,6 +212,8 @@ class _Plan:
                 },
             )
         elif first and run is not None and lines:
+            if (done := int(run.info().get("epoch", 0))) > experiment.epochs:
+                raise DataError(f"`{run.path}` has done {done} epochs already, and the profile now asks for {experiment.epochs}")
             accept(run, profile, {**facts, "epochs": experiment.epochs}, lines)
         elif first and run is not None:
             renew_paths(run, profile)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing that a test converts or unpacks goes into the user's own cache."""
+    folder = tempfile.mkdtemp(prefix="distillctl-tests-")
+    os.environ["DISTILLCTL_CACHE"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

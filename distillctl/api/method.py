@@ -29,6 +29,7 @@ class Batch:
     labels: int64, (B,).
     index: int64, (B,), position of each image in the training split: 0 … len(Setup.labels) − 1.
     start: rows of lower processes. total: rows of all processes; 0 means that there are no others.
+    whole: images of the step, of which these may be one of several parts; 0 means these.
     """
 
     images: Tensor
@@ -36,6 +37,12 @@ class Batch:
     index: Tensor
     start: int = 0
     total: int = 0
+    whole: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much of the step these images are. The engine takes weighted means: a sum over images is divided by this."""
+        return len(self.labels) / self.whole if self.whole else 1.0
 
 
 @dataclass(frozen=True)

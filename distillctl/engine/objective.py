@@ -146,7 +146,7 @@ class Objective(nn.Module):
         if entry.gather and batch.total > len(batch.labels):
             here = batch
             images = here.images[:1].expand(batch.total, *here.images.shape[1:])  # nobody compares pixels
-            batch = Batch(images, gather_rows(here, here.labels), gather_rows(here, here.index), 0, batch.total)
+            batch = Batch(images, gather_rows(here, here.labels), gather_rows(here, here.index), 0, here.total, here.whole)
             seen = {name: gather_rows(here, _wide(value)) for name, value in seen.items()}
             student = {name: self._gathered(here, _wide(value)) for name, value in student.items()}
         if entry.passes == self.passes:

@@ -97,7 +97,7 @@ class Step:
             pieces = self._pieces(batch)
             for number, piece in enumerate(pieces, start=1):
                 with self.exchange.held_back(number < len(pieces)):
-                    losses = self.learn(step, piece, batch.total or len(batch.labels))
+                    losses = self.learn(step, piece)
                 total = losses.task.detach() + losses.distillation.detach()
                 tally.add(piece.labels, losses.logits, total, losses.terms)
             self.exchange.finish(self.pair)
@@ -108,22 +108,23 @@ class Step:
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         """The parts of this process's rows that are computed one after the other."""
-        pieces = self.experiment.loader.share.pieces(batch.total or len(batch.labels))
+        whole = batch.total or len(batch.labels)
+        pieces = self.experiment.loader.share.pieces(whole)
         result, at = [], 0
         for piece in pieces:
             rows = slice(at, at + piece.end - piece.start)
             at = rows.stop
-            result.append(Batch(batch.images[rows], batch.labels[rows], batch.index[rows], piece.before, piece.total))
+            result.append(Batch(batch.images[rows], batch.labels[rows], batch.index[rows], piece.before, piece.total, whole))
         return result
 
-    def learn(self, step: int, piece: Batch, total: int) -> Losses:
-        """Forward and backward of a part of a batch of `total` images."""
+    def learn(self, step: int, piece: Batch) -> Losses:
+        """Forward and backward of a part of a batch."""
         teacher = self.teach(piece)
         with self.autocast():
             losses: Losses = self.exchange.forward(piece, teacher, self.progress)
         self.guard.losses(step, piece, teacher, losses)
         # Gradients are averaged over the processes, whose shares may differ by an image, and summed over the parts.
-        share = self.experiment.processes.count * len(piece.labels) / total
+        share = self.experiment.processes.count * piece.share
         self.backward(losses.task * share, losses.distillation * share)
         return losses
 

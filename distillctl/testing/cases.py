@@ -53,7 +53,9 @@ class Inputs:
     def share(self, start: int, count: int) -> Inputs:
         """What one of several processes sees of it: `count` samples from `start` on."""
         some = self.select(torch.arange(start, start + count))
-        return Inputs(replace(some.batch, start=start, total=len(self.batch.labels)), some.student, some.teacher)
+        return Inputs(
+            replace(some.batch, start=start, total=len(self.batch.labels), whole=len(self.batch.labels)), some.student, some.teacher
+        )
 
 
 class MethodCase:

@@ -79,7 +79,7 @@ class ValueChecks(MethodCase):
         if declared:
             assert not torch.isclose(torch.stack(shares).mean(), whole, rtol=1e-5, atol=0), "nothing for `gather` to do"
             return
-        how = "set `compares_images` in the spec, draw by `draw_rows`, or multiply sums over images by `batch.total / len(batch.labels)`"
+        how = "set `compares_images` in the spec, draw by `draw_rows`, or divide sums over images by `batch.share`"
         torch.testing.assert_close(torch.stack(shares).mean(), whole, rtol=1e-4, atol=1e-6, msg=lambda text: f"{text}\n{how}")
 
     @pytest.mark.parametrize("layout", LAYOUTS)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from distillctl.api.method import Batch, Features, Method, Progress
+from distillctl.api.options import Options
 from distillctl.data import Share, train_loader
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.step import Step
@@ -87,3 +89,19 @@ def test_shares_of_all_processes_are_the_batch(count: int, processes: int, parts
         assert [piece.before for piece in together] == [piece.start - together[0].start for piece in together]
         assert {piece.total for piece in together} == {together[-1].end - together[0].start}
     assert sorted(row for rank in range(processes) for row in Share(rank, processes, parts).rows(list(range(count)))) == list(range(count))
+
+
+class SumOverImages(Method):
+    """A term that is a sum over images, as some papers have it."""
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> torch.Tensor:
+        return student["logits"].square().sum() / batch.share
+
+
+def test_a_sum_over_images_is_that_of_the_whole_batch(experiment: Make, no_options: Options) -> None:
+    chosen = [("sum", SumOverImages, no_options, 0.01)]
+    whole, whole_terms = one_step(experiment(methods=chosen))
+    cut, cut_terms = one_step(accumulating(experiment(methods=chosen), 4))
+    assert cut_terms == pytest.approx(whole_terms, rel=1e-5)
+    for name, value in whole.items():
+        assert torch.allclose(value, cut[name], rtol=1e-5, atol=1e-7), name

@@ -159,5 +159,5 @@ def test_large_but_finite_numbers_pass(experiment: Make) -> None:
     step = Step(made)
     batch = first_batch(made)
     step.begin(0)
-    step.learn(0, batch, len(batch.labels))
+    step.learn(0, batch)
     step.guard.gradients(0, batch)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillctl.api.method import Batch, Features, Method, Progress
+from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup
 from distillctl.api.options import Options
+from distillctl.builtin.kd import KD
+from distillctl.builtin.kd_options import KDOptions
 from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
-from distillctl.errors import DataError, RunError
+from distillctl.errors import DataError, RunError, StoppedError
 from distillctl.runs import RunDirectory
 
 Make = Callable[..., Experiment]
@@ -89,6 +94,117 @@ def test_continued_run_is_bit_equal(experiment: Make, watcher: Any, tmp_path: Pa
 
     assert plain("a") == plain("b")
     assert torch.equal(best(tmp_path / "a"), best(tmp_path / "b"))
+
+
+class _Cut(BaseException):
+    """The process ends here."""
+
+
+class _LearnsFirst(Method):
+    """Has a layer that a phase of its own trains."""
+
+    def __init__(self, options: Options, setup: Setup) -> None:
+        super().__init__(options, setup)
+        self.layer = torch.nn.Linear(4, 4)
+
+    def phases(self) -> list[Phase]:
+        return [Phase("own", 1, modules=("layer",))]
+
+    def forward_phase(self, phase: str, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        return (self.layer(teacher["logits"]) - 1).square().mean()
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        return (self.layer(teacher["logits"]) - student["logits"]).square().mean()
+
+
+@pytest.mark.parametrize(("ema", "phase"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_a_run_cut_after_any_step_ends_with_the_same_bytes(
+    experiment: Make, watcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_options: Options, ema: float, phase: bool
+) -> None:
+    """Saved after every step, of a phase too, and cut after any of these saves."""
+    methods: list[Any] = [("kd", KD, KDOptions(), 0.5)] + ([("first", _LearnsFirst, no_options, 1.0)] if phase else [])
+    settings: dict[str, Any] = {"methods": methods, "epochs": 2, "ema": ema, "save_every": 0.0}
+    straight = experiment(**settings)
+    saves: list[int] = []
+    save = checkpoint.save_last
+
+    def counting(run: RunDirectory, state: dict[str, Any]) -> None:
+        save(run, state)
+        saves.append(state["position"]["step"])
+        if len(saves) == cut:
+            raise _Cut
+
+    monkeypatch.setattr(checkpoint, "save_last", counting)
+    cut = 0
+    Loop(straight, new_run(tmp_path / "straight"), watcher).train()
+    steps = list(saves)
+    assert steps == [1, 2, 3, 0] * (3 if phase else 2)
+    expected = checkpoint.load(tmp_path / "straight" / "checkpoints" / "last.pt")
+    timing = {"seconds": 0, "images_per_second": 0}
+    for number in range(1, len(steps)):
+        saves.clear()
+        cut = number
+        run = new_run(tmp_path / str(number))
+        with pytest.raises(_Cut):
+            Loop(experiment(**settings), run, watcher).train()
+        cut = 0
+        second = experiment(**settings)
+        Loop(second, run, watcher).train()
+        assert torch.equal(weights(straight), weights(second)), number
+        found = checkpoint.load(run.last)
+        for part in ("student", "methods"):
+            assert all(torch.equal(found[part][k], expected[part][k]) for k in expected[part]), (number, part)
+        assert [r | timing for r in run.records()] == [r | timing for r in RunDirectory(tmp_path / "straight").records()], number
+
+
+def test_going_back_to_the_checkpoint_before_ends_with_the_same_bytes(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    straight, run = experiment(epochs=4, ema=0.9), new_run(tmp_path / "run")
+    Loop(straight, new_run(tmp_path / "straight"), watcher).train()
+    with pytest.raises(KeyboardInterrupt):
+        Loop(experiment(epochs=4, ema=0.9), run, _StopsAfter(3)).train()
+    run.last.write_bytes(run.last.read_bytes()[:-1])
+    second = experiment(epochs=4, ema=0.9)
+    with pytest.raises(DataError, match="2 epochs and 0 steps done"):
+        Loop(second, run, watcher)
+    loop = Loop(second, run, watcher, previous=True)
+    assert loop.position.epoch == 2
+    loop.train()
+    assert torch.equal(weights(straight), weights(second))
+    assert [r["epoch"] for r in run.records()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+def test_a_signal_saves_and_stops(
+    experiment: Make, watcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int, code: int
+) -> None:
+    """In the second step of the second epoch, or while it is evaluated."""
+    straight, run = experiment(epochs=3, save_every=math.inf), new_run(tmp_path / "run")
+    Loop(straight, new_run(tmp_path / "straight"), watcher).train()
+    first = experiment(epochs=3, save_every=math.inf)
+    loop = Loop(first, run, watcher)
+    calls: list[str] = []
+
+    def spied(name: str, function: Callable[..., Any], at: int) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            calls.append(name)
+            if name == where and calls.count(name) == at:
+                os.kill(os.getpid(), number)
+            return function(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(first.objective, "losses", spied("training", first.objective.losses, 5))
+    monkeypatch.setattr(first, "evaluation", spied("evaluation", first.evaluation, 2))
+    with pytest.raises(StoppedError, match=rf"stopped by {signal.Signals(number).name} after 1 epochs and [23] of 3 steps") as caught:
+        loop.train()
+    assert caught.value.exit_code == code
+    position = checkpoint.load(run.last)["position"]
+    assert (position["epoch"], position["step"]) == (1, 2 if where == "training" else 3)
+    second = experiment(epochs=3)
+    Loop(second, run, watcher).train()
+    assert torch.equal(weights(straight), weights(second))
+    assert len(run.records()) == 3
 
 
 class _StopsAfter:

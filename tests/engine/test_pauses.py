@@ -122,5 +122,4 @@ def test_several_agree_about_four_times_a_second_however_short_a_step_is() -> No
         pauses.after_step()
         steps += 1
         time.sleep(0.001)
-    assert 3 <= others.asked <= 15
-    assert steps > 10 * others.asked
+    assert 2 <= others.asked < steps / 2

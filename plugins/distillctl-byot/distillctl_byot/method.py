@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Side, Wants, fp32, input_of, widen
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, Side, Wants, fp32, gather_rows, input_of, widen
 from distillctl_byot.exits import Exit
 from distillctl_byot.losses import feature_distance, soft_cross_entropy
 from distillctl_byot.options import BYOTOptions
@@ -33,8 +33,9 @@ class BYOT(Method):
     Reduction: sums over the exits; `labels` and `kd` are means over the batch, `features` is a sum over the batch (`feature_reduction`
     "mean": a mean over batch and features). A term whose factor is 0 is not computed. `kd` is a cross-entropy: not zero where an exit
     agrees with the network. The exits normalise over the batch, are trained with the student, and are no part of it.
-    `metrics` has the accuracy of every exit on the training images of the current epoch. Zhang, Song, Gao, Chen, Bao, Ma 2019,
-    arXiv 1905.08094.
+    With several processes the sum over the batch is estimated from this one's share, so that its mean over the processes is the sum.
+    `metrics` has the accuracy of every exit on the training images of the current epoch, of all processes.
+    Zhang, Song, Gao, Chen, Bao, Ma 2019, arXiv 1905.08094.
 
     Raises:
         RunError: fewer than two stages, or not in the order shallow to deep, or a stage is not a feature map (C, H, W).
@@ -88,17 +89,20 @@ class BYOT(Method):
                 terms["kd"] = options.alpha * _sum([soft_cross_entropy(z, target, options.temperature) for z in logits])
             if options.beta:
                 target = widen(student["pooled"].detach().flatten(1))
-                terms["features"] = options.beta * _sum([feature_distance(f, target, options.feature_reduction) for f in features])
+                share = batch.share if options.feature_reduction == "sum" else 1.0
+                distances = [feature_distance(f, target, options.feature_reduction) for f in features]
+                terms["features"] = options.beta / share * _sum(distances)
         if self.training and torch.is_grad_enabled():
-            self._count(logits, batch.labels, progress.epoch)
+            self._count(logits, batch, progress.epoch)
         return terms
 
     @torch.no_grad()
-    def _count(self, logits: list[Tensor], labels: Tensor, epoch: Tensor) -> None:
-        """Adds a batch to the counts, which begin anew with every epoch."""
+    def _count(self, logits: list[Tensor], batch: Batch, epoch: Tensor) -> None:
+        """Adds a batch of all processes to the counts, which begin anew with every epoch."""
         kept = (epoch == self.epoch).to(self.seen.dtype)
-        self.right.mul_(kept).add_(torch.stack([(z.argmax(1) == labels).sum() for z in logits]))
-        self.seen.mul_(kept).add_(len(labels))
+        hits = gather_rows(batch, torch.stack([(z.argmax(1) == batch.labels).float() for z in logits], 1))  # (B, exits)
+        self.right.mul_(kept).add_(hits.sum(0))
+        self.seen.mul_(kept).add_(len(hits))
         self.epoch.copy_(epoch)
 
     def metrics(self) -> dict[str, Tensor]:

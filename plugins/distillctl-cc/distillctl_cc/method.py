@@ -33,8 +33,8 @@ class CC(Method):
     """Products of neighbouring errors, or the distance of two kernel matrices, arXiv 1904.01802. One term.
 
     Reduction: `repdistiller` sums over the embedding and averages over the B − 1 pairs of samples that are neighbours in the batch, so
-    that the order of the samples matters; `kernel` is a mean over all B² pairs (not `squared`: the root of the sum, over B²). B is
-    the batch that this process sees; a batch of 1 gives 0. State dict: the embeddings.
+    that the order of the samples matters; `kernel` is a mean over all B² pairs (not `squared`: the root of the sum, over B²). B counts the
+    images that are compared: of several processes this one's share, with `gather` all. A batch of 1 gives 0. State dict: the embeddings.
 
     Raises:
         RunError: features of unequal width are to be compared themselves by `repdistiller`.

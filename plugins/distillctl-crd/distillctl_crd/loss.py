@@ -35,6 +35,11 @@ def log_normaliser(positive: Tensor, negatives: Tensor, count: int) -> Tensor:
         return total + math.log(count / (positive.numel() + negatives.numel()))
 
 
+def log_normaliser_of_rows(rows: Tensor, scores: int, count: int) -> Tensor:
+    """The same from the logarithms of each image's Σ exp(x), (B, …), over the images; `scores` is K + 1. Keeps what stands behind B."""
+    return rows.logsumexp(0) + math.log(count / (len(rows) * scores))
+
+
 def _softplus(x: Tensor) -> Tensor:
     # Above its default threshold of 20, PyTorch takes x itself, which is not exact enough for float64.
     return F.softplus(x, threshold=40)

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, gather_rows
 from distillctl_crd.bank import move_rows, new_bank
-from distillctl_crd.loss import log_normaliser, nce
+from distillctl_crd.loss import log_normaliser, log_normaliser_of_rows, nce
 from distillctl_crd.negatives import OtherClasses
 from distillctl_crd.options import CRDOptions
 from distillctl_crd.scores import scores
@@ -33,7 +33,7 @@ from distillctl_crd.scores import scores
 class _Pending(NamedTuple):
     """What a training forward leaves for `after_step`; buffers must not change before the backward."""
 
-    rows: Tensor  # (B,), of the banks
+    batch: Batch
     student: Tensor  # (B, d)
     teacher: Tensor  # (B, d)
     log_z: Tensor  # (2,)
@@ -43,7 +43,8 @@ class CRD(Method):
     """ℓ(x_s, Z_s) + ℓ(x_t, Z_t), arXiv 1910.10699.
 
     Reduction: sum over the positive and all negatives and over both sides, mean over the batch. Negatives come from PyTorch's
-    global generator, which the engine seeds at every step. State dict: both embeddings, both banks (N, d), log Z (2,) and
+    global generator, which the engine seeds at every step. With several processes each has its rows of the negatives that one would draw;
+    Z, and what moves the banks, come from the images of all. State dict: both embeddings, both banks (N, d), log Z (2,) and
     whether it is set.
 
     Raises:
@@ -66,7 +67,7 @@ class CRD(Method):
         self.register_buffer("teacher_bank", new_bank(count, options.feat_dim))
         self.register_buffer("log_z", torch.zeros(2))  # of the student's and of the teacher's scores
         self.register_buffer("z_known", torch.tensor(False))
-        self._pending: _Pending | None = None
+        self._pending: list[_Pending] = []
 
     @classmethod
     def wants(cls, options: CRDOptions) -> Wants:
@@ -77,14 +78,19 @@ class CRD(Method):
         """The unweighted loss, 0-dim. In training with gradients it also keeps what `after_step` writes into the buffers."""
         v_s = F.normalize(self.embed_student(student["pooled"].flatten(1)), dim=1)  # (B, d)
         v_t = F.normalize(self.embed_teacher(teacher["pooled"].detach().flatten(1)), dim=1)  # (B, d)
-        others = self.negatives(batch.index, self.options.negatives)  # (B, K)
+        others = self.negatives(batch, self.options.negatives)  # (B, K)
         x_s = self._score(v_s, self.teacher_bank, batch.index, others)
         x_t = self._score(v_t, self.student_bank, batch.index, others)
         count = len(self.student_bank)
-        fresh = torch.stack([log_normaliser(*x_s, count), log_normaliser(*x_t, count)])
+        learns = self.training and torch.is_grad_enabled()
+        if learns and batch.total > len(batch.index):
+            rows = gather_rows(batch, torch.stack([_log_sums(*x_s), _log_sums(*x_t)], 1))  # (all rows, 2)
+            fresh = log_normaliser_of_rows(rows, 1 + others.shape[1], count)
+        else:
+            fresh = torch.stack([log_normaliser(*x_s, count), log_normaliser(*x_t, count)])
         log_z = torch.where(self.z_known, self.log_z, fresh)
-        if self.training and torch.is_grad_enabled():
-            self._pending = _Pending(batch.index, v_s.detach(), v_t.detach(), log_z)
+        if learns:
+            self._pending.append(_Pending(batch, v_s.detach(), v_t.detach(), log_z))
         return nce(*x_s, log_z[0], count) + nce(*x_t, log_z[1], count)
 
     def _score(self, v: Tensor, bank: Tensor, index: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,12 +100,21 @@ class CRD(Method):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Moves the rows of the last training batch in both banks; the first time, keeps Z for ever."""
-        if self._pending is None:
-            return
-        rows, student, teacher, log_z = self._pending
-        self._pending = None
-        move_rows(self.student_bank, rows, student, self.options.momentum)
-        move_rows(self.teacher_bank, rows, teacher, self.options.momentum)
-        self.log_z.copy_(log_z)
-        self.z_known.fill_(True)
+        """Moves the rows of the last training batch in both banks, of all processes; the first time, keeps Z for ever.
+
+        Of several passes over the same images the last one counts. A batch that was computed in parts has them all moved, and its last
+        part gives Z.
+        """
+        pending, self._pending = self._pending, []
+        for one in {id(one.batch): one for one in pending}.values():  # of each batch the last
+            rows, student, teacher = (gather_rows(one.batch, value) for value in (one.batch.index, one.student, one.teacher))
+            move_rows(self.student_bank, rows, student, self.options.momentum)
+            move_rows(self.teacher_bank, rows, teacher, self.options.momentum)
+            self.log_z.copy_(one.log_z)
+            self.z_known.fill_(True)
+
+
+@torch.no_grad()
+def _log_sums(positive: Tensor, negatives: Tensor) -> Tensor:
+    """The log of Σ exp(x) over the positive and the negatives of each image: (B,)."""
+    return torch.logaddexp(positive, negatives.logsumexp(1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillctl import RunError
+from distillctl import Batch, RunError, draw_rows
 
 # 2²⁷ equally likely draws on at most N rows: probabilities of two rows differ by less than N / 2²⁷ of themselves. PyTorch
 # makes draws of fewer than 28 bits from one 32-bit number, wider ones from two.
@@ -47,9 +47,10 @@ class OtherClasses(nn.Module):
         self.register_buffer("behind", sizes.cumsum(0)[labels], persistent=False)
         self.register_buffer("others", len(labels) - sizes[labels], persistent=False)
 
-    def forward(self, index: Tensor, count: int) -> Tensor:
-        """Negatives of the anchors `index` (B,): positions of training images, int64, (B, count)."""
-        draws = torch.randint(1 << _BITS, (len(index), count), device=index.device)
+    def forward(self, batch: Batch, count: int) -> Tensor:
+        """Negatives of the anchors `batch.index` (B,): positions of training images, int64, (B, count)."""
+        index = batch.index
+        draws = draw_rows(batch, lambda rows: torch.randint(1 << _BITS, (rows, count), device=index.device))
         draws = draws.mul_(self.others[index].unsqueeze(1)).bitwise_right_shift_(_BITS)  # uniform in [0, others)
         draws = draws.add_(self.behind[index].unsqueeze(1))
         return self.line.index_select(0, draws.flatten()).view_as(draws)

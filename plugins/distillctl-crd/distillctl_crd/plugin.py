@@ -18,4 +18,5 @@ def register_method() -> MethodSpec:
         formula="−mean_B Σ_{both sides} [log o₀/(o₀ + K/N) + Σ_k log (K/N)/(o_k + K/N)], o = exp(⟨bank row, v⟩/τ)/Z",
         weight=0.8,
         task_weight=1.0,
+        compares_images=True,
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillctl import Setup
+from distillctl import Batch, Setup
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
 from distillctl_crd.loss import log_normaliser, nce
 from distillctl_crd.method import CRD
@@ -23,8 +23,8 @@ class Given(nn.Module):
         super().__init__()
         self.rows = rows
 
-    def forward(self, index: Tensor, count: int) -> Tensor:
-        assert self.rows.shape == (len(index), count)
+    def forward(self, batch: Batch, count: int) -> Tensor:
+        assert self.rows.shape == (len(batch.index), count)
         return self.rows
 
 

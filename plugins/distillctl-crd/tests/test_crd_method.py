@@ -94,6 +94,25 @@ def test_a_step_is_taken_in_once() -> None:
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
 
+def test_all_parts_of_a_batch_are_taken_in() -> None:
+    method, setup = build()
+    before = copy.deepcopy(method.state_dict())
+    seen = torch.cat([forward(method, setup, seed)[1].index for seed in (0, 1)])
+    method.after_step()
+    moved = (method.student_bank != before["student_bank"]).any(1)
+    assert moved.nonzero().flatten().tolist() == sorted(set(seen.tolist()))
+
+
+def test_of_several_passes_over_a_batch_the_last_counts() -> None:
+    method, setup = build(momentum=0.0)
+    batch, passes, teacher = make_batch(setup, 7), torch.randn(2, 7, 6), torch.randn(7, 9)
+    for student in passes:
+        method.terms(batch, {"pooled": student}, {"pooled": teacher}, make_progress())
+    method.after_step()
+    expected = nn.functional.normalize(method.embed_student(passes[1]), dim=1)
+    torch.testing.assert_close(method.student_bank[batch.index], expected)
+
+
 # -- Z ----------------------------------------------------------------------------------------------------------------
 
 

@@ -4,18 +4,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillctl import RunError
+from distillctl import Batch, RunError
 from distillctl_crd.negatives import OtherClasses
 
 # Classes 0 … 5 with sizes 1, 7, 0, 20, 2, 3, in no order.
 UNBALANCED = torch.tensor([3, 1, 5] * 3 + [3] * 17 + [1] * 4 + [0] + [4] * 2)
 
 
+def anchors(index: Tensor, start: int = 0, total: int = 0) -> Batch:
+    """A batch of which only the positions of its images count."""
+    return Batch(torch.zeros(len(index), 3, 1, 1), torch.zeros_like(index), index, start, total)
+
+
 def draw(labels: Tensor, count: int) -> Tensor:
     """Row i: the negatives of image i. Asked for in another order."""
     torch.manual_seed(0)
     index = torch.randperm(len(labels))
-    return OtherClasses(labels)(index, count)[index.argsort()]
+    return OtherClasses(labels)(anchors(index), count)[index.argsort()]
 
 
 def test_never_the_class_of_the_anchor() -> None:
@@ -37,12 +42,21 @@ def test_every_image_of_other_classes_is_equally_likely() -> None:
 def test_anchors_draw_independently_and_anew() -> None:
     torch.manual_seed(0)
     sampler = OtherClasses(UNBALANCED)
-    index = torch.tensor([0, 0, 3])
-    first, second = sampler(index, 50), sampler(index, 50)
+    batch = anchors(torch.tensor([0, 0, 3]))
+    first, second = sampler(batch, 50), sampler(batch, 50)
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first, second)
     torch.manual_seed(0)
-    assert torch.equal(OtherClasses(UNBALANCED)(index, 50), first)
+    assert torch.equal(OtherClasses(UNBALANCED)(batch, 50), first)
+
+
+def test_processes_draw_what_one_would() -> None:
+    index = torch.tensor([4, 20, 0, 7, 11])
+    drawn = []
+    for rows, start, total in ((index, 0, 0), (index[:3], 0, 5), (index[3:], 3, 5)):
+        torch.manual_seed(0)
+        drawn.append(OtherClasses(UNBALANCED)(anchors(rows, start, total), 50))
+    assert torch.equal(drawn[0], torch.cat(drawn[1:]))
 
 
 def test_more_negatives_than_images_of_other_classes() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, TemperatureMethod, Wrapper
+from distillctl import Batch, Features, Method, Progress, RunError, Setup, TemperatureMethod, Wrapper, gather_rows
 from distillctl_ctkd.options import CTKDOptions
 from distillctl_ctkd.predictor import Predictor
 
@@ -45,7 +45,7 @@ class CTKD(Wrapper):
     """The inner method's terms, under their names, at the learnt temperature; `metrics` has `temperature`.
 
     Reduction as the inner method's. The student's gradient is that of the inner method at the same temperature. With one temperature
-    for each sample, the inner method gets it as (B, 1), and `metrics` has its mean over the last training batch.
+    for each sample, the inner method gets it as (B, 1), and `metrics` has its mean over the last training batch, of all processes.
 
     Raises:
         RunError: the inner method has no temperature.
@@ -84,7 +84,7 @@ class CTKD(Wrapper):
         """The terms of the inner method at τ."""
         temperature = self.temperature(progress.epoch, student, teacher)
         if self.instance and torch.is_grad_enabled():
-            self.mean_temperature.copy_(temperature.detach().mean())
+            self.mean_temperature.copy_(gather_rows(batch, temperature.detach()).mean())
         return self.inner.terms(batch, student, teacher, progress, temperature=temperature)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

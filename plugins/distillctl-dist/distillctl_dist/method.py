@@ -23,7 +23,8 @@ from distillctl_dist.options import DISTOptions
 class DIST(TemperatureMethod):
     """T² times 1 less the mean correlation: over the batch of the rows (`inter`), over the classes of the columns (`intra`).
 
-    `intra` relates the samples of a batch to each other, those that one process sees; for a batch of one it is 0. Feeding a
+    `intra` relates the samples of a batch to each other, of several processes those of this one's share, with `gather` all; for a batch of
+    one it is 0. Feeding a
     batch twice leaves both values as they are. Each is between 0 and 2·T², times its factor, and (almost) 0 where the
     logits agree up to a shift of each row: what the 1e-8 of ρ takes from probabilities that hardly vary is left.
     With a temperature for each sample, T² is each sample's own in `inter` and the mean of all in `intra`. A part whose

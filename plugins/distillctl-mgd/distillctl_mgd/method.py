@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, input_of, match_size, widen
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, draw_rows, fp32, input_of, match_size, widen
 from distillctl_mgd.options import MGDOptions
 
 
@@ -25,7 +25,8 @@ class MGD(Method):
     """mean_B Σ_{c,h,w} (G(M ⊙ align(f_s)) − f_t)², arXiv 2205.01529.
 
     Reduction: sum over channels and positions, mean over the batch; with `normalize = "mean"` the mean over everything.
-    The mask comes from PyTorch's global generator, which the engine seeds at every step.
+    The mask comes from PyTorch's global generator, which the engine seeds at every step. Of several processes each has its rows of the
+    mask that one would draw.
 
     Raises:
         RunError: a stage is not a feature map (C, H, W).
@@ -55,16 +56,19 @@ class MGD(Method):
         """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""
         source, target = match_size(student[self.options.student_stage], teacher[self.options.teacher_stage].detach())
         aligned = self.align(input_of(self.generator, source))  # (B, C_t, H, W)
-        keep = draw_mask(aligned, self.options.mask, self.options.mask_ratio)
+        keep = draw_rows(batch, lambda count: draw_mask(count, aligned, self.options.mask, self.options.mask_ratio))
         generated = self.generator(aligned * keep)
         with fp32(generated.device):
             return generation_loss(generated, target, self.options.normalize)
 
 
-def draw_mask(maps: Tensor, mask: str, ratio: float) -> Tensor:
-    """What is kept of maps (B, C, H, W): bool, False with probability `ratio`; (B, C, 1, 1) for `channel`, (B, 1, H, W) for `spatial`."""
-    size, channels, height, width = maps.shape
-    shape = (size, channels, 1, 1) if mask == "channel" else (size, 1, height, width)
+def draw_mask(count: int, maps: Tensor, mask: str, ratio: float) -> Tensor:
+    """What is kept of n maps of the shape of those in (B, C, H, W): bool, False with probability `ratio`.
+
+    The result is (n, C, 1, 1) for `channel` and (n, 1, H, W) for `spatial`.
+    """
+    _, channels, height, width = maps.shape
+    shape = (count, channels, 1, 1) if mask == "channel" else (count, 1, height, width)
     return torch.rand(shape, device=maps.device) >= ratio
 
 

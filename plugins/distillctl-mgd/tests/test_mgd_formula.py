@@ -61,7 +61,8 @@ def test_loss_is_the_formula(monkeypatch: pytest.MonkeyPatch, student_channels: 
         "channel": torch.tensor([[True, False, True], [False, True, True]]).view(2, 3, 1, 1),
         "spatial": (torch.arange(24) % 3 != 0).view(2, 1, 3, 4),
     }[mask]
-    monkeypatch.setattr(distillctl_mgd.method, "draw_mask", lambda maps, kind, ratio: keep if (kind, ratio) == (mask, 0.15) else None)
+    given = {(2, mask, 0.15): keep}
+    monkeypatch.setattr(distillctl_mgd.method, "draw_mask", lambda count, maps, kind, ratio: given[count, kind, ratio])
 
     value = method(make_batch(setup, 2), {"last": student}, {"last": teacher}, make_progress())
 

@@ -30,7 +30,7 @@ def run(method: MGD, batch: object, student: Tensor, teacher: Tensor) -> Tensor:
 @pytest.mark.parametrize(("mask", "shape"), [("channel", (50, 40, 1, 1)), ("spatial", (50, 1, 6, 7))])
 def test_share_of_hidden_entries_is_the_ratio(mask: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    keep = draw_mask(torch.zeros(50, 40, 6, 7), mask, 0.15)
+    keep = draw_mask(50, torch.zeros(50, 40, 6, 7), mask, 0.15)
     assert (keep.shape, keep.dtype) == (shape, torch.bool)
     spread = (0.15 * 0.85 / keep.numel()) ** 0.5
     assert (~keep).double().mean().item() == pytest.approx(0.15, abs=4 * spread)
@@ -43,14 +43,14 @@ def test_mask_is_drawn_in_float32_whatever_the_maps_are(dtype: torch.dtype) -> N
     draws = []
     for seen in (maps, maps.to(dtype)):
         torch.manual_seed(0)
-        draws.append(draw_mask(seen, "channel", 0.001))
+        draws.append(draw_mask(400, seen, "channel", 0.001))
     assert torch.equal(*draws)
     assert (~draws[1]).double().mean().item() == pytest.approx(0.001, rel=0.3)
 
 
 @pytest.mark.parametrize("mask", ["channel", "spatial"])
 def test_ratio_zero_keeps_everything(mask: str) -> None:
-    assert draw_mask(torch.zeros(50, 40, 6, 7), mask, 0.0).all()
+    assert draw_mask(50, torch.zeros(50, 40, 6, 7), mask, 0.0).all()
 
 
 def test_mask_comes_from_the_global_seed() -> None:

@@ -24,7 +24,8 @@ class PKT(Method):
     """Mean over B² of P_t · log((P_t + eps)/(P_s + eps)), arXiv 1803.10837. One term.
 
     Reduction: mean over all pairs of samples. P sums to 1 in each row, so that feeding a batch twice halves the value, and the right
-    weight grows with B. B is the batch that this process sees. A batch of 1 gives 0.
+    weight grows with B. B counts the images that are compared: of several processes this one's share, with `gather` all. A batch of 1
+    gives 0.
     """
 
     def __init__(self, options: PKTOptions, setup: Setup) -> None:

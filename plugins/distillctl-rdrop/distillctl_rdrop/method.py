@@ -23,7 +23,8 @@ from distillctl_rdrop.options import RDropOptions
 class RDrop(Method):
     """Half the sum of the divergences in both directions: sum over the classes, mean (or sum) over the batch. One term.
 
-    Feeding a batch twice leaves the mean as it is and doubles the sum. Never negative, symmetric in the passes, and zero, with zero
+    Feeding a batch twice leaves the mean as it is and doubles the sum. With several processes the sum is estimated from this one's share,
+    so that its mean over the processes is the sum. Never negative, symmetric in the passes, and zero, with zero
     gradient, where they agree up to a shift of each row. Liang, Wu, Li, Wang, Meng, Qin, Chen, Zhang, Liu 2021, arXiv 2106.14448.
     """
 
@@ -45,7 +46,7 @@ class RDrop(Method):
         logits = student["logits"]
         if logits.ndim != 3 or logits.shape[0] != 2:
             raise RunError(f"`rdrop` compares two passes of the student, but its `logits` have shape {tuple(logits.shape)}")
-        return rdrop_loss(logits[0], logits[1], self.reduction)
+        return rdrop_loss(logits[0], logits[1], self.reduction) / (batch.share if self.reduction == "sum" else 1.0)
 
 
 def rdrop_loss(first: Tensor, second: Tensor, reduction: str) -> Tensor:

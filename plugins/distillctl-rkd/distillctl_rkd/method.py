@@ -26,8 +26,8 @@ class RKD(Method):
     """λ_d times the mean over B² on distances, and λ_a times the mean over B³ on angles, arXiv 1904.05068. Terms: `distance`, `angle`.
 
     Reduction: means over all pairs and triples of samples, those of a sample with itself included, so that the values depend on the
-    batch. B is the batch that this process sees; a batch of 1 gives 0. Both are zero where the student's features are the teacher's up
-    to a rotation, a shift and a factor. A part whose factor is 0 is not computed.
+    batch. B counts the images that are compared: of several processes this one's share, with `gather` all. A batch of 1 gives 0. Both are
+    zero where the student's features are the teacher's up to a rotation, a shift and a factor. A part whose factor is 0 is not computed.
 
     Raises:
         RunError: both factors are 0.

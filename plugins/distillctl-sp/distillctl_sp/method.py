@@ -26,8 +26,8 @@ class SP(Method):
     """Σ_stages 1/B² · ‖N(F_t·F_tᵀ) − N(F_s·F_sᵀ)‖²_F, arXiv 1907.09682. One term, of at most 4/B a stage.
 
     Reduction: sum over all pairs of samples, divided by B². Each row has length 1 whatever B is, so that feeding a batch twice halves
-    the value (with `row_norm = "l1"`, quarters it), and the right weight grows with B. B is the batch that this process sees.
-    A batch of 1 gives 0.
+    the value (with `row_norm = "l1"`, quarters it), and the right weight grows with B. B counts the images that are
+    compared: of several processes this one's share, with `gather` all. A batch of 1 gives 0.
 
     Raises:
         RunError: the stages cannot be paired.
