@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from distillctl import checkpoints, deploy, heads
+from distillctl import checkpoints, deploy, heads, pulse
 from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.method import Method, Setup, Side, Wants, Wrapper
 from distillctl.api.optimizer import SeparateGradients
@@ -61,7 +61,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and count > 1:
-        name = f"cuda:{local}"
+        name = f"cuda:{_own_gpu(local)}"
+    elif count > 1 and name.startswith("cuda:"):
+        raise ProfileError(f"{count} processes cannot share `{name}`", where="--device", hint="`--device cuda` gives each its own")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
         raise ProfileError(f"unknown device `{name}`", where="--device", hint="allowed: auto, cpu, cuda, cuda:N")
@@ -70,7 +72,16 @@ def pick_device(name: str) -> torch.device:
             raise MachineError("this machine has no CUDA device that torch can use", where="--device", hint="use `--device cpu`")
         if number and int(number) >= torch.cuda.device_count():
             raise MachineError(f"there is no `{name}`: this machine has {torch.cuda.device_count()} CUDA devices", where="--device")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # what says only "cuda" means this one too
+    return device
+
+
+def _own_gpu(local: int) -> int:
+    """The GPU of the process with this number on its machine; where each sees only its own, that is the first."""
+    there = torch.cuda.device_count()
+    return 0 if there == 1 and not pulse.supervised() else local
 
 
 def check_precision(profile: Profile, device: torch.device) -> None:

@@ -79,11 +79,10 @@ def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
     try:
         before = identity(tomllib.loads(run.resolved.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        before = {}
+        return ["the profile, which cannot be compared"]
     after = identity(profile.resolved)
     keys = [key for key in sorted({*before, *after}) if _differ(before, after, key) and not _moved(before.get(key), after.get(key))]
-    lines = [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in keys]
-    return lines or ["the profile"]
+    return [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in keys]
 
 
 def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
@@ -122,19 +121,22 @@ def refuse(run: RunDirectory, lines: list[str]) -> None:
         raise DataError(problems)
 
 
-def accept(run: RunDirectory, profile: Profile, facts: Mapping[str, Any], lines: list[str]) -> None:
-    """Takes changes into the run, and writes down that there were any."""
+def adopt(run: RunDirectory, profile: Profile, facts: Mapping[str, Any], lines: list[str]) -> None:
+    """Makes a run that goes on one of this profile; accepted changes are written down for good.
+
+    Called when its checkpoint has been restored, so that a change with which it cannot go on leaves it as it was.
+    """
     info = run.info()
-    note = {"at": now(), "epoch": info.get("epoch"), "changes": lines}
-    digests = [d for d in (*info.get("digests", ()), info.get("digest")) if d != profile.digest]
-    run.update(**facts, state="running", digest=profile.digest, digests=digests, changes=[*info.get("changes", ()), note])
-    renew_paths(run, profile)  # after a crash between the two, the next command does it
-
-
-def renew_paths(run: RunDirectory, profile: Profile) -> None:
-    """The same run at another place, or with other values that are no part of it: the resolved profile follows."""
     text = write_toml(profile.resolved)
-    if run.info().get("digest") == profile.digest and run.resolved.read_text(encoding="utf-8") != text:
+    values: dict[str, Any] = {}
+    if info.get("digest") != profile.digest:  # a change, or the same run from another directory
+        values = {"digest": profile.digest, "digests": [d for d in run.digests if d != profile.digest]}
+    if lines:
+        note = {"at": now(), "epoch": info.get("epoch"), "changes": lines}
+        values |= {**facts, "state": "running", "changes": [*info.get("changes", ()), note]}
+    if values:
+        run.update(**values)
+    if run.resolved.read_text(encoding="utf-8") != text:
         write_text(run.resolved, text)
 
 
@@ -158,4 +160,4 @@ def _text(values: Mapping[str, Any], key: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-__all__ = ["accept", "changed", "changed_profile", "listing", "packages", "refuse", "renew_paths"]
+__all__ = ["adopt", "changed", "changed_profile", "listing", "packages", "refuse"]

@@ -9,10 +9,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 """What the machine refuses, whatever the profile says: no space, quota, a read-only or lost file system, no permission."""
+
+
+MAX_JSON = 16 << 20
+"""Bytes of a JSON file that is read: the names of 20,000 classes take a few MiB."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], ready: Callable[[], object] | None = None) -> None:
@@ -34,10 +38,13 @@ def write_atomically(path: Path, write: Callable[[Path], object], ready: Callabl
 
 
 def sync_folder(path: Path) -> None:
-    """Brings the names in a folder to the disk."""
+    """Brings the names in a folder to the disk, where the file system can."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
     finally:
         os.close(folder)
 
@@ -93,6 +100,23 @@ def write_json(path: Path, value: object) -> None:
 def json_bytes(value: object) -> bytes:
     """The content of a JSON file."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON in UTF-8, longer than `MAX_JSON`, or nested too deeply.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError(f"it is longer than {MAX_JSON >> 20} MiB")
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def cache_folder() -> Path | None:

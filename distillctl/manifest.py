@@ -7,12 +7,11 @@ replaces none (`_NONE`), so that a crash before it came is told from its being d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from distillctl.errors import DataError
-from distillctl.files import sha256, write_json
+from distillctl.files import read_json, sha256, write_json
 
 NAME = "manifest.json"
 _NONE = ""
@@ -39,6 +38,12 @@ class Manifest:
         known = self._read()
         if _NONE in known.get(name, ()):
             known[name].remove(_NONE)
+            self._write(known)
+
+    def forget(self, name: str) -> None:
+        """A file is not there any more."""
+        known = self._read()
+        if known.pop(name, None) is not None:
             self._write(known)
 
     def settle(self) -> None:
@@ -88,7 +93,7 @@ class Manifest:
 
     def _read(self) -> dict[str, list[str]]:
         try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
+            known = read_json(self._path)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:

@@ -19,13 +19,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from distillctl import pulse
 from distillctl.errors import LostProcessError, MachineError
 
 T = TypeVar("T")
 PATIENCE = 45
 """Seconds for which a process waits for the others in the middle of training; `DISTILLCTL_PATIENCE` says otherwise."""
+MEETING = "DISTILLCTL_MEETING"
+"""Names a file on this machine through which the processes meet, instead of an address: no port that others may take."""
 _SETUP = timedelta(minutes=30)  # one scans a large data set or downloads weights while the others wait
-_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|timed out|broken pipe|socket|store", re.IGNORECASE)
+_LOST = re.compile(
+    r"gloo|nccl|connection (closed|reset|refused)|timed out|application timeout|pair closure|broken pipe|\bsocket\b|(TCP|File)Store",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,12 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
-    def collect(self, value: T) -> list[T]:
-        """What every process has, by rank."""
+    def collect(self, value: T, *, patient: bool = False) -> list[T]:
+        """What every process has, by rank. patient: some may take long to come to it."""
         if self.count == 1:
             return [value]
         result: list[Any] = [None] * self.count
-        dist.all_gather_object(result, value)
+        dist.all_gather_object(result, value, group=None if patient else self.control)
         return result
 
     @contextmanager
@@ -167,11 +173,17 @@ def join(device: torch.device) -> Processes:
     if _joined is not None or count == 1:
         return current()
     try:
-        patience = timedelta(seconds=float(os.environ.get("DISTILLCTL_PATIENCE", PATIENCE)))
-        dist.init_process_group("gloo", timeout=_SETUP)
+        patience = timedelta(seconds=pulse.patience(PATIENCE))
+        meeting = os.environ.get(MEETING)
+        if meeting:
+            dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=_SETUP)
+        else:
+            dist.init_process_group("gloo", timeout=_SETUP)
         backend = "nccl" if device.type == "cuda" else "gloo"
         control = dist.new_group(backend="gloo", timeout=patience)
-        data, features = (dist.new_group(backend=backend, timeout=patience) for _ in range(2))
+        data = dist.new_group(backend=backend, timeout=patience)
+        # Two communicators of NCCL must not work at once; autograd calls them in one order in all processes.
+        features = data if backend == "nccl" else dist.new_group(backend=backend, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the {count} processes of this run cannot meet: {str(error).splitlines()[0]}") from error
     _joined = Processes(rank, count, local, control, data, features)

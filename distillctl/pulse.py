@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from distillctl.errors import MachineError
+
 VARIABLE = "DISTILLCTL_PULSE"
 """Names the file in which each process of a group has a slot."""
 PARENT = "DISTILLCTL_SUPERVISOR"
@@ -29,6 +31,27 @@ def create(path: Path, count: int) -> None:
 def read(path: Path) -> list[tuple[float, int]]:
     """For each process the time of its last sign, on the monotonic clock of the machine, and the steps of the run that are done."""
     return [(sign, steps) for sign, steps in _SLOT.iter_unpack(path.read_bytes())]
+
+
+def supervised() -> bool:
+    """Whether this process is one of a group on this machine that a supervisor looks after."""
+    return VARIABLE in os.environ
+
+
+def patience(default: float) -> float:
+    """Seconds for which processes wait for each other: what `DISTILLCTL_PATIENCE` says, or the default.
+
+    Raises:
+        MachineError: it says no number.
+    """
+    text = os.environ.get("DISTILLCTL_PATIENCE", "")
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise MachineError(f"`DISTILLCTL_PATIENCE={text}` is no number of seconds")
+    return seconds
 
 
 def start() -> None:

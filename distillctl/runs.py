@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distillctl.errors import DataError, MachineError, ProfileError
-from distillctl.files import write_json, write_text
+from distillctl.files import read_json, write_json, write_text
 from distillctl.locks import NAME as LOCK
 from distillctl.manifest import Manifest
 
@@ -44,6 +44,11 @@ class RunDirectory:
         """Student of the best epoch."""
         return self.path / "checkpoints" / "best.pt"
 
+    @property
+    def next_best(self) -> Path:
+        """Student of an epoch that is the best, while the full state that says so is not written yet."""
+        return self.path / "checkpoints" / "best-next.pt"
+
     def kept(self, epoch: int) -> Path:
         """Student of an epoch kept by `keep_every`."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
@@ -54,9 +59,10 @@ class RunDirectory:
         return self.path / "resolved.toml"
 
     @property
-    def accepted(self) -> tuple[str, ...]:
-        """Digests of the profiles with which the run began and went on before."""
-        return tuple(self.info().get("digests", ()))
+    def digests(self) -> tuple[str, ...]:
+        """Of the profiles with which the run began and went on."""
+        info = self.info()
+        return (*info.get("digests", ()), info["digest"])
 
     @property
     def manifest(self) -> Manifest:
@@ -111,8 +117,8 @@ class RunDirectory:
             DataError: it is damaged.
         """
         try:
-            value = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            value = read_json(self.path / "run.json")
+        except (OSError, ValueError) as error:
             raise DataError(f"`{self.path / 'run.json'}` cannot be read: {error}") from error
         if not isinstance(value, dict):
             raise DataError(f"`{self.path / 'run.json'}` does not describe a run")
@@ -207,8 +213,10 @@ def _place_at(out: Path, fresh: bool) -> tuple[Path, RunDirectory | None]:
 
 
 def _half_made(path: Path) -> bool:
-    """Whether a folder is empty, or was left by a process that was killed while it made a run."""
+    """Whether a folder is empty, or was left by a process that was killed while it made a run: its lock always comes first."""
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
+    if names and LOCK not in names:
+        return False
     return all(name in _FIRST_FILES or (name.startswith(".") and name.endswith(".tmp")) for name in names) and not any(
         path.glob("checkpoints/[!.]*")
     )

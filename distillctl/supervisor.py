@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,10 @@ from distillctl import pulse
 from distillctl.errors import LostProcessError, RunError
 
 _SILENT = 45.0  # seconds without a sign of life
+_AWAY = 2.0  # seconds between two looks that tell that the supervisor itself stood still
 _GRACE = 5.0  # seconds from asking a process to end to killing it
 _OWN_DECISION = (1, 2, 3)
+_STOPPED = (130, 143)
 _MOST_DEATHS = 3  # at one step
 _LONGEST_PAUSE = 30.0
 
@@ -79,16 +80,19 @@ class _Group:
         self._signs = signs = folder / "pulse"
         self._kept = [folder / f"stderr-{rank}" for rank in range(count)]
         pulse.create(signs, count)
+        meeting = folder / "meeting"
+        meeting.unlink(missing_ok=True)
         environment = {
             **os.environ,
             pulse.VARIABLE: str(signs),
             pulse.PARENT: str(os.getpid()),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            "DISTILLCTL_MEETING": str(meeting),
             "WORLD_SIZE": str(count),
             "LOCAL_WORLD_SIZE": str(count),
         }
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if sys.platform == "linux":
+            environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host's own name may lead nowhere
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
         self._processes = [self._start(rank, arguments, environment) for rank in range(count)]
 
@@ -108,9 +112,13 @@ class _Group:
 
     def wait(self) -> str | None:
         """Until all are done, or one decides to end, or one is lost: then a sentence on that."""
-        patience = float(os.environ.get("DISTILLCTL_PATIENCE", _SILENT))
+        patience = pulse.patience(_SILENT)
         first_end = math.inf
+        looked = since = time.monotonic()
         while True:
+            if time.monotonic() - looked > _AWAY:  # the whole job was suspended, and its clock with it
+                since = time.monotonic()
+            looked = time.monotonic()
             codes = self._codes()
             for rank, code in enumerate(codes):
                 if code is not None and code < 0:
@@ -128,7 +136,7 @@ class _Group:
                 if now - first_end > (patience if self.steps >= 0 else _GRACE):
                     return "a process ended, and others did not follow it,"
             for rank, (sign, _) in enumerate(pulse.read(self._signs)):
-                if codes[rank] is None and now - sign > patience:
+                if codes[rank] is None and now - max(sign, since) > patience:
                     return f"process {rank} gave no sign of life for {patience:g} s"
             time.sleep(0.05)
 
@@ -140,13 +148,17 @@ class _Group:
     def verdict(self, signalled: int) -> int:
         """One exit code for all of them; `signalled` is what a signal to the supervisor asks for, or 0."""
         codes = [code for code in self._codes() if code]
-        return next((code for code in codes if code in _OWN_DECISION), signalled if codes and signalled else next(iter(codes), 0))
+        stopped = next((code for code in codes if code in _STOPPED), next(iter(codes), 0))
+        return next((code for code in codes if code in _OWN_DECISION), signalled if codes and signalled else stopped)
 
     def last_words(self) -> str:
         """What a process wrote that decided to end, or crashed, if the first did not do so itself."""
         codes = self._codes()
-        rank = next((rank for rank, code in enumerate(codes) if code in _OWN_DECISION), 0)
-        return f"process {rank}: {self._kept[rank].read_text(errors='replace').strip()}" if rank else ""
+        deciding = [rank for rank, code in enumerate(codes) if code in _OWN_DECISION]
+        killed = [rank for rank, code in enumerate(codes) if code is not None and code < 0]
+        rank = next(iter([*deciding, *killed]), 0)
+        text = self._kept[rank].read_text(errors="replace").strip() if rank else ""
+        return f"process {rank}: {text}" if text else ""
 
     def send(self, number: int) -> None:
         """Passes a signal on to all that still run."""
@@ -202,9 +214,3 @@ class _Signals:
         self.number = self.number or number
         if self.target is not None:
             self.target.send(number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

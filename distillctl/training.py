@@ -25,14 +25,14 @@ from distillctl.assemble import (
     evaluation_loader,
     pick_device,
 )
-from distillctl.continuation import accept, changed, changed_profile, listing, packages, refuse, renew_paths
+from distillctl.continuation import adopt, changed, changed_profile, listing, packages, refuse
 from distillctl.data.splits import shared_images
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop, Watcher, restore_student
 from distillctl.engine.memory import keep_freed_memory
-from distillctl.engine.reproducible import promise
+from distillctl.engine.reproducible import prepare, promise
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.locks import locked
@@ -106,14 +106,19 @@ def train(
         DistillError: anything a user can put right.
         StoppedError: a signal ended it; the same call continues.
     """
+    prepare(profile.train.deterministic)
     chosen = pick_device(device)
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     processes = join(chosen)
     found = place(profile.name, profile.digest, root=root, out=out, fresh=fresh) if processes.first else (root, None)
     path, existing = processes.share(found)
-    if existing is None and from_previous:
-        raise DataError(f"there is no run in `{path}` to continue", where="--from-previous")
+    if existing is None and (from_previous or accept_change):
+        raise DataError(
+            f"there is no run in `{path}` to continue",
+            where="--from-previous" if from_previous else "--accept-change",
+            hint="a changed profile has another name below `runs`: name the directory of the run by `--out`",
+        )
     if existing is not None and existing.finished and not (from_previous or accept_change):
         _refuse_finished(existing, profile, registry)
         return Result(existing.path, already=True, summary=existing.info().get("result", {}))
@@ -177,8 +182,11 @@ class _Plan:
         judged = self._judge_teacher(splits, teacher)
         experiment = assemble(profile, splits, teacher, self.device, processes)
         try:
-            run = self._begin(run, experiment, facts, lines)
-            loop = Loop(experiment, run, self.audience, previous=from_previous)
+            accepted = () if run is None else run.digests
+            run = self._begin(run, experiment, facts)
+            loop = Loop(experiment, run, self.audience, previous=from_previous, accepted=accepted)
+            if self.processes.first and accepted:
+                adopt(run, profile, {**facts, "epochs": experiment.epochs}, lines)
             for note in experiment.notes:
                 self.audience.note(note)
             self.audience.start(profile, run, experiment, loop.position.epoch)
@@ -188,13 +196,11 @@ class _Plan:
             experiment.close()
         return Result(run.path, already=False, summary=summary)
 
-    def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any], lines: list[str]) -> RunDirectory:
-        """The run directory: made, or with what changed noted."""
-        profile, first = self.profile, self.processes.first
-        if first:
-            RunDirectory(self.path).tidy()
-        if first and run is None:
-            run = RunDirectory.create(
+    def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any]) -> RunDirectory:
+        """The run directory, made if it is not there."""
+        profile = self.profile
+        if self.processes.first and run is None:
+            RunDirectory.create(
                 self.path,
                 profile=profile.text,
                 resolved=write_toml(profile.resolved),
@@ -211,14 +217,8 @@ class _Plan:
                     **facts,
                 },
             )
-        elif first and run is not None and lines:
-            if (done := int(run.info().get("epoch", 0))) > experiment.epochs:
-                raise DataError(f"`{run.path}` has done {done} epochs already, and the profile now asks for {experiment.epochs}")
-            accept(run, profile, {**facts, "epochs": experiment.epochs}, lines)
-        elif first and run is not None:
-            renew_paths(run, profile)
-            if run.finished:  # until it is again
-                run.update(state="running")
+        if self.processes.first:
+            RunDirectory.open(self.path).tidy()
         self.processes.share(None)  # nobody reads it before it is there
         return RunDirectory.open(self.path)
 
@@ -233,7 +233,7 @@ class _Plan:
             trainer,
             self.registry,
             self.audience,
-            device=str(self.device),
+            device=self.device.type if self.processes.count > 1 else str(self.device),
             root=self.root,
             command=self.command,
             _ancestors=self.ancestors,

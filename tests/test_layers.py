@@ -20,7 +20,8 @@ CORE = ROOT / "distillctl"
 # From the ground up. Rooms on one floor do not know each other.
 FLOORS = (
     ("errors", "escape", "files", "known"),
-    ("locks", "manifest", "processes", "pulse"),
+    ("pulse",),
+    ("locks", "manifest", "processes"),
     ("supervisor",),
     ("api", "archives", "plugin_import"),
     ("spec_checks",),

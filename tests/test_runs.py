@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distillctl.errors import DataError, ProfileError
 from distillctl.files import sha256, write_atomically, write_text
+from distillctl.locks import locked
 from distillctl.runs import RunDirectory, place, runs_in
 
 A, B = "a" * 64, "b" * 64
@@ -60,6 +65,62 @@ def test_records_end_where_a_crash_cut_them(tmp_path: Path) -> None:
     assert [r["epoch"] for r in run.records()] == [1, 2, 3]
     run.keep_records(2)
     assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+
+
+@pytest.mark.parametrize("operation", range(12))
+def test_a_folder_whose_making_was_cut_short_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: int) -> None:
+    """After any number of operations on files the process is dead, and does nothing any more."""
+
+    class Dead(BaseException):
+        pass
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").touch()
+    done = [0]
+
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            done[0] += 1
+            if done[0] > operation:
+                raise Dead
+            return function(*arguments, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("mkdir", "open", "replace", "unlink"):
+            patch.setattr(Path, name, guarded(getattr(Path, name)))
+        patch.setattr(os, "fsync", guarded(os.fsync))
+        with suppress(Dead):
+            make(tmp_path / "run")
+    for found in (place("x", A, out=tmp_path / "run"), place("run", "", root=tmp_path, out=None)):
+        assert (found[1] is not None) == (tmp_path / "run" / "run.json").is_file() or found[0] != tmp_path / "run"
+    with locked(tmp_path / "run"):
+        run = make(tmp_path / "run")
+        run.tidy()
+    names = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*")}
+    assert names == {"checkpoints", "profile.toml", "resolved.toml", "environment.json", "run.json", "run.lock"}
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    kept = {"notes.tmp", ".hidden", "checkpoints/last.pt", "checkpoints/last.pt.left", "checkpoints/mine.tmp"}
+    litter = {".run.json.17.tmp", "checkpoints/.last.pt.4711.tmp", "checkpoints/.previous.pt.4711.tmp"}
+    for name in kept | litter:
+        (run.path / name).touch()
+    run.tidy()
+    assert all((run.path / name).exists() for name in kept)
+    assert not any((run.path / name).exists() for name in litter)
+
+
+@pytest.mark.parametrize("name", ["mine.txt", ".profile", "checkpoints/last.pt", "student.safetensors", "metrics.jsonl"])
+def test_a_folder_with_anything_else_is_nobodys_half_made_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "profile.toml").touch()
+    assert place("x", A, out=tmp_path / "run")[1] is None
+    (tmp_path / "run" / name).touch()
+    with pytest.raises(ProfileError, match="exists and is not a run directory"):
+        place("x", A, out=tmp_path / "run")
 
 
 def test_damaged_or_missing_runs_are_data_errors(tmp_path: Path) -> None:

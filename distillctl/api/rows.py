@@ -43,7 +43,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         # Every process has the gradient of its own copy of the loss; the mean over processes is taken of the parameters' gradients.
-        whole = current().sum(grads[0].contiguous())
+        # A copy: autograd may hand the same tensor to others.
+        whole = current().sum(grads[0].clone(memory_format=torch.contiguous_format))
         return whole[ctx.start : ctx.start + ctx.count], None, None
 
 

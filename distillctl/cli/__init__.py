@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import signal
@@ -27,11 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminated)
     _open_streams()
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = run(list(sys.argv[1:] if arguments is None else arguments))
+        code = run(given)
         sys.stdout.flush()
+        if "--json" in given:
+            atexit.register(_silence)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         code = 141
     except KeyboardInterrupt:  # before the command was found, or after it
         print("interrupted", file=sys.stderr)  # noqa: T201
@@ -54,7 +58,7 @@ def run(arguments: list[str]) -> int:
     try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
     except LostProcessError as error:
-        if pulse.VARIABLE not in os.environ:  # a supervisor says itself who was lost
+        if not pulse.supervised():  # a supervisor says itself who was lost
             print(_clean(str(error)), file=sys.stderr)  # noqa: T201
         return error.exit_code
     except DistillError as error:
@@ -125,6 +129,11 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the program ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _silence() -> None:
+    """What is written to stdout from now on is lost. At the end of a program it comes before what plugins want to be called at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _clean(text: str) -> str:

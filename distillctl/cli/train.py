@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distillctl import pulse
+from distillctl.cli import render
 from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+from distillctl.errors import ProfileError
+from distillctl.escape import one_line
 
 if TYPE_CHECKING:
     from distillctl.dryrun import Plan
@@ -48,6 +51,9 @@ def train(
 
     registry = Registry.load()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
+    if nproc > 1 and (dry_run or os.environ.get("WORLD_SIZE", str(nproc)) != str(nproc)):
+        why = "with `--dry-run`, which looks at one process" if dry_run else "where a launcher has started the processes (`WORLD_SIZE`)"
+        raise ProfileError(f"`--nproc {nproc}` has no effect {why}", where="--nproc", hint="leave it out")
     if dry_run:
         from distillctl.dryrun import dry_run as plan
 
@@ -63,7 +69,7 @@ def train(
         request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
         command, *arguments = request.arguments()
         flags = [*(["--quiet"] if quiet else []), *([ONCE] if from_previous else [])]
-        raise typer.Exit(supervise(nproc, [command, *flags, *arguments], lambda text: typer.echo(text, err=True)))
+        raise typer.Exit(supervise(nproc, [command, *flags, *arguments], _complain))
     pulse.start()
     from distillctl.cli.display import audience
     from distillctl.training import train as run
@@ -85,47 +91,52 @@ def train(
         print_result(result)
 
 
+def _complain(text: str) -> None:
+    for line in text.split("\n"):
+        typer.echo(one_line(line), err=True)
+
+
 def print_result(result: Result) -> None:
     """Teacher, student and agreement, and where the run lies."""
     summary: dict[str, Any] = dict(result.summary)
     if result.already:
-        typer.echo(f"this run is finished: {result.path} (`--fresh` starts a new one)")
+        render.line(f"this run is finished: {result.path} (`--fresh` starts a new one)")
     split = summary.get("split", "")
     if "teacher" in summary:
-        typer.echo(f"teacher    {summary['teacher']['top1']:.2%} on {split}")
+        render.line(f"teacher    {summary['teacher']['top1']:.2%} on {split}")
     if "best" in summary:
         best, last = summary["best"], summary["last"]
         chosen = "chosen on val" if summary["chosen_on"] == "val" else "the last epoch: no validation split chooses"
         more = f"top-5 {best['top5']:.2%}, mpa {best['mpa']:.2%}"
-        typer.echo(f"student    {best['top1']:.2%} on {split} (epoch {best['epoch']}, {chosen}; {more})")
+        render.line(f"student    {best['top1']:.2%} on {split} (epoch {best['epoch']}, {chosen}; {more})")
         if last["epoch"] != best["epoch"]:
-            typer.echo(f"last       {last['top1']:.2%} on {split} (epoch {last['epoch']})")
+            render.line(f"last       {last['top1']:.2%} on {split} (epoch {last['epoch']})")
     if "accepted_changes" in summary:
-        typer.echo(f"changed    {summary['accepted_changes']} accepted changes while it ran: `changes` in run.json")
+        render.line(f"changed    {summary['accepted_changes']} accepted changes while it ran: `changes` in run.json")
     if "agreement" in summary:
-        typer.echo(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
-    typer.echo(f"run        {result.path}")
+        render.line(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
+    render.line(f"run        {result.path}")
 
 
 def print_plan(plan: Plan) -> None:
     """What a dry run found."""
     from distillctl.cli.display import duration, terms_line
 
-    typer.echo(f"run        {plan.path} (nothing is written by a dry run)")
-    typer.echo(f"data       {plan.images} training images; {plan.data}")
+    render.line(f"run        {plan.path} (nothing is written by a dry run)")
+    render.line(f"data       {plan.images} training images; {plan.data}")
     for side in plan.sides:
-        typer.echo(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
+        render.line(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
         for name, shape in side.taps.items():
-            typer.echo(f"             {name:<14} {' × '.join(map(str, shape))}")
-    typer.echo(f"methods    {plan.method_parameters:,} parameters beside the student")
+            render.line(f"             {name:<14} {' × '.join(map(str, shape))}")
+    render.line(f"methods    {plan.method_parameters:,} parameters beside the student")
     for part in plan.parts:
         name = "" if part.name == "main" else f"{part.name}: "
         steps = plan.steps_per_epoch * part.epochs
-        typer.echo(f"terms      {name}{terms_line(part.reading.total, part.reading.terms)}")
-        typer.echo(
+        render.line(f"terms      {name}{terms_line(part.reading.total, part.reading.terms)}")
+        render.line(
             f"steps      {name}{steps} in {part.epochs} epochs of {plan.steps_per_epoch}, {part.seconds_per_step * 1000:.0f} ms each"
         )
-    typer.echo(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
-    typer.echo(f"time       about {duration(plan.seconds)} by the second step, without evaluations")
+    render.line(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
+    render.line(f"time       about {duration(plan.seconds)} by the second step, without evaluations")
     for note in plan.notes:
-        typer.echo(f"note       {note}")
+        render.line(f"note       {note}")

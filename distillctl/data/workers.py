@@ -37,10 +37,15 @@ def worker_count(workers: Workers, steps: int, device: torch.device) -> int:
 
 
 def prepare_worker(_number: int) -> None:
-    """One thread each; signals are the parent's business, which ends its workers itself."""
+    """One thread each; signals are the parent's business, which ends its workers itself.
+
+    Batch systems send SIGTERM to every process of a job: a worker that died of it would take down the parent before that has saved.
+    So the first is left alone, and the second, which comes from the parent if a worker does not end, ends it.
+    """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 @contextmanager

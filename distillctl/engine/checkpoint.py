@@ -7,16 +7,17 @@ images is a function of (seed, epoch), and their augmentation one of (seed, epoc
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distillctl.errors import DataError, MachineError
-from distillctl.files import FULL_OR_CLOSED, hashed, write_atomically
+from distillctl.escape import one_line
+from distillctl.files import FULL_OR_CLOSED, hashed, sync_folder, write_atomically
 from distillctl.runs import RunDirectory
 
 FORMAT = 2
@@ -51,6 +52,15 @@ def save_last(run: RunDirectory, state: dict[str, Any]) -> None:
     run.manifest.arrived(run.named(run.last))
 
 
+def promote(run: RunDirectory) -> None:
+    """Makes the student that waits to be the best one `best.pt`, once the full state that says so is saved."""
+    if run.next_best.is_file():
+        run.manifest.expect({run.named(run.best): run.manifest.newest(run.named(run.next_best))})
+        run.next_best.replace(run.best)
+        run.manifest.forget(run.named(run.next_best))
+        sync_folder(run.best.parent)
+
+
 def _write(path: Path, state: dict[str, Any], ready: Callable[[str], None]) -> None:
     digest = ""
 
@@ -78,10 +88,14 @@ def load(path: Path) -> dict[str, Any]:
         DataError: it is damaged, no checkpoint of ours, or of another format.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:  # `save` packs nothing
+                raise ValueError("it says to hold more than it does")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise DataError(f"the checkpoint `{path}` is damaged: {str(error).splitlines()[0]}", hint="start anew with `--fresh`") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        reason = one_line((str(error).splitlines() or [type(error).__name__])[0], 200)
+        raise DataError(f"the checkpoint `{path}` is damaged: {reason}", hint="start anew with `--fresh`") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("student"), Mapping):
         raise DataError(f"`{path}` is not a checkpoint of this version of distillctl")
     return state
 

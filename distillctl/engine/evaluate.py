@@ -75,7 +75,9 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int, proce
             top5 = (best == batch.labels[:, None]).any(1).sum()
             loss = F.cross_entropy(logits, batch.labels, reduction="sum")
             sums.append(torch.stack([top5.double(), loss.double()]))
-    found = _in_order(processes.collect([tuple(t.cpu() for t in batch) for batch in zip(predictions, labels, sums, strict=True)]))
+    found = _in_order(
+        processes.collect([tuple(t.cpu() for t in batch) for batch in zip(predictions, labels, sums, strict=True)], patient=True)
+    )
     if not found:
         raise RunError("there is no image to evaluate")
     guess, truth = torch.cat([batch[0] for batch in found]), torch.cat([batch[1] for batch in found])

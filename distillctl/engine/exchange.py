@@ -7,6 +7,7 @@ resume, for any number of processes.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,7 +22,7 @@ from distillctl.engine.objective import Losses, Objective, TeacherFeatures
 from distillctl.engine.separate import GradientPair
 from distillctl.processes import Processes
 
-_DROPPING = ("p", "dropout", "drop_prob", "drop_rate", "attention_dropout")
+_DROPPING = ("dropout", "drop_prob", "drop_rate", "attention_dropout")
 
 
 class _Trained(nn.Module):
@@ -85,5 +86,7 @@ def _parallel(objective: Objective, processes: Processes) -> DistributedDataPara
 
 def draws_by_itself(module: nn.Module) -> bool:
     """Whether some layer draws random numbers in training, as dropout does."""
-    values = (getattr(layer, name, 0.0) for layer in module.modules() for name in _DROPPING)
+    layers = list(module.modules())
+    values = [getattr(layer, name, 0.0) for layer in layers for name in _DROPPING]
+    values += [getattr(layer, "p", 0.0) for layer in layers if re.search("drop|stochastic", type(layer).__name__, re.IGNORECASE)]
     return any(isinstance(value, float) and value > 0 for value in values)

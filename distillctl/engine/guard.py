@@ -7,7 +7,9 @@ before anything is evaluated or saved: what is on the disk never has such a numb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from distillctl.api.method import Batch
 from distillctl.engine.objective import Losses, TeacherFeatures
 from distillctl.errors import RunError
 
+_INPUT, _TEACHER, _GRADIENT = "the input", "the teacher's logits", "the gradient of `{}`"
 _LOWER = 'lower `optimizer.lr` or the method\'s `weight`, set `train.clip_grad_norm`, or use `train.precision = "fp32"`'
 
 
@@ -30,7 +33,7 @@ class Guard:
         self._parameters = parameters
         self._later = device.type == "cuda"
         self._watch_gradients = watch_gradients
-        self._pending: tuple[int, Batch, tuple[str, ...], Tensor] | None = None
+        self._pending: list[_Look] = []
 
     def losses(self, step: int, batch: Batch, teacher: TeacherFeatures, losses: Losses) -> None:
         """Looks at what went into a step (counted from 0) and what came out, before the backward pass.
@@ -38,9 +41,9 @@ class Guard:
         Raises:
             RunError: something was not finite.
         """
-        names, values = ["the input"], [_sum(batch.images)]
+        names, values = [_INPUT], [_sum(batch.images)]
         for norm, features in teacher.items():
-            names.append("the teacher's logits" if norm == "running" else f"the teacher's logits ({norm} statistics)")
+            names.append(_TEACHER if norm == "running" else f"{_TEACHER} ({norm} statistics)")
             values.append(_sum(features["logits"]))
         for name, value in losses.terms.items():
             names.append(f"the term `{name}`")
@@ -57,9 +60,15 @@ class Guard:
         """
         if not self._watch_gradients:
             return
-        found = [p.grad for _, p in self._parameters if p.grad is not None] + [g for g in extra if g is not None]
-        if found:
-            self._look(step, batch, ["a gradient"], [_together(found)])
+        named = [(name, p.grad) for name, p in self._parameters if p.grad is not None]
+        named += [(name, grad) for (name, _), grad in zip(self._parameters, extra, strict=False) if grad is not None]
+        if named and self._later:  # when it is read, the gradients are gone
+            norms = torch._foreach_norm([grad.detach() for _, grad in named], float("inf"))
+            self._look(step, batch, [_GRADIENT.format(name) for name, _ in named], [n.float() for n in norms])
+        elif named:
+            together = torch.stack([grad.detach().sum(dtype=torch.float32) for _, grad in named]).sum()
+            if not together.isfinite():
+                self._look(step, batch, [_GRADIENT.format(name) for name, _ in named], [_sum(grad) for _, grad in named])
 
     def average(self, step: int, batch: Batch, model: nn.Module) -> None:
         """Looks at the moving average after an update.
@@ -76,43 +85,48 @@ class Guard:
         Raises:
             RunError: something was not finite.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            step, batch, names, values = pending
-            self._judge(step, batch, names, values.tolist())
+        pending, self._pending = self._pending, []
+        if pending:
+            values = torch.cat([look.values for look in pending]).tolist()
+            for look in pending:
+                mine, values = values[: len(look.names)], values[len(look.names) :]
+                look.judge(mine)
 
     def _look(self, step: int, batch: Batch, names: list[str], values: list[Tensor]) -> None:
-        stacked = torch.stack(values)
+        look = _Look(step, batch, names, torch.stack(values))
         if not self._later:
-            self._judge(step, batch, names, stacked.tolist())
+            look.judge(look.values.tolist())
             return
-        before = self._pending
-        if before is not None and before[0] != step:
+        if self._pending and self._pending[0].step != step:
             self.flush()
-            before = None
-        if before is None:
-            self._pending = (step, batch, tuple(names), stacked)
-        else:
-            self._pending = (step, batch, (*before[2], *names), torch.cat([before[3], stacked]))
+        self._pending.append(look)
 
-    def _judge(self, step: int, batch: Batch, names: Sequence[str], values: Sequence[float]) -> None:
-        wrong = [name for name, value in zip(names, values, strict=True) if value - value != 0]
+
+@dataclass(frozen=True)
+class _Look:
+    """Numbers of one step that stand for what the names say."""
+
+    step: int
+    batch: Batch
+    names: list[str]
+    values: Tensor
+
+    def judge(self, values: list[float]) -> None:
+        wrong = [name for name, value in zip(self.names, values, strict=True) if not math.isfinite(value)]
         if not wrong:
             return
-        first, detail, hint = wrong[0], "", _LOWER
-        if first == "the input":
-            rows = batch.images.flatten(1).isfinite().all(1).logical_not()
-            detail = f" (image {int(batch.index[rows][0])} of the training split)" if rows.any() else ""
+        what, hint = wrong[0], _LOWER
+        if what == _INPUT:
+            rows = self.batch.images.flatten(1).isfinite().all(1).logical_not()
+            what += f" (image {int(self.batch.index[rows][0])} of the training split)" if rows.any() else ""
             hint = "are `mean` and `std` of the data set right?"
-        elif first.startswith("the teacher"):
+        elif what.startswith(_TEACHER):
             hint = 'are the teacher\'s weights whole? half precision may be too small for them: `train.precision = "fp32"`'
-        elif first == "a gradient":
-            guilty = [name for name, p in self._parameters if p.grad is not None and not p.grad.isfinite().all()]
-            first = f"the gradient of `{guilty[0]}`" if guilty else "the gradient of the methods' terms"
-            detail = f" and of {len(guilty) - 1} others" if len(guilty) > 1 else ""
-        elif len(named := [name for name in wrong if name.startswith("the term")]) > 1:
-            first = " and ".join(named)
-        raise RunError(f"the numbers are not finite: {first}{detail} at step {step + 1}", hint=hint)
+        elif what.startswith("the gradient") and len(wrong) > 1:
+            what += f" and of {len(wrong) - 1} others"
+        elif len(terms := [name for name in wrong if name.startswith("the term")]) > 1:
+            what = " and ".join(terms)
+        raise RunError(f"the numbers are not finite: {what} at step {self.step + 1}", hint=hint)
 
 
 def _sum(tensor: Tensor) -> Tensor:

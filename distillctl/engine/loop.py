@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -58,9 +59,12 @@ class Loop:
     """Trains an experiment in a run directory, from its checkpoint if there is one.
 
     previous: go on from the checkpoint before the newest.
+    accepted: digests of other profiles whose checkpoints are taken.
     """
 
-    def __init__(self, experiment: Experiment, run: RunDirectory, watcher: Watcher, *, previous: bool = False) -> None:
+    def __init__(
+        self, experiment: Experiment, run: RunDirectory, watcher: Watcher, *, previous: bool = False, accepted: Sequence[str] = ()
+    ) -> None:
         self.experiment = experiment
         self.run = run
         self.watcher = watcher
@@ -68,16 +72,16 @@ class Loop:
         processes = experiment.processes
         state = processes.share(checkpoint.load_newest(run, previous=previous) if processes.first else None)
         if state is not None:
-            self.position = self._position(state)
+            self.position = self._position(state, accepted)
         if self.position.epoch > experiment.epochs:
-            raise DataError(
-                f"`{run.path}` has {self.position.epoch} finished epochs, more than the {experiment.epochs} that its profile says now"
-            )
+            raise DataError(f"`{run.path}` has done {self.position.epoch} epochs already, and the profile now asks for {experiment.epochs}")
         # After the last step of the last epoch there may be no more of it to train.
         self.step = Step(experiment, experiment.part(min(self.position.epoch, experiment.epochs - 1)))
         self._tally: Tally | None = None
         if state is not None:
             self._restore(state)
+            if processes.first:
+                self._settle_best()
         self._pauses = Pauses(processes, experiment.settings.save_every)
         self._clock = time.perf_counter()
 
@@ -216,7 +220,7 @@ class Loop:
         if (top1 is not None and top1 >= position.best_top1) or (last and not self.chooses):
             position.best_epoch, position.best_top1 = within, -1.0 if top1 is None else top1
             if first:
-                self._save_student(self.run.best, within)
+                self._save_student(self.run.next_best, within)
         keep_every = self.experiment.settings.keep_every
         if first and keep_every and record["phase"] == MAIN and within % keep_every == 0:
             self._save_student(self.run.kept(within), within)
@@ -226,6 +230,7 @@ class Loop:
         self._save(None)
         self._pauses.saved()
         if first:
+            checkpoint.promote(self.run)
             self.run.update(
                 epoch=position.epoch,
                 best_epoch=position.best_epoch,
@@ -255,7 +260,7 @@ class Loop:
         processes = self.experiment.processes
         if processes.count == 1:
             return
-        sums = {name: float(b.double().sum()) for name, b in self.experiment.objective.own_buffers() if b.numel()}
+        sums = {name: float(b.sum(dtype=torch.float64)) for name, b in self.experiment.objective.own_buffers() if b.numel()}
         for other in processes.collect(sums):
             if differing := [name for name in sums if sums[name] != other[name]]:
                 raise PluginError(
@@ -271,6 +276,7 @@ class Loop:
         tallies = None if tally is None else self.experiment.processes.collect(tally.state_dict())
         if self.experiment.processes.first:
             checkpoint.save_last(self.run, self._state(tallies))
+        self.experiment.processes.share(None)  # however long it takes; and what all say of it is true then
 
     def _state(self, tallies: list[dict[str, Any]] | None) -> dict[str, Any]:
         step, experiment = self.step, self.experiment
@@ -278,6 +284,7 @@ class Loop:
             "digest": experiment.digest,
             "position": vars(self.position).copy(),
             "part": step.part.name,
+            "steps": experiment.loader.steps,
             "epoch": max(0, self.position.epoch - experiment.main.begin),
             "tallies": tallies,
             "student": experiment.model.state_dict(),
@@ -287,10 +294,26 @@ class Loop:
             "ema": step.ema.state_dict() if step.ema is not None else None,
         }
 
-    def _position(self, state: dict[str, Any]) -> Position:
-        if state["digest"] not in (self.experiment.digest, *self.run.accepted):
+    def _position(self, state: dict[str, Any], accepted: Sequence[str]) -> Position:
+        if state["digest"] not in (self.experiment.digest, *accepted):
             raise DataError(f"the checkpoint in `{self.run.path}` belongs to another profile", hint="start anew with `--fresh`")
-        return Position(**state["position"])
+        position = Position(**state["position"])
+        if state["steps"] != self.experiment.loader.steps:  # batches were accepted that are cut otherwise: the epoch begins anew
+            position.step, state["tallies"] = 0, None
+        return position
+
+    def _settle_best(self) -> None:
+        """Makes `best.pt` the epoch that the checkpoint knows as the best, whatever a crash or `previous` left."""
+        position, run = self.position, self.run
+        if run.next_best.is_file():
+            found = checkpoint.load(run.next_best)["epoch"] if not run.manifest.problem(run.named(run.next_best)) else 0
+            if found and found == position.best_epoch:
+                checkpoint.promote(run)
+            else:
+                run.next_best.unlink()
+        kept = checkpoint.load(run.best)["epoch"] if run.best.is_file() and not run.manifest.problem(run.named(run.best)) else None
+        if kept is not None and kept != position.best_epoch:  # a later epoch, which comes again
+            position.best_epoch, position.best_top1 = 0, -1.0
 
     def _restore(self, state: dict[str, Any]) -> None:
         step, experiment = self.step, self.experiment
@@ -326,11 +349,18 @@ def _load_state(optimizer: Optimizer, state: dict[str, Any], *, changed: bool) -
 
 
 def restore_student(model: nn.Module, path: Path) -> int:
-    """Loads the weights that were evaluated at a checkpoint; returns its epoch."""
+    """Loads the weights that were evaluated at a checkpoint; returns its epoch.
+
+    Raises:
+        DataError: it is damaged, or does not fit the model.
+    """
     state = checkpoint.load(path)
     average = state.get("ema")
-    model.load_state_dict(state["student"] if average is None else average["model"])
-    return int(state["epoch"] if "epoch" in state else state["position"]["epoch"])
+    try:
+        model.load_state_dict(state["student"] if average is None else average["model"])
+        return int(state["epoch"] if "epoch" in state else state["position"]["epoch"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the checkpoint `{path}` does not fit the run as it is now: {str(error).partition(chr(10))[0]}") from error
 
 
 __all__ = ["Loop", "Position", "Watcher", "restore_student"]

@@ -53,7 +53,7 @@ def explained_shortage(experiment: Experiment, optimizer: torch.optim.Optimizer 
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and not _SHORTAGE.search(str(error)):
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _SHORTAGE.search(str(error)):
             raise
         training = optimizer is not None
         doing = "a training step" if training else "an evaluation"

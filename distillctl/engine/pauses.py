@@ -19,6 +19,7 @@ from distillctl.processes import Processes
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _AGREE_EVERY = 0.25  # seconds
 _MOST_STEPS = 1000
+_SAME = 1.0  # seconds in which the same signal is one: batch systems send it to every process of a job, and launchers pass it on
 
 
 def exit_code(number: int) -> int:
@@ -46,6 +47,8 @@ class Pauses:
         self._processes = processes
         self._save_every = save_every
         self._number = 0
+        self._came = 0.0
+        self._told = False
         self._before: dict[int, Any] = {}
         self._saved = self._agreed = time.monotonic()
         self._steps = self._until = 1
@@ -59,11 +62,13 @@ class Pauses:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+        if self._number and not self._told:  # it came when all steps were done
+            signal.raise_signal(self._number)
 
     @property
     def stopped_alone(self) -> int:
         """The signal that came, where nobody else has to be asked; otherwise 0."""
-        return self._number if self._processes.count == 1 else 0
+        return self._tell(self._number) if self._processes.count == 1 else 0
 
     def saved(self) -> None:
         """A checkpoint was written just now."""
@@ -71,14 +76,14 @@ class Pauses:
 
     def stopping(self) -> int:
         """The signal on which all agree now; 0 if there is none."""
-        return self._processes.agree(self._number)[0]
+        return self._tell(self._processes.agree(self._number)[0])
 
     def after_step(self) -> Pause:
         """What to do after the step that was just taken."""
         now = time.monotonic()
         due = now - self._saved >= self._save_every
         if self._processes.count == 1:
-            return Pause(due, self._number) if due or self._number else _GO_ON
+            return Pause(due, self._tell(self._number)) if due or self._number else _GO_ON
         self._until -= 1
         if self._until > 0:
             return _GO_ON
@@ -88,11 +93,16 @@ class Pauses:
         stop, save, steps = self._processes.agree(self._number, int(due and first), wanted if first else 0)
         self._steps = self._until = steps
         self._agreed = time.monotonic()
-        return Pause(bool(save), stop)
+        return Pause(bool(save), self._tell(stop))
+
+    def _tell(self, number: int) -> int:
+        self._told = self._told or bool(number)
+        return number
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._number:
+        if not self._number:
+            self._number, self._came = int(number), time.monotonic()
+        elif number != self._number or time.monotonic() - self._came >= _SAME:
             if sys.stdout is not None and sys.stdout.isatty():
                 os.write(sys.stdout.fileno(), b"\x1b[?25h")  # a live display has hidden the cursor
             os._exit(exit_code(number))
-        self._number = int(number)

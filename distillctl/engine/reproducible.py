@@ -18,6 +18,12 @@ def promise(experiment: Experiment) -> str:
     return "not bit-identical after a resume: `train.deterministic = true` makes it so on a GPU"
 
 
+def prepare(deterministic: bool) -> None:
+    """To be called before anything is computed on a GPU: cuBLAS reads this variable when it starts."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @contextmanager
 def reproducible(experiment: Experiment) -> Iterator[None]:
     """While a run trains: deterministic algorithms if its profile asks for them."""
@@ -25,7 +31,6 @@ def reproducible(experiment: Experiment) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it starts
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:

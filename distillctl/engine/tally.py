@@ -55,16 +55,23 @@ class Tally:
 
     def read(self, processes: Processes = ALONE) -> Reading:
         """The means so far, over all of these processes, each of which asks. Waits for the device."""
-        parts = processes.collect(([] if self._sums is None else self._sums.tolist(), self.images))
-        sums = [math.fsum(column) for column in zip(*(part[0] for part in parts if part[0]), strict=True)]
-        images = sum(part[1] for part in parts)
-        means = {name: value / images for name, value in zip(self._names, sums, strict=False)}
-        top1 = sums[-1] / images if self._classifies else None
+        own = (self._names, [] if self._sums is None else self._sums.tolist(), self.images, self._classifies)
+        parts = [part for part in processes.collect(own) if part[1]]  # a process may have had nothing to do
+        names, _, _, classifies = parts[0]
+        sums = [math.fsum(column) for column in zip(*(part[1] for part in parts), strict=True)]
+        images = sum(part[2] for part in parts)
+        means = {name: value / images for name, value in zip(names, sums, strict=False)}
+        top1 = sums[-1] / images if classifies else None
         return Reading(images, {n: v for n, v in means.items() if n != "total"}, means["total"], top1)
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted epoch needs to go on."""
-        return {"names": list(self._names), "sums": self._sums, "classifies": self._classifies, "images": self.images}
+        return {
+            "names": list(self._names),
+            "sums": None if self._sums is None else self._sums.cpu(),
+            "classifies": self._classifies,
+            "images": self.images,
+        }
 
     def absorb(self, state: dict[str, Any]) -> None:
         """Adds what another tally had counted, as its `state_dict` says."""

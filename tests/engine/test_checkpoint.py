@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillctl import files
 from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
-from distillctl.engine.loop import Loop
+from distillctl.engine.loop import Loop, restore_student
 from distillctl.errors import DataError, MachineError
 from distillctl.runs import RunDirectory
 
@@ -32,7 +33,7 @@ def new_run(path: Path) -> RunDirectory:
 
 
 def state(number: int) -> dict[str, Any]:
-    return {"position": {"epoch": number, "step": 0}, "weights": torch.full((100,), float(number))}
+    return {"position": {"epoch": number, "step": 0}, "student": {"weights": torch.full((100,), float(number))}}
 
 
 def saved(run: RunDirectory, count: int) -> RunDirectory:
@@ -43,7 +44,7 @@ def saved(run: RunDirectory, count: int) -> RunDirectory:
 
 def number_of(found: dict[str, Any] | None) -> int:
     assert found is not None
-    assert torch.equal(found["weights"], torch.full((100,), float(found["position"]["epoch"])))
+    assert torch.equal(found["student"]["weights"], torch.full((100,), float(found["position"]["epoch"])))
     return int(found["position"]["epoch"])
 
 
@@ -386,3 +387,49 @@ def test_the_manifest_names_the_hash_of_every_checkpoint(experiment: Make, watch
     known = json.loads((run.path / "manifest.json").read_text())
     assert set(known) == {f"checkpoints/{p.name}" for p in (run.path / "checkpoints").iterdir()}
     assert all(files.sha256(run.path / name) == digests[0] for name, digests in known.items())
+
+
+FOREIGN = {
+    "an opcode without its operand": b"\x80\x02h\x05.",
+    "an opcode that is none": b"\x85.",
+    "no student": {"format": 2},
+    "a student that is a number": {"format": 2, "student": 3},
+    "another format": {"format": 1, "student": {}},
+    "no mapping": [1],
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_was_made_by_hand_is_refused_in_words(tmp_path: Path, content: object, zipped: bool) -> None:
+    path = tmp_path / "best.pt"
+    torch.save({} if isinstance(content, bytes) else content, path, _use_new_zipfile_serialization=zipped)
+    if isinstance(content, bytes) and not zipped:
+        path.write_bytes(content)
+    elif isinstance(content, bytes):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("best/data.pkl", content)
+            archive.writestr("best/version", "3")
+    with pytest.raises(DataError, match="is damaged|is not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_has_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"format": 2, "student": {"w": torch.zeros(1 << 20)}}, tmp_path / "stored.pt")
+    checkpoint.load(tmp_path / "stored.pt")
+    with zipfile.ZipFile(tmp_path / "stored.pt") as stored, zipfile.ZipFile(tmp_path / "best.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry))
+    assert (tmp_path / "best.pt").stat().st_size < 20_000
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(DataError, match="says to hold more than it does"):
+        checkpoint.load(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize(
+    "more", [{"student": {"x": 1}, "epoch": 1}, {"student": {}}, {"student": {}, "epoch": "x"}, {"student": {}, "ema": 3}]
+)
+def test_a_student_that_does_not_fit_is_told(tmp_path: Path, more: dict[str, Any]) -> None:
+    torch.save({"format": 2, **more}, tmp_path / "best.pt")
+    with pytest.raises(DataError, match="does not fit the run as it is now"):
+        restore_student(nn.ReLU(), tmp_path / "best.pt")

@@ -23,6 +23,7 @@ from distillctl.processes import ALONE
 with Pauses(ALONE, 1e9) as pauses:
     os.kill(os.getpid(), int(sys.argv[1]))
     print("noted", pauses.after_step().stop, flush=True)
+    time.sleep(float(sys.argv[3]))
     os.kill(os.getpid(), int(sys.argv[2]))
     time.sleep(60)
     print("still there")
@@ -56,11 +57,30 @@ def test_a_signal_is_noted_and_told_after_the_step(number: signal.Signals, code:
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", SIGNALS)
 def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, second: signal.Signals) -> None:
-    command = [sys.executable, "-c", TWICE, str(int(first)), str(int(second))]
+    command = [sys.executable, "-c", TWICE, str(int(first)), str(int(second)), "0" if first != second else "1.2"]
     begin = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (exit_code(second), f"noted {int(first)}\n", "")
     assert time.monotonic() - begin < 55
+
+
+def test_the_same_signal_at_the_same_moment_is_one() -> None:
+    """A batch system sends it to every process of a job, and a launcher passes it on."""
+    with Pauses(ALONE, math.inf) as pauses:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert pauses.after_step().stop == signal.SIGTERM
+
+
+def test_a_signal_that_nobody_asked_for_any_more_is_sent_again_to_who_listens_then() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with Pauses(ALONE, math.inf):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert heard == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_the_handlers_from_before_come_back() -> None:
@@ -113,13 +133,16 @@ def test_the_first_process_says_when_all_save_and_ask_again() -> None:
     assert not alone.after_step().save, "its own clock does not count"
 
 
-def test_several_agree_about_four_times_a_second_however_short_a_step_is() -> None:
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.001, 35, 45), (0.1, 95, 220), (3.0, 400, 400)])
+def test_several_agree_about_four_times_a_second_however_short_a_step_is(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, least: int, most: int
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
     others = Several(first=True)
     pauses = Pauses(others, math.inf)  # type: ignore[arg-type]
-    end = time.monotonic() + 1.5
-    steps = 0
-    while time.monotonic() < end:
+    steps = 400 if seconds >= 0.1 else 10_000
+    for _ in range(steps):
+        clock += seconds
         pauses.after_step()
-        steps += 1
-        time.sleep(0.001)
-    assert 2 <= others.asked < steps / 2
+    assert least <= others.asked <= most
