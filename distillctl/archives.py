@@ -9,25 +9,29 @@ from __future__ import annotations
 import bz2
 import fcntl
 import gzip
+import hashlib
 import io
+import json
 import lzma
 import os
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
+import time
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from distillctl.errors import DataError, MachineError
 from distillctl.escape import one_line
-from distillctl.files import cache_folder
+from distillctl.files import cache_folder, json_bytes, sha256
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar", ".zip")
 """Ends of the names of archives that are known."""
@@ -39,7 +43,11 @@ RATIO = 100
 """So many times larger than the archive may its content be; text reaches 20, photographs 1."""
 SMALL = 64 << 20
 """Bytes that an archive may hold whatever its own size."""
+STAMP = ".unpacked-from.json"
+"""In a folder that was unpacked here: size, time of change and sha256 of the archive."""
 _BLOCK = 1 << 20
+_WAIT, _SILENT = 600.0, 5.0  # seconds for another process to unpack the same archive, and before that is said
+_VOLUME = b"V"  # the label of a GNU archive, which is no member
 _MAX_DEPTH = 32
 _MAX_NAME, _MAX_PATH = 255, 1024  # bytes; all common file systems take them
 
@@ -48,6 +56,8 @@ _BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMA
 
 def unpacked(archive: Path, *, containing: str, name: str = "", max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> Path:
     """The folder that an archive was unpacked into, or is now: beside it, or in the cache folder where its own cannot be written.
+
+    A folder of that name without a stamp of ours was unpacked by somebody who knows what he does, and is taken as it is.
 
     Args:
         archive: a tar file, plain or compressed by gzip, bzip2 or xz, or a zip file; see `ENDINGS`.
@@ -58,27 +68,68 @@ def unpacked(archive: Path, *, containing: str, name: str = "", max_bytes: int =
         max_files: files and folders that it may hold.
 
     Raises:
-        DataError: the archive is broken, holds something else, or is not to be trusted.
+        DataError: the archive is broken, holds something else, or is not to be trusted; or the folder beside it was unpacked from another.
         MachineError: there is no place for it.
     """
     stem = next((archive.name[: -len(e)] for e in ENDINGS if archive.name.lower().endswith(e)), None)
     if stem is None:
         raise DataError(f"`{archive}` is neither a folder nor an archive", hint="known endings: " + ", ".join(f"`{e}`" for e in ENDINGS))
-    name = name or stem
-    places = [place for place in (archive.parent, cache_folder()) if place is not None]
-
-    def existing() -> Path | None:
-        return next((place / name for place in places if (place / name / containing).is_file()), None)
-
-    if (found := existing()) is not None:
-        return found
-    place = next((place for place in places if _writable(place)), None)
-    if place is None:
-        listed = ", ".join(f"`{place}`" for place in places)
-        raise MachineError(f"`{archive}` cannot be unpacked: none of {listed} can be written")
+    beside = archive.parent / (name or stem)
+    writable = _writable(archive.parent)
+    if (beside / containing).is_file():
+        if _made_of(archive, beside):
+            return beside
+        if writable:
+            raise DataError(
+                f"`{beside}` was unpacked from another archive than `{archive}`, or that one was replaced since",
+                hint="move the folder away, or name the folder if its content is what you mean",
+            )
+    target = beside if writable else _in_cache(archive, beside.name)
     with _alone(archive) as alone:
         # Another process may have been unpacking it while this one waited.
-        return existing() or _unpack(archive, place / name, containing, _Limits.of(archive, max_bytes, max_files), alone)
+        if not (target / containing).is_file():
+            _unpack(archive, target, containing, _Limits.of(archive, max_bytes, max_files), alone)
+    return target
+
+
+def _state(archive: Path) -> os.stat_result:
+    try:
+        return archive.stat()
+    except OSError as error:
+        raise _unreadable(archive, error) from error
+
+
+def _unreadable(archive: Path, error: OSError) -> DataError:
+    return DataError(f"`{archive}` cannot be read: {(error.strerror or str(error)).lower()}")
+
+
+def _made_of(archive: Path, folder: Path) -> bool:
+    """Whether a folder may be what is in the archive: it was unpacked from the same bytes, or has no stamp."""
+    try:
+        stamp = json.loads((folder / STAMP).read_bytes())
+        size, time_ns, digest = stamp["size"], stamp["mtime_ns"], stamp["sha256"]
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    state = _state(archive)
+    # A copy has another time, and the same bytes.
+    return bool(size == state.st_size and (time_ns == state.st_mtime_ns or digest == sha256(archive)))
+
+
+def _in_cache(archive: Path, name: str) -> Path:
+    """The place of this archive in the cache; one of another path, size or time has another.
+
+    Raises:
+        MachineError: there is no cache that can be written to.
+    """
+    cache = cache_folder()
+    if cache is None or not _writable(cache):
+        listed = ", ".join(f"`{place}`" for place in (archive.parent, cache) if place is not None)
+        raise MachineError(f"`{archive}` cannot be unpacked: none of {listed} can be written")
+    state = _state(archive)
+    known_by = json_bytes([str(archive.resolve()), state.st_size, state.st_mtime_ns])
+    return cache / "unpacked" / hashlib.sha256(known_by).hexdigest()[:16] / name
 
 
 @dataclass
@@ -118,13 +169,17 @@ def _unpack(archive: Path, target: Path, containing: str, limits: _Limits, alone
             shutil.rmtree(left, ignore_errors=True)
     temporary: Path | None = None
     try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        state = archive.stat()
+        stamp = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": sha256(archive)}
         content = temporary / "content"
         content.mkdir()  # with the usual permissions, unlike the folder around it
         _extract(archive, content, limits)
         found = next((p for p in (content, *sorted(content.iterdir())) if (p / containing).is_file()), None)
         if found is None:
             raise DataError(f"`{archive}` holds no `{containing}`: it is an archive of something else")
+        (found / STAMP).write_bytes(json_bytes(stamp))
         try:
             found.rename(target)
         except OSError:
@@ -163,6 +218,8 @@ def _extract_tar(file: IO[bytes], folder: Path, limits: _Limits) -> None:
     with tarfile.open(fileobj=bounded, mode="r:") as tar:
         for member in tar:
             limits.one_more()
+            if member.type == _VOLUME:
+                continue
             if not (member.isreg() or member.isdir()) or member.issparse():
                 raise limits.member(member.name, "is neither a file nor a folder")
             if member.isdir():
@@ -257,7 +314,7 @@ def _path(name: str, limits: _Limits) -> PurePosixPath:
         DataError: it leads out, or no file system we know takes it.
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or (path.parts and ":" in path.parts[0]):
+    if path.is_absolute() or ".." in path.parts:  # here `\` and `:` are letters of a name
         raise limits.member(name, "would leave the folder")
     if any(unicodedata.category(c) == "Cc" for c in name):
         raise limits.member(name, "has control characters in its name")
@@ -288,7 +345,10 @@ def _write(source: IO[bytes], top: Path, path: PurePosixPath, limits: _Limits, n
 
 @contextmanager
 def _alone(archive: Path) -> Iterator[bool]:
-    """Waits until no other process of ours unpacks the same archive; False where the file system knows no locks.
+    """Waits until no other process of ours unpacks the same archive.
+
+    False where the file system knows no locks, and after a long wait: whoever can read the archive can hold its lock for ever. Without
+    the lock two may unpack at once, and the first one's folder stays.
 
     Raises:
         DataError: it cannot be read.
@@ -296,13 +356,28 @@ def _alone(archive: Path) -> Iterator[bool]:
     try:
         file = archive.open("rb")
     except OSError as error:
-        raise DataError(f"`{archive}` cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise _unreadable(archive, error) from error
     with file:
-        alone = False
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-            alone = True
-        yield alone
+        yield _locked(file, archive)
+
+
+def _locked(file: IO[bytes], archive: Path) -> bool:
+    begin, said = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            waited = time.monotonic() - begin
+        except OSError:
+            return False
+        if waited > _WAIT:
+            return False
+        if waited > _SILENT and not said:
+            said = True
+            sys.stderr.write(f"waiting for another process that unpacks `{one_line(archive)}`\n")
+            sys.stderr.flush()
+        time.sleep(0.05)
 
 
 def _literal(text: str) -> str:

@@ -134,6 +134,8 @@ def adopt(run: RunDirectory, profile: Profile, facts: Mapping[str, Any], lines: 
     if lines:
         note = {"at": now(), "epoch": info.get("epoch"), "changes": lines}
         values |= {**facts, "state": "running", "changes": [*info.get("changes", ()), note]}
+    if info.get("state") == "finished":  # until it is again
+        values["state"] = "running"
     if values:
         run.update(**values)
     if run.resolved.read_text(encoding="utf-8") != text:

@@ -28,7 +28,7 @@ from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.checkpoints import load_into
 from distillctl.errors import DataError, MachineError, PluginError, Problem
-from distillctl.files import json_bytes, write_atomically
+from distillctl.files import json_bytes, read_json, write_atomically
 from distillctl.manifest import Manifest
 from distillctl.registry import Registry, load
 from distillctl.weight_files import read_file
@@ -114,14 +114,14 @@ def read_model_json(folder: Path | str) -> dict[str, Any]:
     try:
         if path.is_file():
             Manifest(Path(folder)).check(DESCRIPTION)
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"`{folder}` holds no deployed student: there is no `{DESCRIPTION}`", hint="a run writes it when it is finished"
         ) from None
     except OSError as error:
         raise DataError(f"`{path}` cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
+    except ValueError as error:
         raise DataError(f"`{path}` is no JSON file: {error}") from error
     if not isinstance(info, dict) or not isinstance(info.get("format"), int):
         raise DataError(f"`{path}` does not describe a deployed student")

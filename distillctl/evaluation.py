@@ -13,13 +13,14 @@ from distillctl import checkpoints, deploy
 from distillctl.assemble import build_deployed, build_splits, evaluation_loader, pick_device, tta_kind
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Metrics, evaluate
-from distillctl.engine.loop import restore_student
+from distillctl.engine.experiment import MAIN
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.errors import DataError, ProfileError
 from distillctl.profile.reading import from_resolved
 from distillctl.profile.schema import Profile
 from distillctl.registry import Registry
 from distillctl.runs import ROOT, RunDirectory, runs_in
+from distillctl.weight_files import read_file
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,17 @@ def _model(run: RunDirectory, profile: Profile, num_classes: int, checkpoint: st
         file = run.best if checkpoint == "best" else run.last
         if not file.is_file():
             raise DataError(f"`{run.path}` has no {checkpoint} checkpoint yet")
-        return model, restore_student(model, run.checked(file))
+        # Somebody may have sent the run: its checkpoint is opened like any other file of weights.
+        checkpoints.load_into(model, read_file(run.checked(file)), what=f"the student of `{run.path}`")
+        return model, _epoch(run, checkpoint)
     spec = profile.student.spec
     checkpoints.load_into(model, checkpoints.read_state_dict(Path(checkpoint)), what=f"student `{spec.name}`", classifier=spec.classifier)
     return model, None
+
+
+def _epoch(run: RunDirectory, checkpoint: str) -> int | None:
+    """The epoch of the main part that a checkpoint ends, counted from 1; None if the run does not say it."""
+    if checkpoint == "last":  # of its finished epochs, those of phases do not count
+        return sum(1 for record in run.records() if isinstance(record, dict) and record.get("phase") == MAIN)
+    epoch = run.info().get("best_epoch")
+    return epoch if type(epoch) is int and epoch > 0 else None

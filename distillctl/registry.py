@@ -42,6 +42,7 @@ class Plugin:
     """One entry point: what it provides, or why it does not.
 
     problem: empty if all is well. `loaded` tells whether the rest of it works all the same.
+    notes: what it does besides while it is imported, as sentences. That was undone, and the plugin works.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Plugin:
     provides: list[Spec] = field(default_factory=list)
     problem: str = ""
     loaded: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 class Catalog(Generic[S]):
@@ -58,8 +60,9 @@ class Catalog(Generic[S]):
     def __init__(self, kind: str, left_out: set[str] | None = None) -> None:
         self.kind = kind
         self.left_out = set() if left_out is None else left_out
-        self._by_name: dict[str, list[tuple[S, Plugin]]] = {}
         self._entries: dict[str, tuple[S, Plugin]] = {}
+        self._own: dict[str, S] = {}  # by qualified name and alias, which nobody else can have
+        self._short: dict[str, list[S]] = {}  # by name without namespace, which several may have
 
     def add(self, spec: S, plugin: Plugin) -> None:
         """Takes a spec in.
@@ -69,12 +72,11 @@ class Catalog(Generic[S]):
         """
         names = {spec.qualified, *spec.aliases}
         for name in names:
-            owner = next((p for s, p in self._entries.values() if name in (s.qualified, *s.aliases)), None)
-            if owner is not None:
-                raise PluginError(f"the {self.kind} `{name}` is already provided by {owner.package}")
+            if name in self._own:
+                raise PluginError(f"the {self.kind} `{name}` is already provided by {self.plugin(self._own[name]).package}")
         self._entries[spec.qualified] = (spec, plugin)
-        for name in names | {spec.name}:
-            self._by_name.setdefault(name, []).append((spec, plugin))
+        self._own |= dict.fromkeys(names, spec)
+        self._short.setdefault(spec.name, []).append(spec)
 
     def __iter__(self) -> Iterator[S]:
         return iter(sorted((s for s, _ in self._entries.values()), key=lambda s: (s.name.lower(), s.namespace)))
@@ -83,29 +85,32 @@ class Catalog(Generic[S]):
         return len(self._entries)
 
     def __contains__(self, name: str) -> bool:
-        return len(self._by_name.get(name, ())) == 1
+        return len(self._meant(name)) == 1
 
     def shown_name(self, spec: S) -> str:
         """The shortest name that means this spec and no other."""
-        return spec.name if spec.name in self else spec.qualified
+        return spec.name if self._meant(spec.name) == [spec] else spec.qualified
 
     def plugin(self, spec: S) -> Plugin:
         """Who provides it."""
         return self._entries[spec.qualified][1]
 
     def get(self, name: str) -> S:
-        """The spec of this name.
+        """The spec of this name. A qualified name or an alias goes before the short names of others.
 
         Raises:
             PluginError: no such name (with the nearest spelling, or the package to install), or several.
         """
-        found = self._by_name.get(name, [])
+        found = self._meant(name)
         if len(found) == 1:
-            return found[0][0]
+            return found[0]
         if found:
-            choices = " or ".join(f"`{s.qualified}`" for s, _ in found)
+            choices = " or ".join(f"`{s.qualified}`" for s in found)
             raise PluginError(f"the {self.kind} name `{name}` is ambiguous", hint=f"write {choices}")
         raise PluginError(f"no {self.kind} is called `{name}`", hint=self._hint(name))
+
+    def _meant(self, name: str) -> list[S]:
+        return [self._own[name]] if name in self._own else self._short.get(name, [])
 
     def _hint(self, name: str) -> str:
         package = known_package(self.kind, name)
@@ -113,9 +118,8 @@ class Catalog(Generic[S]):
             return f"it comes with the package `{package}`, which is installed but left out by `DISTILLCTL_PLUGINS`"
         if package:
             return f"it comes with the package `{package}`: pip install {package}"
-        near = difflib.get_close_matches(name, list(self._by_name), 3, 0.6) or [
-            n for n in self._by_name if n.lower() == name.lower()
-        ]  # fmt: skip
+        known = [*{**self._own, **self._short}]
+        near = difflib.get_close_matches(name, known, 3, 0.6) or [n for n in known if n.lower() == name.lower()]
         command = {"optimizer": "plugins"}.get(self.kind, "list-" + self.kind.replace(" ", "") + "s")
         listing = f"`distillctl {command}` lists all"
         return f"did you mean {' or '.join(f'`{n}`' for n in near)}? {listing}" if near else listing
@@ -170,20 +174,23 @@ class Registry:
         return [p for p in self.plugins if p.problem]
 
     def add(self, plugin: Plugin, load: Callable[[], Any], *, limited: bool = True) -> None:
-        """Imports one plugin and takes its specs in; whatever goes wrong is written into `plugin.problem`.
+        """Imports one plugin and takes its specs in; whatever goes wrong is written into `plugin.problem`, the rest into `plugin.notes`.
 
         limited: whether the import ends after `seconds`; what everything needs may take as long as the disk takes.
+
+        Raises:
+            PluginError: it was interrupted where the process cannot go on.
         """
         self.plugins.append(plugin)
         try:
-            specs, notes = supervised(lambda: list(self._collect(plugin, load())), self.seconds if limited else 0)
+            specs, plugin.notes = supervised(plugin.name, lambda: list(self._collect(plugin, load())), self.seconds if limited else 0)
         except RefusedError as error:
             cause = error.__cause__
             plugin.problem = cause.problems[0].message if isinstance(cause, PluginError) else str(error)
             return
         plugin.loaded = True
         problems = [p for p in (self._take(spec, plugin) for spec in specs) if p]
-        plugin.problem = "; ".join(_some(problems) + notes)
+        plugin.problem = "; ".join(_some(problems))
 
     def _collect(self, plugin: Plugin, module: Any) -> Iterable[object]:
         """Calls the hooks of one plugin, if it is written for this version of them."""

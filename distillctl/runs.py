@@ -155,7 +155,7 @@ class RunDirectory:
         for line in lines:
             try:
                 result.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
         return result
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 import argparse
 import copyreg
 import datetime
+import decimal
+import fractions
 import io
+import json
 import os
 import pathlib
 import pickle
 import sys
 import types
+import uuid
 import zipfile
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from hashlib import sha256
 
 import numpy as np
@@ -560,3 +564,80 @@ def test_names_of_older_torchvision():
         "encoder.layers.encoder_layer_0.mlp.3.bias": torch.tensor(4),
         "features.norm0.weight": torch.tensor(7),
     }
+
+
+def test_an_index_of_several_files_is_told_with_its_parts(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {f"w{i}": f"model-{i % 5}.safetensors" for i in range(9)}}, indent=2))
+    with pytest.raises(DataError, match=r"is an index of weights in several files.*: `model-0.safetensors`, `model-1.*`, …\n"):
+        read_state_dict(index)
+    index.write_text(json.dumps({"weight_map": {"a": "\x1b[2J.safetensors"}}))
+    with pytest.raises(DataError, match="several files") as caught:
+        read_state_dict(index)
+    assert caught.value.problems[0].message.isprintable()
+    for other in ("{}", "[1]", "{", '{"weight_map": 3}', '{"a": ' + "[" * 100_000):
+        index.write_text(other)
+        with pytest.raises(DataError, match="damaged or no file of weights"):
+            read_state_dict(index)
+
+
+BESIDE = {
+    "defaultdict": defaultdict(list, {"a": [1]}),
+    "deque": deque([1.0, 2.0], maxlen=5),
+    "frozenset": frozenset({1, 2}),
+    "timezone": datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+    "a path of Windows": pathlib.PureWindowsPath("a"),
+    "RandomState": np.random.RandomState(0),
+    "Generator": np.random.default_rng(0),
+    "Decimal": decimal.Decimal("1.5"),
+    "Fraction": fractions.Fraction(1, 3),
+    "UUID": uuid.UUID(int=5),
+    "types": {"int": int, "str": str},
+    "all in one namespace": argparse.Namespace(a=deque([defaultdict(int)]), b=slice(1)),
+}
+
+
+@pytest.mark.parametrize("value", BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_programs_keep_beside_the_weights_is_passed_over(tmp_path, value, zipped):
+    path = tmp_path / "x.pth"
+    torch.save({"hyper_parameters": value, "state_dict": WEIGHTS, "after": [value]}, path, _use_new_zipfile_serialization=zipped)
+    assert set(read_state_dict(path)) == set(WEIGHTS)
+
+
+def _history(made):
+    made._log_history, made._statistics = np.arange(3.0), {"mean": made.mean}
+    return made
+
+
+def _configuration(made):
+    made.__dict__.update(_metadata={"ref_type": dict, "key": None}, _content={"lr": 0.1})
+    return made
+
+
+FOREIGN_CLASSES = {
+    "mmengine.logging.history_buffer.HistoryBuffer": _history,
+    "omegaconf.dictconfig.DictConfig": _configuration,
+    "omegaconf.listconfig.ListConfig": _configuration,
+    "omegaconf.nodes.AnyNode": _configuration,
+    "omegaconf.base.ContainerMetadata": _configuration,
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler": _configuration,
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": lambda made: {type(made): {"best": 1}},
+    "mmengine.config.config.ConfigDict": _configuration,
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_CLASSES)
+def test_objects_of_common_programs_are_passed_over(tmp_path, monkeypatch, name):
+    """Made here under the names that those programs give them; none is built when the file is read."""
+    module, _, last = name.rpartition(".")
+    bases = (dict,) if last == "ConfigDict" else (object,)
+    made = type(last, bases, {"__module__": module, "mean": lambda self: None})
+    for part in [".".join(module.split(".")[: n + 1]) for n in range(module.count(".") + 1)]:
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    monkeypatch.setattr(sys.modules[module], last, made, raising=False)
+    torch.save({"state_dict": WEIGHTS, "beside": FOREIGN_CLASSES[name](made())}, tmp_path / "x.pth")
+    built = []
+    made.__new__ = made.__setstate__ = lambda *arguments: built.append(arguments)
+    assert set(read_state_dict(tmp_path / "x.pth")) == set(WEIGHTS)
+    assert not built

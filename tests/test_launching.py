@@ -232,6 +232,50 @@ def test_the_script_of_a_job_says_what_was_asked_for(cluster: Path) -> None:
     assert not Path("x").exists()
 
 
+NEW_LINE = "evil\ntouch PWNED #"
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize(("name", "logs"), [(NEW_LINE, "logs"), ("a\x1b[2J", "logs"), ("a", NEW_LINE), ("a", "logs\udcff")])
+def test_a_name_that_would_begin_a_line_of_the_script_is_refused(cluster: Path, name: str, logs: str, local: bool) -> None:
+    with pytest.raises(ProfileError, match="characters that cannot be printed") as raised:
+        submit(request(), name, Resources(60), logs=Path(logs), local=local)
+    assert raised.value.problems[0].message.isprintable()
+    assert not list(cluster.glob("*.job"))
+
+
+def test_a_folder_that_would_begin_a_line_of_the_script_is_refused(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = request()
+    (Path.cwd() / NEW_LINE).mkdir()
+    monkeypatch.chdir(NEW_LINE)
+    with pytest.raises(ProfileError, match="characters that cannot be printed"):
+        submit(made, "a", Resources(60), logs=cluster / "logs")
+
+
+def test_the_folder_of_logs_is_this_users_alone(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results in it are unpickled."""
+    before = os.umask(0o002)
+    try:
+        submit(request(), "a", Resources(60), logs=Path("new/logs"))
+    finally:
+        os.umask(before)
+    assert Path("new/logs").stat().st_mode & 0o777 == 0o700
+    for mode in (0o720, 0o702, 0o777):
+        Path("new/logs").chmod(mode)
+        with pytest.raises(MachineError, match="may be written to by other users") as raised:
+            submit(request(), "a", Resources(60), logs=Path("new/logs"))
+        assert "chmod go-w new/logs" in raised.value.problems[0].hint
+    Path("new/logs").chmod(0o755)
+    submit(request(), "a", Resources(60), logs=Path("new/logs"))
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    with pytest.raises(MachineError, match="belongs to another user"):
+        submit(request(), "a", Resources(60), logs=Path("new/logs"))
+    Path("file").touch()
+    with pytest.raises(MachineError, match="cannot be made"):
+        submit(request(), "a", Resources(60), logs=Path("file"))
+
+
 def test_a_job_that_is_submitted_from_a_job_inherits_nothing_of_it(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "8")
     submit(request(), "a", Resources(60))

@@ -126,7 +126,10 @@ def test_runs_of_older_versions_have_none_and_nothing_is_checked(tmp_path: Path)
     assert manifest.newest("a") == digest
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": "x"}', '{"a": [1]}', '"text"', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"a": "x"}', '{"a": [1]}', '"text"', "\xff", "[" * 100_000, pytest.param(" " * (17 << 20) + "{}", id="endless")],
+)
 def test_a_damaged_manifest_is_said_and_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text, encoding="latin-1")
     with pytest.raises(DataError, match="is damaged, so that no file of the run can be checked") as caught:

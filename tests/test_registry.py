@@ -25,8 +25,6 @@ BROKEN = {
     "raises": ("raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line"),
     "silent": ("raise RuntimeError", "RuntimeError"),
     "odd": ("class Odd(BaseException): pass\nraise Odd('strange')", "Odd: strange"),
-    "prints": ("print('hello\\nthere')\n" + GOOD.format(name="prints"), "it prints while it is imported: 'hello'"),
-    "warns": ("import sys; print('careful', file=sys.stderr)\n" + GOOD.format(name="warns"), "it prints while it is imported: 'careful'"),
     "no_hook": ("x = 1", "it implements no hook; is `@hookimpl` missing?"),
     "misspelt": (GOOD.format(name="x").replace("register_method", "register_methods"), "it implements a hook that does not exist: "),
     "arguments": (GOOD.format(name="x").replace("register_method()", "register_method(registry)"), "PluginValidationError: "),
@@ -41,6 +39,10 @@ BROKEN = {
     "interrupts": ("raise KeyboardInterrupt", "it raises KeyboardInterrupt"),
     "nameless": (GOOD.format(name=""), "MethodSpec without a `name`"),
     "form": (GOOD.format(name="form").replace("nowhere:Nothing", "nowhere.Nothing"), "the implementation of `form` is not of the form"),
+}
+NOTED = {
+    "prints": ("print('hello\\nthere')\n" + GOOD.format(name="prints"), "it prints while it is imported: 'hello'"),
+    "warns": ("import sys; print('careful', file=sys.stderr)\n" + GOOD.format(name="warns"), "it prints while it is imported: 'careful'"),
 }
 
 
@@ -58,7 +60,7 @@ def packages(tmp_path, monkeypatch):
     """Two good packages, whose entry points come first and last, and all the broken ones."""
     monkeypatch.syspath_prepend(str(tmp_path))
     install(tmp_path, "a_good", GOOD.format(name="good"))
-    for name, (code, _) in BROKEN.items():
+    for name, (code, _) in {**BROKEN, **NOTED}.items():
         install(tmp_path, name, code)
     install(tmp_path, "zz_good", GOOD.format(name="good_too"))
     yield tmp_path
@@ -68,7 +70,7 @@ def packages(tmp_path, monkeypatch):
 
 @pytest.fixture
 def registry(packages, capfd):
-    registry = Registry.load({"DISTILLCTL_PLUGINS": ",".join(["a_good", "zz_good", *BROKEN])})
+    registry = Registry.load({"DISTILLCTL_PLUGINS": ",".join(["a_good", "zz_good", *BROKEN, *NOTED])})
     assert capfd.readouterr() == ("", "")
     return registry
 
@@ -78,12 +80,19 @@ def test_each_is_named_with_package_and_reason(registry, name):
     (plugin,) = (p for p in registry.broken if p.name == name)
     assert (plugin.package, plugin.version) == (f"package-{name.replace('_', '-')}", "1.5")
     assert plugin.problem.startswith(BROKEN[name][1])
+    assert plugin.notes == []
     assert "\n" not in plugin.problem
-    assert plugin.loaded == (name in {"prints", "warns", "wrong_type", "text", "duplicate", "builtin", "nameless", "form"})
+    assert plugin.loaded == (name in {"wrong_type", "text", "duplicate", "builtin", "nameless", "form"})
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_what_it_does_besides_is_no_problem(registry, name):
+    (plugin,) = (p for p in registry.plugins if p.name == name)
+    assert (plugin.problem, plugin.notes, plugin.loaded) == ("", [NOTED[name][1]], True)
 
 
 def test_everything_else_works(registry):
-    assert {p.name for p in registry.broken} >= set(BROKEN)
+    assert {p.name for p in registry.broken} == set(BROKEN)
     for name in ("good", "good_too", "kd", "none", "prints", "warns"):
         assert registry.methods.get(name).name == name
     assert registry.methods.plugin(registry.methods.get("kd")).package == "distillctl"
@@ -191,6 +200,19 @@ class TestNames:
         registry = registry_of(first=model("resnet", aliases=("rn",)), second=model("rn"))
         assert registry.models.get("rn").name == "resnet"
         assert [p.package for p in registry.broken] == ["second"]
+
+    def test_a_namespace_takes_no_name_away(self):
+        """What has no namespace, and an alias, can be written in no other way."""
+        for specs in ([model("kd"), model("kd", "evil")], [model("kd", "evil"), model("kd")]):
+            registry = registry_of(first=specs[0], second=specs[1])
+            assert not registry.broken
+            assert "kd" in registry.models
+            assert registry.models.get("kd").namespace == ""
+            assert registry.models.get("evil/kd").namespace == "evil"
+            assert {registry.models.shown_name(s) for s in registry.models} == {"kd", "evil/kd"}
+        registry = registry_of(first=model("resnet", aliases=("rn",)), second=model("rn", "evil"))
+        assert registry.models.get("rn").name == "resnet"
+        assert registry.models.shown_name(registry.models.get("evil/rn")) == "evil/rn"
 
     def test_unknown_names(self):
         registry = registry_of(first=[model("resnet20"), model("resnet56")])

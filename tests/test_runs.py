@@ -116,7 +116,8 @@ def test_what_a_killed_process_left_half_written_is_swept_away_and_nothing_else(
 @pytest.mark.parametrize("name", ["mine.txt", ".profile", "checkpoints/last.pt", "student.safetensors", "metrics.jsonl"])
 def test_a_folder_with_anything_else_is_nobodys_half_made_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "run" / "profile.toml").touch()
+    for first in ("run.lock", "profile.toml"):
+        (tmp_path / "run" / first).touch()
     assert place("x", A, out=tmp_path / "run")[1] is None
     (tmp_path / "run" / name).touch()
     with pytest.raises(ProfileError, match="exists and is not a run directory"):
@@ -165,3 +166,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) ->
 def test_json_holds_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     make(tmp_path / "run").update(command=["--out", "f\udce4 ü"])
     assert RunDirectory.open(tmp_path / "run").info()["command"] == ["--out", "f\udce4 ü"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, " " * (17 << 20) + "{}", "[]", "\xff"], ids=["nested", "endless", "a list", "no UTF-8"])
+def test_a_description_from_elsewhere_that_is_none(tmp_path: Path, text: str) -> None:
+    run = make(tmp_path / "run")
+    (run.path / "run.json").write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=r"run.json. (cannot be read|does not describe a run)"):
+        run.info()

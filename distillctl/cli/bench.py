@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distillctl.cli import render
 from distillctl.cli.options import MethodOption, ProfileArgument, SetOption, TeacherOption
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def bench(
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher)
     results = bench_profile(checked, registry, steps=steps, warmup=warmup, device=device, threads=threads, compile_too=compile_)
     if as_json:
-        typer.echo(json.dumps([r.as_dict() for r in results], indent=2))
+        render.as_json([r.as_dict() for r in results])
         return
     for result in results:
         print_bench(result)
@@ -50,10 +50,10 @@ def bench(
 
 def print_bench(result: Bench) -> None:
     """Rates, the ratio to the yardstick, and the parts."""
-    typer.echo(f"{result.mode} on {result.device}, {result.threads} threads, batch {result.batch_size}, medians of {result.steps} steps")
-    typer.echo(f"  step        {result.step * 1000:9.2f} ms   {result.images_per_second:,.0f} images/s")
-    typer.echo(f"  yardstick   {result.bare * 1000:9.2f} ms   bare teacher forward, student forward, backward and update")
-    typer.echo(f"  ratio       {result.ratio:9.3f}")
+    render.line(f"{result.mode} on {result.device}, {result.threads} threads, batch {result.batch_size}, medians of {result.steps} steps")
+    render.line(f"  step        {result.step * 1000:9.2f} ms   {result.images_per_second:,.0f} images/s")
+    render.line(f"  yardstick   {result.bare * 1000:9.2f} ms   bare teacher forward, student forward, backward and update")
+    render.line(f"  ratio       {result.ratio:9.3f}")
     total = sum(result.parts.values())
     for name, seconds in result.parts.items():
-        typer.echo(f"  {name:<11} {seconds * 1000:9.2f} ms   {seconds / total:6.2%}")
+        render.line(f"  {name:<11} {seconds * 1000:9.2f} ms   {seconds / total:6.2%}")

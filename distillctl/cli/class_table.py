@@ -76,7 +76,8 @@ def _rows(report: Report) -> Iterator[tuple[str, int, int, float | None]]:
 
 def _csv(report: Report) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # All text in quotes, since in some countries a spreadsheet separates by `;`, which would begin another cell within a name.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     for name, count, right, share in _rows(report):
         writer.writerow((csv_cell(name), count, right, "" if share is None else share))

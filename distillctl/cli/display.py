@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from distillctl.engine.evaluate import Evaluation
 from distillctl.engine.experiment import MAIN, Experiment, Part
 from distillctl.engine.tally import Reading
+from distillctl.escape import one_line
 from distillctl.profile.schema import Profile
 from distillctl.runs import RunDirectory
 from distillctl.training import Audience
@@ -132,7 +133,7 @@ class Plain(Quiet):
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
-        print(text, flush=True)  # noqa: T201 - this is the plain display
+        print(one_line(text), flush=True)  # noqa: T201 - this is the plain display
 
 
 def terms_line(total: float, terms: dict[str, float]) -> str:
@@ -167,22 +168,23 @@ class Live(Plain):
     def batch(self, part: Part, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
         rest = (steps - done) * reading.images / done / rate
-        table.add_row(self._place(part.name, epoch), ProgressBar(steps, done, width=40), f"{done}/{steps}")
+        table.add_row(Text(one_line(self._place(part.name, epoch))), ProgressBar(steps, done, width=40), f"{done}/{steps}")
         table.add_row("left", duration(rest + self.left - (self.left / max(self._left_epochs, 1))), f"{rate:.0f} images/s")
         table.add_row("lr", f"{lr:.4g}", "")
         for name, value in {"total": reading.total, **reading.terms}.items():
-            table.add_row(name, f"{value:.5g}", "")
+            table.add_row(Text(one_line(name)), f"{value:.5g}", "")
         if reading.top1 is not None:
             table.add_row("train top-1", f"{reading.top1:.2%}", "")
         if self._teacher_line:
-            table.add_row("teacher", self._teacher_line, "")
+            table.add_row("teacher", Text(one_line(self._teacher_line)), "")
         if self._best is not None:
             table.add_row("best", f"{self._best[0]:.2%} in epoch {self._best[1]}", "")
         self._live.update(table)
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distillctl.cli import render
 from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
 from distillctl.errors import Problem, ProfileError
+from distillctl.escape import one_line
 
 if TYPE_CHECKING:
     from distillctl.launching.parameters import Resources
@@ -75,7 +77,7 @@ def launch(
         checked = one.load(registry)
         path, run = place(checked.name, checked.digest, out=out)
         if run is not None and run.finished:
-            typer.echo(f"this run is finished: {path}")
+            render.line(f"this run is finished: {path}")
         else:
             ready.append((replace(one, digest=checked.digest), path))
     if ready:
@@ -84,20 +86,21 @@ def launch(
     for one, path in ready:
         job = submit(one, path.name, resources, logs=logs, local=local, timeouts=timeouts)
         submitted.append(job)
-        typer.echo(f"job        {job.id}")
-        typer.echo(f"run        {path}")
-        typer.echo(f"logs       {job.logs[0]}\n           {job.logs[1]}")
-        typer.echo(f"cancel     {job.cancel}")
+        render.line(f"job        {job.id}")
+        render.line(f"run        {path}")
+        render.line(f"logs       {job.logs[0]}")
+        render.line(f"           {job.logs[1]}")
+        render.line(f"cancel     {job.cancel}")
     if not wait or not submitted:
         return
     try:
         wait_for(submitted)
     except KeyboardInterrupt:
         for job in submitted:
-            typer.echo(f"job {job.id} goes on without this command; `{job.cancel}` ends it", err=True)
+            typer.echo(one_line(f"job {job.id} goes on without this command; `{job.cancel}` ends it"), err=True)
         raise
     for _, path in ready:
-        typer.echo(f"finished   {path}")
+        render.line(f"finished   {path}")
 
 
 def _for_seeds(request: Request, seeds: str) -> list[Request]:
@@ -118,6 +121,6 @@ def _given(request: Request) -> list[str]:
 def _tell(resources: Resources, device: str, local: bool) -> None:
     """What a user may not have meant."""
     if resources.gpus == 0 and device != "cpu":
-        typer.echo("note       the job asks for no GPU: `--slurm gpus_per_node=N` does")
+        render.line("note       the job asks for no GPU: `--slurm gpus_per_node=N` does")
     if local and resources.parameters.keys() - {"gpus_per_node", "gpus_per_task", "gpus"}:
-        typer.echo("note       on this machine the time limit and the number of GPUs count, and nothing else of `--slurm`")
+        render.line("note       on this machine the time limit and the number of GPUs count, and nothing else of `--slurm`")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from distillctl.api.specs import MethodSpec
 from distillctl.cli import render
 from distillctl.cli.options import JsonOption
-from distillctl.registry import Catalog, Registry
+from distillctl.registry import Catalog, Plugin, Registry
 
 
 def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
@@ -52,6 +53,7 @@ def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
                 "version": plugin.version,
                 "provides": {kind: names for kind, names in provides.items() if names},
                 "problem": plugin.problem,
+                "notes": plugin.notes,
             }
         )
     return rows
@@ -94,7 +96,7 @@ def list_datasets(json: JsonOption = False) -> None:
 
 
 def plugins(json: JsonOption = False) -> None:
-    """List the installed plugins, what each provides, and what is wrong with it.
+    """List the installed plugins, what each provides, what is wrong with it, and what else it does while it is imported.
 
     Examples:
         distillctl plugins
@@ -110,6 +112,7 @@ def plugins(json: JsonOption = False) -> None:
         ("plugin", "package", "version", "provides"), [(r["name"], r["package"], r["version"], _provides(r["provides"])) for r in rows]
     )
     _problems(registry)
+    _lines("notes", [(p, "; ".join(p.notes)) for p in registry.plugins if p.notes])
 
 
 def _provides(provides: dict[str, list[str]]) -> str:
@@ -132,10 +135,15 @@ def _list(title: str, catalog: Catalog[Any], registry: Registry, json: bool, col
 
 
 def _problems(registry: Registry) -> None:
-    if not registry.broken:
+    _lines("broken plugins", [(p, p.problem) for p in registry.broken])
+
+
+def _lines(title: str, told: Sequence[tuple[Plugin, str]]) -> None:
+    """A list of plugins and what is to be said of each, if there is any."""
+    if not told:
         return
     render.line()
-    render.heading("broken plugins")
-    for row in problem_rows(registry):
-        name = row["package"] if row["package"] == row["plugin"] else f"{row['package']} ({row['plugin']})"
-        render.line(f"  {name} {row['version']}: {row['reason']}")
+    render.heading(title)
+    for plugin, text in told:
+        name = plugin.package if plugin.package == plugin.name else f"{plugin.package} ({plugin.name})"
+        render.line(f"  {name} {plugin.version}: {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distillctl.errors import MachineError, PluginError, ProfileError
+from distillctl.escape import one_line
 from distillctl.launching.job import TrainingJob
 from distillctl.launching.parameters import WHERE, Resources
 from distillctl.launching.request import Request
@@ -70,14 +72,15 @@ def submit(request: Request, name: str, resources: Resources, *, logs: Path = LO
         request: what it trains, with the digest of its profile.
         name: of the job.
         resources: what it asks for; a rehearsal has their time limit and GPUs.
-        logs: a folder, on a file system that the nodes share.
+        logs: a folder, on a file system that the nodes share. It is made for this user alone, since results in it are unpickled.
         local: run it on this machine, as a process that outlives this one.
         timeouts: how many times it goes on after its time limit. Preemptions do not count.
 
     Raises:
-        ProfileError: there is no time limit.
-        MachineError: the batch system refuses the job.
+        ProfileError: there is no time limit, or a name cannot stand in a script of SLURM.
+        MachineError: the folder cannot be made or is open to others, or the batch system refuses the job.
     """
+    _check_names(name, logs)
     if resources.minutes is None and not local:
         raise ProfileError(
             "the job has no time limit", where=WHERE, hint="`--slurm time=240` gives it four hours; after them it is requeued and goes on"
@@ -85,8 +88,7 @@ def submit(request: Request, name: str, resources: Resources, *, logs: Path = LO
     minutes = resources.minutes or _YEAR
     delay = resources.signal_delay or min(_SIGNAL_DELAY, 30 * minutes)
     job = TrainingJob(request, Path.cwd(), grace=max(delay - _REQUEUE, delay / 2), patience=0 if local else _PATIENCE)
-    if "%" in str(logs.absolute()):
-        raise ProfileError(f"the folder `{logs.absolute()}` has a `%` in its name, which SLURM replaces", where="--logs")
+    _make_private(logs)
     if local:
         handle = _rehearse(job, logs, minutes, delay, resources.gpus or 0, timeouts)
         cancel = f"kill {handle.job_id}"
@@ -94,6 +96,46 @@ def submit(request: Request, name: str, resources: Resources, *, logs: Path = LO
         handle = _send(job, logs, name, minutes, delay, resources.parameters, timeouts)
         cancel = f"scancel {handle.job_id}"
     return Submitted(handle.job_id, (handle.paths.stdout, handle.paths.stderr), cancel, handle, local)
+
+
+def _check_names(name: str, logs: Path) -> None:
+    """An end of a line in a name would begin a line of the script, which the shell would run.
+
+    Raises:
+        ProfileError: a name cannot be printed, or SLURM would replace a part of it.
+    """
+    for what, text, where in (
+        ("the name of the job", name, "PROFILE"),
+        ("the folder of the logs", str(logs.absolute()), "--logs"),
+        ("the current folder", str(Path.cwd()), ""),
+    ):
+        if not text.isprintable():
+            raise ProfileError(
+                f"{what}, `{one_line(text)}`, has characters that cannot be printed", where=where, hint="give it another name"
+            )
+    if "%" in str(logs.absolute()):
+        raise ProfileError(f"the folder `{logs.absolute()}` has a `%` in its name, which SLURM replaces", where="--logs")
+
+
+def _make_private(logs: Path) -> None:
+    """Makes the folder of the logs, or checks the one that is there: who can write to it could run code here and in the job.
+
+    Raises:
+        MachineError: it cannot be made, belongs to another user, or others may write to it.
+    """
+    try:
+        logs.parent.mkdir(parents=True, exist_ok=True)
+        logs.mkdir(mode=0o700, exist_ok=True)
+        state = logs.stat()
+    except OSError as error:
+        raise MachineError(f"the folder `{logs}` cannot be made: {(error.strerror or str(error)).lower()}") from error
+    if state.st_uid != os.geteuid():
+        raise MachineError(f"the folder `{logs}` belongs to another user, who could put code into it", hint="`--logs` names another folder")
+    if state.st_mode & 0o022:
+        raise MachineError(
+            f"the folder `{logs}` may be written to by other users, who could put code into it",
+            hint=f"`chmod go-w {shlex.quote(str(logs))}`, or name another folder with `--logs`",
+        )
 
 
 def _send(job: TrainingJob, logs: Path, name: str, minutes: int, delay: int, parameters: dict[str, Any], timeouts: int) -> Job[None]:

@@ -6,22 +6,28 @@ a file may cost does not.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
 from distillctl.errors import DataError
 from distillctl.weight_files.torch_files import UnwritableError, convert
 
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+
 
 def main(text: str) -> None:
     """Does one job and tells on standard output, as JSON, how it went.
 
-    text: JSON with `source`, `target`, `shown_as` (paths), `memory` and `written` (bytes), `seconds` (of the processor).
+    text: JSON with `source`, `target`, `shown_as` (paths), `memory` and `written` (bytes), `seconds` (of the processor), `parent`
+        (the process that waits for the answer).
     """
     job = json.loads(text)
+    _end_with(job["parent"])
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no answer
     _limit(job["memory"], job["written"], job["seconds"])
@@ -34,6 +40,14 @@ def main(text: str) -> None:
         answer = {"unwritable": str(error)[:500]}
     os.write(answers, json.dumps(answer).encode())
     os._exit(0)  # torch takes a while to say goodbye
+
+
+def _end_with(parent: int) -> None:
+    """This process is killed when its parent is gone, of which nobody tells it otherwise."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # gone before that
+        os._exit(1)
 
 
 def _limit(memory: int, written: int, seconds: int) -> None:

@@ -1,8 +1,9 @@
 """Torch files, converted once: what the process made of a file is kept in the cache, under the hash of the file.
 
 An entry is `weights/<hash of the file>-<hash of the converting modules>-<hash of the entry>.safetensors`. Its own hash is compared before
-it is read, so that a damaged one is made anew; another version of the converting modules makes its own. The folder may be deleted
-at any time, and only costs time if it cannot be written to.
+it is read, so that a damaged one is made anew; another version of the converting modules makes its own. Since anybody can compute such
+a name, the folder and its entries count only if they are this user's and nobody else may write to them. The folder may be deleted at
+any time, and only costs time if it cannot be used.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -55,27 +57,38 @@ def read(path: Path) -> dict[str, Tensor]:
             raise DataError(f"`{path}` changed while it was read", hint="is it still being written?")
         if folder is not None and fresh.parent.parent == folder:
             with suppress(OSError):  # then it is made again the next time
+                fresh.chmod(0o600)
                 fresh.replace(folder / f"{source}-{sha256(fresh)}.safetensors")
                 _tidy(folder)
     return weights
 
 
-def _identity(state: os.stat_result) -> tuple[int, int, int]:
-    """Size, time and place of a file: what differs if somebody writes to it."""
-    return state.st_size, state.st_mtime_ns, state.st_ino
+def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
+    """Size, times and place of a file: what differs if somebody writes to it. The time of change, unlike the other, cannot be set back."""
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
 def _own_folder() -> Path | None:
-    """The folder of entries, made if needed; None if there can be none."""
+    """The folder of entries, made if needed, for this user alone; None if there can be none."""
     place = cache_folder()
     if place is None:
         return None
     folder = place.absolute() / "weights"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.stat()
+        if state.st_uid == os.geteuid() and not _private(state):
+            folder.chmod(0o700)  # made by an older version; what others put into it stays theirs
+            state = folder.stat()
     except OSError:
         return None
-    return folder
+    return folder if _private(state) else None
+
+
+def _private(state: os.stat_result) -> bool:
+    """Whether this user alone decides on the content."""
+    return state.st_uid == os.geteuid() and not state.st_mode & 0o022
 
 
 @cache
@@ -89,7 +102,9 @@ def _look_up(folder: Path, source: str) -> dict[str, Tensor] | None:
     """The weights of an entry that is whole; others are deleted."""
     for entry in folder.glob(f"{source}-*.safetensors"):
         with suppress(OSError):  # another process may have tidied it away
-            if sha256(entry) == entry.stem.rpartition("-")[2] and (weights := _parse(entry)) is not None:
+            state = entry.lstat()
+            trusted = stat.S_ISREG(state.st_mode) and _private(state)  # reading a pipe would wait for ever
+            if trusted and sha256(entry) == entry.stem.rpartition("-")[2] and (weights := _parse(entry)) is not None:
                 with suppress(OSError):  # a cache that can only be read serves as well
                     entry.touch()
                 return weights
@@ -113,6 +128,8 @@ def _converted(path: Path, folder: Path | None, limits: process.Limits) -> Itera
     reason: object = None
     for place in (folder, None) if folder else (None,):
         try:
+            if place is None:
+                _clear_up(Path(tempfile.gettempdir()))
             work = Path(tempfile.mkdtemp(prefix=_WORK, dir=place))
         except OSError as error:
             reason = error.strerror or error
@@ -131,12 +148,19 @@ def _converted(path: Path, folder: Path | None, limits: process.Limits) -> Itera
 
 def _tidy(folder: Path) -> None:
     """Deletes what was not used for longest, and what killed processes left."""
-    entries = sorted(((entry, entry.stat()) for entry in folder.glob("*.safetensors")), key=lambda pair: -pair[1].st_mtime)
+    entries = sorted(((entry, entry.lstat()) for entry in folder.glob("*.safetensors")), key=lambda pair: -pair[1].st_mtime)
     total = 0
     for number, (entry, state) in enumerate(entries):
         total += state.st_size
         if number and (number >= KEPT_FILES or total > KEPT_BYTES):
             entry.unlink(missing_ok=True)
+    _clear_up(folder)
+
+
+def _clear_up(folder: Path) -> None:
+    """Deletes what killed processes of this user left."""
     for work in folder.glob(f"{_WORK}*"):
-        if time.time() - work.stat().st_mtime > _FORGOTTEN_SECONDS:
-            shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):  # another process may have deleted it
+            state = work.lstat()
+            if state.st_uid == os.geteuid() and time.time() - state.st_mtime > _FORGOTTEN_SECONDS:
+                shutil.rmtree(work, ignore_errors=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import stat
 from enum import Enum
 from pathlib import Path
 
 from distillctl.errors import DataError
+from distillctl.escape import one_line
 
 
 class Kind(Enum):
@@ -32,6 +34,12 @@ _FOREIGN = {
     b"GGUF": "a GGUF file",
 }
 """Formats of other programs, which people name by mistake."""
+
+
+_INDEX_BYTES = 32 << 20
+"""An index has about 100 bytes a tensor."""
+
+_PARTS_SHOWN = 4
 
 
 def open_file(path: Path) -> io.BufferedReader:
@@ -84,6 +92,11 @@ def _no_weights(path: Path, head: bytes) -> DataError:
             f"`{path}` is a tar archive, which is not read",
             hint="unpack it and name the file in it; PyTorch before 0.1.10 saved weights so: save them anew with a later one",
         )
+    if (parts := _parts(path, head)) is not None:
+        return DataError(
+            f"`{path}` is an index of weights in several files, not a file of weights: {', '.join(parts) or 'it names none'}",
+            hint="name one file that holds them all",
+        )
     for start, program in _PACKED.items():
         if head.startswith(start):
             return DataError(f"`{path}` is compressed with {program}", hint="unpack it and name the file in it")
@@ -91,3 +104,15 @@ def _no_weights(path: Path, head: bytes) -> DataError:
         if head.startswith(start):
             return DataError(f"`{path}` is {what}, not a file of PyTorch or safetensors", hint="convert it to safetensors")
     return DataError(f"`{path}` is damaged or no file of weights")
+
+
+def _parts(path: Path, head: bytes) -> list[str] | None:
+    """The first of the files that an index such as `model.safetensors.index.json` names; None if it is no index."""
+    if not head.lstrip().startswith(b"{") or path.stat().st_size > _INDEX_BYTES:
+        return None
+    try:
+        places = json.loads(path.read_bytes())["weight_map"].values()
+        names = sorted({str(name) for name in places})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return [f"`{one_line(name, 60)}`" for name in names[:_PARTS_SHOWN]] + ["…"][: len(names) > _PARTS_SHOWN]

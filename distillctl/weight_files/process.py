@@ -63,6 +63,7 @@ def run_child(source: Path, target: Path, limits: Limits) -> None:
         "memory": limits.memory,
         "written": limits.written,
         "seconds": limits.seconds,
+        "parent": os.getpid(),
     }
     search = [os.path.abspath(folder) for folder in sys.path]
     command = [sys.executable, "-I", "-c", _START, json.dumps(search), json.dumps(job)]

@@ -1,7 +1,7 @@
 """Turns a torch file into safetensors. It runs in a process of its own (`child`), and works the same in any other.
 
 Torch reads with `weights_only=True`: a closed list of classes, of which none runs code. What stands beside the weights in common files
-(an `argparse.Namespace`, numpy scalars, paths) is replaced by something that does nothing. Any other object is refused.
+(an `argparse.Namespace`, numpy scalars, configurations) is replaced by something that does nothing. Any other object is refused.
 """
 
 from __future__ import annotations
@@ -43,22 +43,56 @@ class _Placeholder:
     def __setstate__(self, _: object) -> None: ...
 
 
+def _empty_list(*_: object) -> list[object]:
+    """Stands for a list of another class; what the pickle appends to it stays."""
+    return []
+
+
+def _empty_mapping(*_: object) -> dict[object, object]:
+    """Stands for a mapping whose class is called with something else than its content."""
+    return {}
+
+
+def _method_of_placeholder(owner: object, *_: object) -> _Placeholder:
+    """Stands for a method that an object has noted; of anything else nothing is looked up."""
+    if owner is not _Placeholder and type(owner) is not _Placeholder:
+        raise pickle.UnpicklingError("GLOBAL getattr")
+    return _Placeholder()
+
+
 _PLACEHOLDERS = (
     "argparse.Namespace",
     "types.SimpleNamespace",
     "torch.torch_version.TorchVersion",
-    *(f"datetime.{name}" for name in ("date", "datetime", "timedelta")),
-    "numpy.dtype",
-    "numpy.ndarray",
+    *(f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "frozenset", "int", "list", "slice", "str", "tuple")),
+    *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+    *("decimal.Decimal", "fractions.Fraction", "typing.Any", "uuid.SafeUUID", "uuid.UUID"),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")),
+    *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.random.bit_generator.{name}" for name in ("SeedSequence", "__pyx_unpickle_SeedSequence")),
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath", "PurePosixPath")),
+    *(f"numpy.random._pickle.__{name}_ctor" for name in ("bit_generator", "generator", "randomstate")),
+    *(f"numpy.random.{name}" for name in ("_mt19937.MT19937", "_pcg64.PCG64", "_philox.Philox", "_sfc64.SFC64")),
+    *("torchvision.transforms.functional.InterpolationMode", "PIL.Image.Resampling"),
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    *(f"omegaconf.{name}" for name in ("base.ContainerMetadata", "base.Metadata", "dictconfig.DictConfig", "listconfig.ListConfig")),
+    *(f"omegaconf.nodes.{name}Node" for name in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String")),
+    *(f"deepspeed.runtime.fp16.loss_scaler.{name}" for name in ("DynamicLossScaler", "LossScaler")),
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+    # Keys of the callbacks' states in files of Lightning before 1.4.
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("early_stopping.EarlyStopping", "model_checkpoint.ModelCheckpoint")),
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("lr_monitor.LearningRateMonitor", "swa.StochasticWeightAveraging", "timer.Timer")),
 )
+"""What stands beside the weights in files of common programs."""
 
 _MAPPINGS = (
     *(f"{package}.utilities.data.AttributeDict" for package in ("lightning_fabric", "lightning.fabric")),
     *(f"{package}.utilities.parsing.AttributeDict" for package in ("pytorch_lightning", "lightning.pytorch")),
     "easydict.EasyDict",
     "yacs.config.CfgNode",
+    *("addict.addict.Dict", "mmcv.utils.config.ConfigDict", "mmengine.config.config.ConfigDict"),
 )
 """Mappings with attributes, in which programs keep hyper-parameters; read as plain ones."""
 
@@ -113,6 +147,8 @@ def _load(path: Path, shown_as: Path, memory: int) -> dict[str, Tensor]:
         _check_archive(path, shown_as, memory)
     allowed: list[Any] = [(_Placeholder, name) for name in _PLACEHOLDERS]
     allowed += [(OrderedDict, name) for name in _MAPPINGS]
+    allowed += [(_empty_list, "collections.deque"), (_empty_mapping, "collections.defaultdict")]
+    allowed += [(_method_of_placeholder, "builtins.getattr")]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # old files make torch speak of its own storage classes
         return weights_in(torch.load(path, map_location="cpu", weights_only=True, mmap=False), shown_as)

@@ -410,7 +410,7 @@ def test_what_was_made_by_hand_is_refused_in_words(tmp_path: Path, content: obje
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("best/data.pkl", content)
             archive.writestr("best/version", "3")
-    with pytest.raises(DataError, match="is damaged|is not a checkpoint"):
+    with pytest.raises(DataError, match=r"is damaged|is not a checkpoint"):
         checkpoint.load(path)
 
 

@@ -115,9 +115,6 @@ NAMES = {
     "many dots": "../" * 20 + "tmp/evil",
     "absolute": "/tmp/evil-of-distillctl",
     "two slashes": "//tmp/evil-of-distillctl",
-    "a drive": "C:/evil",
-    "backslashes": "data\\..\\..\\evil",
-    "a share": "\\\\server\\evil",
     "a line's end": "data/a\nb",
     "an escape": "data/\x1b[2Jb",
     "a long name": "data/" + "x" * 300,
@@ -166,18 +163,19 @@ REFUSED = {
 
 LARGE = "content is far larger than it may be"
 REASONS = {
-    "dots": "leave the folder", "drive": "leave the folder", "link": "neither a file nor", "device": "neither a file nor",
+    "dots": "leave the folder", "link": "neither a file nor", "device": "neither a file nor",
     "FIFO": "neither a file nor", "twice": "is there twice", "deep": "too long", "escape": "control characters", "null in": "control",
     "lzma": "packed in a way", "encrypted": "encrypted", "checksum": "broken|CRC", "cut short": "broken or cut short",
     "damaged": "a header is damaged", "something": "holds no `list.txt`", "bomb: gzip": LARGE, "bomb: bzip2": LARGE, "bomb: xz": LARGE,
     "bomb: zip": LARGE, "bomb: zip that says": "CRC", "bomb: a tar": LARGE, "bomb: a long name": "a header of it is far larger",
-    "bomb: an extended": "a header of it is far larger", "bomb: sparse": "neither", "below zero": "is there twice", "zeros": LARGE,
+    "bomb: an extended": "a header of it is far larger", "bomb: sparse": "neither", "zeros": LARGE,
+    "below zero": "is there twice|a header is damaged",  # the second in a Python with the mend of CVE-2025-8194
 }  # fmt: skip
 """A case must not be refused for another reason than its own: the last of these words that it has."""
 
 
 def everything(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != archives.STAMP)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -211,9 +209,9 @@ def test_every_form_of_tar(place, name, pack, form):
     more = {f"data/images/{'n' * 90}{i}.png": os.urandom(3000) for i in range(5)}
     folder = [info("data/empty", kind=tarfile.DIRTYPE, mode=0), info("./data/images/é.png", b"e", mode=0o4777)]
     (place / name).write_bytes(pack(tar(*folder, good={**GOOD, **more}, form=form)))
-    found = unpacked(place / name, containing="list.txt")
+    found, ours = unpacked(place / name, containing="list.txt"), ("é.png", archives.STAMP)
     assert found == place / "data"
-    assert {f"data/{p.relative_to(found)}": p.read_bytes() for p in found.rglob("*") if p.is_file() and p.name != "é.png"} == GOOD | more
+    assert {f"data/{p.relative_to(found)}": p.read_bytes() for p in found.rglob("*") if p.is_file() and p.name not in ours} == GOOD | more
     assert (found / "empty").is_dir()
     assert not (found / "images" / "é.png").stat().st_mode & 0o7111, "modes are ours"
 
@@ -246,6 +244,87 @@ def test_the_caps(place, make):
     with pytest.raises(DataError, match="too many files"):
         unpacked(archive, containing="list.txt", max_files=20)
     assert len(everything(unpacked(archive, containing="list.txt", max_bytes=20_001, max_files=21))) == 21
+
+
+@pytest.fixture
+def fixed(place, monkeypatch):
+    """The folder of the archive cannot be written to."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != place and access(path, mode))
+    return place
+
+
+def test_another_archive_of_the_same_name_is_not_taken_from_the_cache(fixed, tmp_path):
+    for folder, content in ((fixed, b"1"), (tmp_path / "outside", b"2")):
+        (folder / "weights.tar").write_bytes(tar(good={"data/list.txt": content}))
+    found = unpacked(fixed / "weights.tar", containing="list.txt")
+    assert (found / "list.txt").read_bytes() == b"1"
+    assert found.parents[1] == tmp_path / "cache" / "unpacked", "the folder of converted weights is another one"
+    assert found.parent.stat().st_mode & 0o777 == 0o700
+    other = unpacked(tmp_path / "outside" / "weights.tar", containing="list.txt")
+    assert other == tmp_path / "outside" / "weights"
+    assert (other / "list.txt").read_bytes() == b"2"
+    (fixed / "weights.tar").write_bytes(tar(good={"data/list.txt": b"new"}))
+    assert (unpacked(fixed / "weights.tar", containing="list.txt") / "list.txt").read_bytes() == b"new"
+
+
+def replaced(archive):
+    archive.write_bytes(tar(good={"data/list.txt": b"2"}))  # of the same size
+    os.utime(archive, (1, 1))
+
+
+def torn(archive):
+    (archive.with_suffix("") / archives.STAMP).write_bytes(b"[")
+
+
+@pytest.mark.parametrize(
+    "change", [replaced, torn, lambda archive: archive.rename(archive.with_suffix(".zip"))], ids=["new", "torn", "name"]
+)
+def test_the_folder_of_another_archive_beside_this_one_is_told(place, change):
+    archive = place / "data.tar"
+    archive.write_bytes(tar(good={"data/list.txt": b"1"}))
+    unpacked(archive, containing="list.txt")
+    change(archive)
+    with pytest.raises(DataError, match="was unpacked from another archive") as caught:
+        unpacked(archive, containing="list.txt")
+    assert caught.value.problems[0].hint
+    assert (place / "data" / "list.txt").read_bytes() == b"1"
+
+
+def test_a_copy_of_the_archive_and_a_folder_that_somebody_else_unpacked_are_taken(place):
+    archive = place / "data.tar"
+    archive.write_bytes(tar())
+    inode = unpacked(archive, containing="list.txt").stat().st_ino
+    os.utime(archive, (1, 1))
+    assert unpacked(archive, containing="list.txt").stat().st_ino == inode
+    (place / "data" / archives.STAMP).unlink()
+    archive.write_bytes(b"")
+    assert unpacked(archive, containing="list.txt").stat().st_ino == inode
+
+
+def test_names_with_backslashes_and_colons_are_names_here(place):
+    names = ("C:/evil", "data/..\\..\\evil", "\\\\server\\evil", "12:30.png")
+    for make, ending in ((tar, "tar"), (zipped, "zip")):
+        content = make(good={"top/list.txt": b"1", **{f"top/{name}": b"x" for name in names}})
+        (place / f"{ending}.{ending}").write_bytes(content)
+        found = unpacked(place / f"{ending}.{ending}", containing="list.txt")
+        assert everything(found) == sorted(["list.txt", "C:", "data", *names])
+    assert everything(place.parent / "outside") == []
+
+
+def test_the_label_of_a_volume_is_no_member(place):
+    (place / "data.tar").write_bytes(header(name=b"backup of the birds", kind=b"V", size=b"%011o\0" % 0, magic=b"ustar  \0") + tar())
+    assert everything(unpacked(place / "data.tar", containing="list.txt")) == ["images", "images/a.png", "list.txt"]
+
+
+def test_whoever_holds_the_lock_of_an_archive_for_ever_does_not_stop_us(place, monkeypatch, capsys):
+    monkeypatch.setattr(archives, "_SILENT", 0.05)
+    monkeypatch.setattr(archives, "_WAIT", 0.3)
+    (place / "data.tar").write_bytes(tar())
+    with (place / "data.tar").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert unpacked(place / "data.tar", containing="list.txt") == place / "data"
+    assert capsys.readouterr().err == f"waiting for another process that unpacks `{place / 'data.tar'}`\n"
 
 
 def test_a_disk_that_is_full(place, monkeypatch):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import pty
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -17,7 +21,7 @@ NAMES = [
     "<img src=x onerror=alert(1)>", "&lt;b&gt;&amp;", "\"' onmouseover='x'", "=cmd|' C calc'!A0", "+1+1", "-1+1", "@SUM(A1)",
     " =1+1", "\t=1+1", "\r=1+1", "＝1+1", "a,b;c\td", 'say "hi"', "two\nlines", "back\bspace", "\u202egnp.exe", "\u2066hidden\u2069",
     "zero\u200bwidth", "\ufeffmark", "emoji 🦜", "中文", "n" * 85, "{name}", "%s%n", "$(reboot)", "`reboot`", "'; DROP TABLE birds; --",
-    "~", "-rf",
+    "~", "-rf", "bird;=HYPERLINK(1)",
 ]  # fmt: skip
 NOT_AS_FOLDERS = [
     "[red]markup[/red]",
@@ -29,10 +33,11 @@ NOT_AS_FOLDERS = [
     "null \0",
     "",
 ]
+EVIL = "evil\x1b[31m\u202e[red]"
 PROFILE = """
 [dataset]
 name = "imagefolder"
-root = "birds"
+root = "evil\\u001b[31m\\u202e[red]"
 image_size = 32
 val_fraction = 0.5
 augment = "none"
@@ -71,10 +76,11 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a run on such classes, and what its training and checking printed."""
+    """A folder with a run on such classes, of a profile and with a path that are no better, and what its training and checking printed."""
     folder = tmp_path_factory.mktemp("hostile")
     write_tree(folder / "birds", dict.fromkeys(NAMES, 2))
-    (folder / "p.toml").write_text(PROFILE)
+    (folder / EVIL).symlink_to(folder / "birds")
+    (folder / f"{EVIL}.toml").write_text(PROFILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         import contextlib
@@ -82,8 +88,10 @@ def trained(tmp_path_factory):
 
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            assert run(["check", "p.toml"]) == 0
-            assert run(["train", "p.toml", "--device", "cpu"]) == 0, out.getvalue()
+            assert run(["check", f"{EVIL}.toml"]) == 0, out.getvalue()
+            assert run(["train", f"{EVIL}.toml", "--device", "cpu"]) == 0, out.getvalue()
+            assert run(["train", f"{EVIL}.toml", "--device", "cpu", "--dry-run"]) == 0, out.getvalue()
+            assert run(["bench", f"{EVIL}.toml", "--device", "cpu", "--steps", "1", "--warmup", "1"]) == 0, out.getvalue()
     return folder, out.getvalue()
 
 
@@ -100,6 +108,34 @@ def steers_nothing(text):
 def test_training_and_checking(trained):
     assert steers_nothing(trained[1])
     assert "epoch 1/1" in trained[1]
+    shown = "evil\\x1b[31m\\u202e[red]"
+    assert f"ok: {shown}.toml has no problems" in trained[1]
+    assert f"run: runs/{shown}-" in trained[1], "the display"
+    assert f"run        runs/{shown}-" in trained[1], "the result, and the plan"
+
+
+def test_a_live_display(inside):
+    """On a terminal of its own, with nothing in it that the display did not put there."""
+    main, side = pty.openpty()
+    command = [sys.executable, "-m", "distillctl", "train", f"{EVIL}.toml", "--device", "cpu", "--fresh"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=side, stderr=side, env=environment) as process:
+        os.close(side)
+        seen = b""
+        while True:
+            try:
+                block = os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not block:
+                break
+            seen += block
+        assert process.wait(120) == 0, seen
+    os.close(main)
+    text = seen.decode()
+    assert "run: runs/evil\\x1b[31m\\u202e[red]-" in text
+    assert "\u202e" not in text
+    assert "evil\x1b" not in text
 
 
 def test_a_table_of_the_classes(inside, capsys):
@@ -126,6 +162,8 @@ def test_files(inside, capsys):
         assert run(["eval", "--split", "val", "--classes", name, "--device", "cpu"]) == 0
     text = (inside / "classes.csv").read_text(encoding="utf-8")
     assert steers_nothing(text)
+    assert {row[0].partition(",")[0] for row in csv.reader(text.splitlines(), delimiter=";")} >= {"bird;=HYPERLINK(1)"}
+    assert not any(cell.startswith("=") for row in csv.reader(text.splitlines(), delimiter=";") for cell in row)
     rows = list(csv.reader(text.splitlines()))
     assert rows[0] == ["name", "images", "correct", "accuracy"]
     assert len(rows) == 1 + len(NAMES)

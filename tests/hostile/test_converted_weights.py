@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -318,3 +319,86 @@ def test_devices_pipes_and_folders_are_not_waited_for(tmp_path, converted):
         with pytest.raises(DataError):
             read_state_dict(path)
     assert converted == []
+
+
+def planted(entry):
+    """An entry for `file` under the name that anybody can compute, with other weights."""
+    safetensors.torch.save_file({"0": torch.ones(1)}, entry, {conversion.torch_files.NAMES: '["evil"]'})
+    return entry.rename(entry.with_name(f"{entry.stem.rpartition('-')[0]}-{conversion.sha256(entry)}.safetensors"))
+
+
+def test_the_cache_is_this_users_alone(file, converted, cache):
+    before = os.umask(0o002)
+    try:
+        read_state_dict(file)
+    finally:
+        os.umask(before)
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert next(cache.iterdir()).stat().st_mode & 0o777 == 0o600
+    cache.chmod(0o777)
+    assert same(read_state_dict(file))
+    assert cache.stat().st_mode & 0o777 == 0o700, "of an older version"
+    assert converted == [file]
+
+
+def test_an_entry_that_others_may_write_to_is_not_believed(file, converted, cache):
+    read_state_dict(file)
+    entry = planted(next(cache.iterdir()))
+    entry.chmod(0o666)
+    assert same(read_state_dict(file))
+    assert converted == [file, file]
+    assert not entry.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can give files away")
+@pytest.mark.parametrize("what", ["entry", "folder"])
+def test_what_belongs_to_another_user_is_not_believed(what, file, converted, cache):
+    read_state_dict(file)
+    entry = planted(next(cache.iterdir()))
+    entry.chmod(0o600)
+    os.chown(entry if what == "entry" else cache, 12345, 12345)
+    assert same(read_state_dict(file))
+    assert converted == [file, file]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "link"])
+def test_what_is_no_file_among_the_entries_is_not_opened(make, file, converted, cache):
+    read_state_dict(file)
+    entry = next(cache.iterdir())
+    entry.unlink()
+    make(entry)
+    assert same(read_state_dict(file))
+    assert converted == [file, file]
+
+
+def test_a_file_whose_time_is_set_back_has_changed_all_the_same(file, cache, monkeypatch):
+    def here(source, target, limits):
+        convert(source, target, source, limits.memory)
+        state = source.stat()
+        with source.open("r+b") as content:
+            content.seek(-1, os.SEEK_END)
+            content.write(b"\1")
+        os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    monkeypatch.setattr(process, "run_child", here)
+    with pytest.raises(DataError, match="changed while it was read"):
+        read_state_dict(file)
+
+
+def test_what_killed_processes_left_among_temporary_files_is_deleted(file, converted, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(conversion, "cache_folder", lambda: None)
+    old, new, foreign = (tmp_path / "tmp" / f"converting-{name}" for name in ("old", "new", "foreign"))
+    for folder in (old, new, foreign):
+        folder.mkdir()
+    for folder in (old, foreign):
+        os.utime(folder, (1, 1))
+    if os.geteuid() == 0:
+        os.chown(foreign, 12345, 12345)
+    else:
+        shutil.rmtree(foreign)
+    assert same(read_state_dict(file))
+    assert not old.exists()
+    assert new.exists()
+    assert foreign.exists() == (os.geteuid() == 0)

@@ -131,6 +131,20 @@ NOTED = {
         "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()",
         "it starts a thread while it is imported",
     ),
+    "pools": (
+        "import time\nfrom concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(1).submit(time.sleep, 3600)",
+        "it starts a thread while it is imported",
+    ),
+    "speaks_by_programs": ("import os\nos.system('echo loud')\nos.write(1, b'louder')", ""),
+    "speaks_past": ("import sys\nprint('past', file=sys.__stdout__)", ""),
+    "speaks_at_the_end": ("import atexit, os\natexit.register(print, 'bye')\natexit.register(os.system, 'echo bye')", ""),
+    "looks_at_streams": (
+        "import sys\nassert sys.stdout.encoding.lower() == 'utf-8' and sys.stderr.errors and sys.stdout.name\n"
+        "sys.stdout.reconfigure(line_buffering=True)\nassert (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)\n"
+        "assert not sys.stdout.isatty()\nsys.stdout.buffer.write(b'')\nimport faulthandler\nfaulthandler.enable()",
+        "",
+    ),
+    "impatient": ("import warnings\nwarnings.filterwarnings('ignore', category=FutureWarning)", "it changes the filters of all warnings"),
     "steals_stdout": ("import io, sys\nsys.stdout = io.StringIO()", ""),
     "well_behaved": (
         "DISTILLCTL_API = 1\nimport warnings\nclass Own(Warning): pass\nwarnings.simplefilter('always', Own)\n"
@@ -187,13 +201,18 @@ def listed(packages):
     done = shell(packages, "list-methods", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert time.monotonic() - begin < 30
-    return json.loads(done.stdout)
+    told = shell(packages, "plugins", "--json", seconds="0.3")
+    assert (told.returncode, told.stderr) == (0, "")
+    return {**json.loads(done.stdout), "plugins": json.loads(told.stdout)["plugins"]}
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_each_is_named_with_package_and_reason(listed, name):
     found = [p for p in listed["problems"] if p["plugin"] == name and p["package"] == f"package-{name}"]
     expected = ALL[name][1]
+    if name in NOTED:
+        assert found == [], "it works"
+        found = [{"reason": "; ".join(p["notes"])} for p in listed["plugins"] if p["name"] == name and p["notes"]]
     if not expected:
         assert found == []
         return
@@ -244,7 +263,7 @@ STATE = textwrap.dedent(
 
 def test_what_they_change_is_put_back_and_no_thread_keeps_the_program(packages):
     done = shell(packages, script=STATE, seconds="0.3")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\nbye\nbye\n", ""), "only with `--json` nothing comes after the end"
 
 
 def test_a_list_of_entry_points_that_cannot_be_read(tmp_path):
@@ -261,6 +280,90 @@ def test_a_list_of_entry_points_that_cannot_be_read(tmp_path):
     )
 
 
+def test_what_they_do_besides_is_told_by_one_command_alone(packages):
+    """A plugin that works is not among the broken ones."""
+    told = shell(packages, "plugins", seconds="0.3").stdout
+    broken, _, notes = told.partition("\nbroken plugins\n")[2].partition("\nnotes\n")
+    assert "  package-impatient (impatient) 1.5: it changes the filters of all warnings while it is imported\n" in notes
+    assert "package-impatient" not in broken + shell(packages, "list-methods", seconds="0.3").stdout.partition("\nbroken plugins\n")[2]
+
+
+def test_a_log_that_is_set_up_at_import_writes_to_the_real_stream(tmp_path):
+    code = "import logging, sys\nlogging.basicConfig()\nlogging.warning('early')\nout = sys.stdout\n"
+    install(tmp_path, "logs", code + good("logs"))
+    script = """
+    import logging, sys
+    from distillctl.registry import Registry
+    (plugin,) = (p for p in Registry.load().plugins if p.name == "logs")
+    assert plugin.notes == ["it prints while it is imported: 'WARNING:root:early'"], plugin.notes
+    logging.warning("late")
+    import plugin_logs
+    print("first")
+    print("second", file=plugin_logs.out)
+    sys.stdout = plugin_logs.out
+    print("third", flush=True)
+    """
+    done = shell(tmp_path, script=textwrap.dedent(script), seconds="10")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "first\nsecond\nthird\n", "WARNING:root:late\n")
+
+
+SLOW = """
+import json.scanner, os, sys, time
+from importlib.machinery import EXTENSION_SUFFIXES
+open(os.path.join(os.path.dirname(__file__), "_inner" + EXTENSION_SUFFIXES[0]), "w").close()
+time.sleep({seconds})
+done = True
+"""
+
+
+def test_a_compiled_package_is_not_interrupted(tmp_path):
+    """What is half imported of torch or numpy could not be imported again in the same process."""
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled" / "__init__.py").write_text(SLOW.format(seconds=1.5))
+    install(tmp_path, "slow", "import compiled\n" + good("slow"))
+    install(tmp_path, "slower", "import compiled, time\nwhile True: time.sleep(0.1)\n" + good("slower"))
+    script = """
+    import sys
+    from distillctl.registry import Registry
+    registry = Registry.load()
+    found = {p.name: p for p in registry.plugins}
+    assert "slow" in registry.methods and not found["slow"].problem
+    assert found["slow"].notes == ["its import takes more than 0.5 s, in which it imports `compiled`"], found["slow"].notes
+    assert found["slower"].problem.startswith("its import was stopped after 0.5 s"), found["slower"]
+    assert sys.modules["compiled"].done
+    """
+    done = shell(tmp_path, script=textwrap.dedent(script), seconds="0.5")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_compiled_package_that_never_ends_ends_the_command(tmp_path):
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled" / "__init__.py").write_text(SLOW.format(seconds=3600))
+    install(tmp_path, "slow", "import compiled\n" + good("slow"))
+    done = shell(tmp_path, "list-methods", seconds="0.3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the plugin `slow` still imports `compiled` after 1.8 s\n")
+    assert "`DISTILLCTL_PLUGINS` leaves it out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import collections, itertools\ncollections.deque(itertools.repeat(0), maxlen=0)",
+        "import signal\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: pass",
+        "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nwhile True: pass",
+    ],
+    ids=["a loop in C", "a deaf loop", "a stopped clock"],
+)
+def test_an_import_that_cannot_be_interrupted_ends_the_process(tmp_path, code):
+    """Its place is in the traceback."""
+    install(tmp_path, "stuck", code)
+    done = shell(tmp_path, "list-methods", seconds="0.05")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Timeout" in done.stderr
+    assert "plugin_stuck.py" in done.stderr
+
+
 def test_libraries_are_no_culprits(tmp_path):
     """What they set for their own parts stays: filters of their own warnings, and new variables of the environment."""
     code = "import numpy, safetensors, rich, concurrent.futures, multiprocessing, logging\nimport os\nos.environ['OMP_NEW'] = '1'\n"
@@ -268,7 +371,9 @@ def test_libraries_are_no_culprits(tmp_path):
     script = """
     import os, warnings
     from distillctl.registry import Registry
-    assert "heavy" in Registry.load().methods and not Registry.load().broken, Registry.load().broken
+    registry = Registry.load()
+    assert "heavy" in registry.methods and not registry.broken, registry.broken
+    assert not any(p.notes for p in registry.plugins), registry.plugins
     assert os.environ["OMP_NEW"] == "1"
     assert any(f[2].__module__.startswith("numpy") for f in warnings.filters)
     """

@@ -209,3 +209,34 @@ def test_bombs(name, tmp_path):
     with pytest.raises(DataError, match=words) as caught:
         read_state_dict(tmp_path / "x.pth")
     assert len(caught.value.problems[0].message) < 500
+
+
+def test_the_process_ends_with_the_one_that_started_it(tmp_path):
+    """Killed, the first can tell the second nothing."""
+    script = """
+import sys
+from pathlib import Path
+from distillctl.weight_files import process
+held = "import distillctl.weight_files.child as c, os, time; "
+held += f"c._limit = lambda *_: (open({sys.argv[1]!r}, 'w').write(str(os.getpid())), time.sleep(600)); "
+process._START = process._START.replace("main(sys", held + "c.main(sys")
+process.run_child(Path("x"), Path("y"), process.Limits(1 << 30, 1 << 20, 60, 600))
+"""
+    seen = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", script, str(seen)]) as parent:
+        deadline = time.monotonic() + 60
+        while not (seen.exists() and seen.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        parent.kill()
+    child = int(seen.read_text())
+    while Path(f"/proc/{child}").exists() and Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_process_whose_starter_is_gone_already_does_nothing(tmp_path):
+    job = {"parent": 1, "source": "x", "target": "y", "shown_as": "x", "memory": 1 << 30, "written": 1, "seconds": 1}
+    script = "import sys; from distillctl.weight_files.child import main; main(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", script, json.dumps(job)], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")

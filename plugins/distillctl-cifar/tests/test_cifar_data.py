@@ -1,8 +1,11 @@
 """The data sets, from both layouts."""
 
+import hashlib
+import os
 import pickle
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,8 +94,48 @@ def test_a_pickle_of_somebody_else_is_not_opened(archive, tmp_path, name):
     pickle.loads(content).close()
     (tmp_path / "mark").unlink()  # it would have been executed
     (archive / "cifar-10-batches-py" / name).write_bytes(content)
-    assert "a checksum differs" in message(archive).message
+    assert f"the checksum of `{name}` differs" in message(archive).message
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_pickle_with_a_forged_checksum_builds_nothing(archive, tmp_path, name, monkeypatch):
+    content = pickle.dumps({"data": Payload(tmp_path / "mark")}, protocol=2)
+    (archive / "cifar-10-batches-py" / name).write_bytes(content)
+    forged, cifar = hashlib.md5(content).hexdigest(), torchvision.datasets.CIFAR10
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(cifar, part, [[file, forged if file == name else md5] for file, md5 in getattr(cifar, part)])
+    if name == cifar.meta["filename"]:
+        monkeypatch.setattr(cifar, "meta", {**cifar.meta, "md5": forged})
+    assert "open`, which the published file does not" in message(archive).message
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_file_is_read_once_so_that_none_is_exchanged_after_its_checksum(archive, monkeypatch):
+    opened = []
+    read = Path.read_bytes
+
+    def counting(path):
+        opened.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counting)
+    monkeypatch.setattr("builtins.open", None)
+    build(archive)
+    assert sorted(opened) == ["batches.meta", "data_batch_1", "data_batch_2", "test_batch"]
+
+
+def test_a_pickle_of_python_2_and_an_old_numpy(archive, monkeypatch):
+    """As the published files are: text and arrays in byte strings, and the old names of modules."""
+    pixels = bytes(range(256)) * 12
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR(I1\n(I1\nI3072\nt"
+    array += b"cnumpy\ndtype\n(U\x02u1I0\nI1\ntR(I3\nU\x01|NNNI-1\nI-1\nI0\ntbI00\nT" + len(pixels).to_bytes(4, "little") + pixels + b"tb"
+    content = b"\x80\x02}(U\x04data" + array + b"U\x06labels](K\x03eu."
+    (archive / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "test_list", [["test_batch", hashlib.md5(content).hexdigest()]])
+    test = build(archive).test
+    assert test.labels.tolist() == [3]
+    assert test.images.numpy().tobytes() == np.frombuffer(pixels, np.uint8).reshape(3, 1024).T.tobytes()
 
 
 @pytest.fixture
@@ -109,8 +152,10 @@ def packed(archive):
 def test_the_archive_that_is_downloaded_is_unpacked_once(packed, below):
     assert len(build(packed.parent / below).train) == 40
     assert sorted(p.name for p in packed.parent.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
-    packed.write_bytes(b"")
+    folder = (packed.parent / "cifar-10-batches-py").stat().st_ino
+    os.utime(packed, (1, 1))  # as a copy has another time
     assert len(build(packed.parent / below).train) == 40
+    assert (packed.parent / "cifar-10-batches-py").stat().st_ino == folder
 
 
 def test_an_archive_of_something_else(packed):

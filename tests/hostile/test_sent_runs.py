@@ -1,0 +1,91 @@
+"""`eval` of a run that somebody sent: its checkpoint is opened like any other foreign file of weights, with a manifest or without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillctl.assemble import build_deployed
+from distillctl.errors import DataError
+from distillctl.evaluation import evaluate_run
+from distillctl.profile.reading import load, write_toml
+from distillctl.registry import Registry
+from distillctl.runs import RunDirectory
+from distillctl.weight_files import process
+
+PROFILE = """
+[dataset]
+name = "digits"
+[student]
+name = "resnet8"
+[optimizer]
+name = "sgd"
+lr = 0.1
+[train]
+epochs = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.load()
+
+
+@pytest.fixture
+def run(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A run without checkpoints and without a manifest."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "profile.toml").write_text(PROFILE)
+    profile = load("profile.toml", registry=registry)
+    return RunDirectory.create(
+        tmp_path / "run",
+        profile=PROFILE.encode(),
+        resolved=write_toml(profile.resolved),
+        environment={},
+        state={"epoch": 3, "best_epoch": 1},
+    )
+
+
+def student(registry: Registry) -> dict[str, Any]:
+    return build_deployed(load("profile.toml", registry=registry), 10, None).state_dict()
+
+
+def test_the_student_that_was_evaluated_is_read_in_a_process_of_its_own(
+    run: RunDirectory, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = student(registry)
+    average = {name: value + 1 if value.is_floating_point() else value for name, value in weights.items()}
+    torch.save({"format": 2, "student": weights, "epoch": 1}, run.best)
+    torch.save({"format": 2, "student": weights, "epoch": 2, "ema": {"model": average}}, run.last)
+    for phase in ("first", "main", "main"):
+        run.append({"phase": phase})
+    opened = []
+    start = process.run_child
+    monkeypatch.setattr(process, "run_child", lambda source, *more: (opened.append(source.name), start(source, *more)))
+    best, last = (evaluate_run(run.path, registry, checkpoint=which, device="cpu") for which in ("best", "last"))
+    assert (best.epoch, last.epoch) == (1, 2)
+    assert best.metrics != last.metrics
+    assert opened == ["best.pt", "last.pt"]
+
+
+FOREIGN = {
+    "an opcode without its operand": b"\x80\x02h\x05.",
+    "an opcode that is none": b"\x80\x02\x85.",
+    "no student": {"format": 2},
+    "a student that is a number": {"format": 2, "student": 3},
+    "another student": {"format": 2, "student": {"fc": torch.zeros(3)}},
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_checkpoint_is_refused_in_words(run: RunDirectory, registry: Registry, content: object) -> None:
+    if isinstance(content, bytes):
+        run.best.write_bytes(content)
+    else:
+        torch.save(content, run.best)
+    with pytest.raises(DataError):
+        evaluate_run(run.path, registry, device="cpu")
