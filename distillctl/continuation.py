@@ -93,9 +93,9 @@ def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
     info = run.info()
     lines = []
     for name, value in facts.items():
-        before = info.get(name)
-        if before is None and name not in info:
+        if name not in info:
             continue
+        before = info[name]
         if isinstance(value, Mapping) and isinstance(before, Mapping):
             lines += [
                 f"{_WORDS[name]} `{key}`: {_text(before, key)} → {_text(value, key)}"
@@ -133,7 +133,7 @@ def adopt(run: RunDirectory, profile: Profile, facts: Mapping[str, Any], lines: 
         values = {"digest": profile.digest, "digests": [d for d in run.digests if d != profile.digest]}
     if lines:
         note = {"at": now(), "epoch": info.get("epoch"), "changes": lines}
-        values |= {**facts, "state": "running", "changes": [*info.get("changes", ()), note]}
+        values |= {**facts, "changes": [*info.get("changes", ()), note]}
     if info.get("state") == "finished":  # until it is again
         values["state"] = "running"
     if values:

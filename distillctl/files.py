@@ -24,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], ready: Callabl
 
     ready: called between the two, when the bytes are on the disk and `path` is still the old file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -35,6 +35,11 @@ def write_atomically(path: Path, write: Callable[[Path], object], ready: Callabl
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """The name under which this process makes what will take the place of `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def sync_folder(path: Path) -> None:

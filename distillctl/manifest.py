@@ -77,14 +77,14 @@ class Manifest:
             return "is gone"
         return "" if sha256(path) in known else "is not the file that this run wrote: it is damaged, or it comes from elsewhere"
 
-    def check(self, name: str, hint: str = "") -> Path:
+    def check(self, name: str) -> Path:
         """The path of a file that may be used.
 
         Raises:
             DataError: it may not.
         """
         if problem := self.problem(name):
-            raise DataError(f"`{self._folder / name}` {problem}", hint=hint)
+            raise DataError(f"`{self._folder / name}` {problem}")
         return self._folder / name
 
     def _found(self, name: str) -> str:

@@ -2,7 +2,7 @@
 
 Launchers (`train --nproc`, torchrun, SLURM) start the same command several times and say by environment variables which of how
 many each is. Control goes over the host's network; data go over NCCL between GPUs. A process that is lost or silent makes the others
-fail within so many seconds (`PATIENCE`) of the next exchange of data.
+fail within `pulse.patience` of the next exchange of data.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from distillctl import pulse
 from distillctl.errors import LostProcessError, MachineError
 
 T = TypeVar("T")
-PATIENCE = 45
-"""Seconds for which a process waits for the others in the middle of training; `DISTILLCTL_PATIENCE` says otherwise."""
 MEETING = "DISTILLCTL_MEETING"
 """Names a file on this machine through which the processes meet, instead of an address: no port that others may take."""
 _SETUP = timedelta(minutes=30)  # one scans a large data set or downloads weights while the others wait
@@ -173,7 +171,7 @@ def join(device: torch.device) -> Processes:
     if _joined is not None or count == 1:
         return current()
     try:
-        patience = timedelta(seconds=pulse.patience(PATIENCE))
+        patience = timedelta(seconds=pulse.patience())
         meeting = os.environ.get(MEETING)
         if meeting:
             dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=_SETUP)

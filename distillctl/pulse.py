@@ -17,7 +17,10 @@ VARIABLE = "DISTILLCTL_PULSE"
 PARENT = "DISTILLCTL_SUPERVISOR"
 """The supervisor's process number: it may be gone before a process of its group looks for it."""
 _SLOT = struct.Struct("<dq")
-_GRACE = 5.0  # seconds from asking a process to end to ending it
+PATIENCE = 45.0
+"""Seconds without a sign of life, or in which nothing comes from the others in the middle of training."""
+GRACE = 5.0
+"""Seconds from asking a process to end to ending it."""
 _BEFORE = -1  # steps of a process that has not begun to train
 _slot: tuple[mmap.mmap, int] | None = None
 _steps = _BEFORE
@@ -38,15 +41,15 @@ def supervised() -> bool:
     return VARIABLE in os.environ
 
 
-def patience(default: float) -> float:
-    """Seconds for which processes wait for each other: what `DISTILLCTL_PATIENCE` says, or the default.
+def patience() -> float:
+    """Seconds for which processes wait for each other: what `DISTILLCTL_PATIENCE` says, or `PATIENCE`.
 
     Raises:
         MachineError: it says no number.
     """
     text = os.environ.get("DISTILLCTL_PATIENCE", "")
     try:
-        seconds = float(text or default)
+        seconds = float(text or PATIENCE)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
@@ -77,7 +80,7 @@ def _beat(parent: int) -> None:
         _write()
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(_GRACE)
+            time.sleep(GRACE)
             if _steps == _BEFORE:  # it may wait for the others where no signal is handled, and has nothing to save
                 os._exit(143)
             return

@@ -21,10 +21,9 @@ from types import FrameType
 
 from distillctl import pulse
 from distillctl.errors import LostProcessError, RunError
+from distillctl.stops import SIGNALS, exit_code
 
-_SILENT = 45.0  # seconds without a sign of life
 _AWAY = 2.0  # seconds between two looks that tell that the supervisor itself stood still
-_GRACE = 5.0  # seconds from asking a process to end to killing it
 _OWN_DECISION = (1, 2, 3)
 _STOPPED = (130, 143)
 _MOST_DEATHS = 3  # at one step
@@ -112,7 +111,7 @@ class _Group:
 
     def wait(self) -> str | None:
         """Until all are done, or one decides to end, or one is lost: then a sentence on that."""
-        patience = pulse.patience(_SILENT)
+        patience = pulse.patience()
         first_end = math.inf
         looked = since = time.monotonic()
         while True:
@@ -133,7 +132,7 @@ class _Group:
             now = time.monotonic()
             if any(codes):  # the others notice it in their next exchange, but for one that waits to meet it
                 first_end = min(first_end, now)
-                if now - first_end > (patience if self.steps >= 0 else _GRACE):
+                if now - first_end > (patience if self.steps >= 0 else pulse.GRACE):
                     return "a process ended, and others did not follow it,"
             for rank, (sign, _) in enumerate(pulse.read(self._signs)):
                 if codes[rank] is None and now - max(sign, since) > patience:
@@ -143,7 +142,7 @@ class _Group:
     def _wait_for_the_first(self) -> None:
         """Where one decides to end, the first mostly does so too, and says why."""
         with suppress(subprocess.TimeoutExpired):
-            self._processes[0].wait(timeout=_GRACE)
+            self._processes[0].wait(timeout=pulse.GRACE)
 
     def verdict(self, signalled: int) -> int:
         """One exit code for all of them; `signalled` is what a signal to the supervisor asks for, or 0."""
@@ -171,7 +170,7 @@ class _Group:
         """Ends all processes, those that stand still too. Those of a group that was stopped have had their time to save."""
         if None in self._codes():
             self.send(signal.SIGTERM)
-            deadline = time.monotonic() + _GRACE
+            deadline = time.monotonic() + pulse.GRACE
             while time.monotonic() < deadline and None in self._codes():
                 time.sleep(0.02)
         self.send(signal.SIGKILL)
@@ -193,10 +192,10 @@ class _Signals:
     @property
     def code(self) -> int:
         """The exit code that the signal asks for."""
-        return 130 if self.number == signal.SIGINT else 143
+        return exit_code(self.number)
 
     def __enter__(self) -> _Signals:
-        self._before = [(n, signal.signal(n, self._pass_on)) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+        self._before = [(n, signal.signal(n, self._pass_on)) for n in SIGNALS]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ CORE = ROOT / "distillctl"
 
 # From the ground up. Rooms on one floor do not know each other.
 FLOORS = (
-    ("errors", "escape", "files", "known"),
+    ("errors", "escape", "files", "known", "stops"),
     ("pulse",),
     ("locks", "manifest", "processes"),
     ("supervisor",),

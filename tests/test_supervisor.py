@@ -37,7 +37,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
         monkeypatch.setattr(supervisor, "_LONGEST_PAUSE", 0.05)
-        monkeypatch.setattr(supervisor, "_GRACE", 0.5)
+        monkeypatch.setattr(supervisor.pulse, "GRACE", 0.5)
         return tmp_path
 
     return make

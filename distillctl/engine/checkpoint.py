@@ -17,7 +17,7 @@ import torch
 
 from distillctl.errors import DataError, MachineError
 from distillctl.escape import one_line
-from distillctl.files import FULL_OR_CLOSED, hashed, sync_folder, write_atomically
+from distillctl.files import FULL_OR_CLOSED, hashed, sync_folder, temporary_beside, write_atomically
 from distillctl.runs import RunDirectory
 
 FORMAT = 2
@@ -141,7 +141,7 @@ def _go_back(run: RunDirectory) -> dict[str, Any]:
 
 def _take_over(source: Path, target: Path) -> None:
     """Makes `target` the same file as `source`, without a moment at which it is half there."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -43,30 +43,28 @@ class _Trained(nn.Module):
 class Exchange:
     """The forward of the objective, after whose backward every process has the same gradients.
 
-    by_hand: for two gradients from one graph, of which DistributedDataParallel would see one.
+    pair: for two gradients from one graph, of which DistributedDataParallel would see one.
     """
 
-    def __init__(self, objective: Objective, processes: Processes, *, compiled: bool, by_hand: bool) -> None:
+    def __init__(self, objective: Objective, processes: Processes, *, compiled: bool, pair: GradientPair | None) -> None:
         self._processes = processes
-        self._by_hand = by_hand
+        self._pair = pair
         self._parallel: DistributedDataParallel | None = None
         module: nn.Module = objective
         if processes.count > 1:
             processes.take_over([*objective.parameters(), *objective.buffers()])
-            if not by_hand:
+            if pair is None:
                 self._parallel = module = _parallel(objective, processes)
         self.forward: Callable[..., Any] = torch.compile(module, dynamic=False) if compiled else module
 
-    @contextmanager
-    def held_back(self, wanted: bool) -> Iterator[None]:
+    def held_back(self, wanted: bool) -> AbstractContextManager[None]:
         """While `wanted`, gradients add up in each process alone."""
-        with nullcontext() if self._parallel is None or not wanted else self._parallel.no_sync():
-            yield
+        return nullcontext() if self._parallel is None or not wanted else self._parallel.no_sync()
 
-    def finish(self, pair: GradientPair | None) -> None:
+    def finish(self) -> None:
         """After the last backward of a step."""
-        if pair is not None and self._by_hand:
-            pair.average(self._processes)
+        if self._pair is not None:
+            self._pair.average(self._processes)
 
 
 def _parallel(objective: Objective, processes: Processes) -> DistributedDataParallel:

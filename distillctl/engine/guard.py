@@ -65,10 +65,8 @@ class Guard:
         if named and self._later:  # when it is read, the gradients are gone
             norms = torch._foreach_norm([grad.detach() for _, grad in named], float("inf"))
             self._look(step, batch, [_GRADIENT.format(name) for name, _ in named], [n.float() for n in norms])
-        elif named:
-            together = torch.stack([grad.detach().sum(dtype=torch.float32) for _, grad in named]).sum()
-            if not together.isfinite():
-                self._look(step, batch, [_GRADIENT.format(name) for name, _ in named], [_sum(grad) for _, grad in named])
+        elif named and not _together([grad for _, grad in named]).isfinite():
+            self._look(step, batch, [_GRADIENT.format(name) for name, _ in named], [_sum(grad) for _, grad in named])
 
     def average(self, step: int, batch: Batch, model: nn.Module) -> None:
         """Looks at the moving average after an update.

@@ -19,12 +19,13 @@ from distillctl.engine import checkpoint
 from distillctl.engine.evaluate import Evaluation, evaluate
 from distillctl.engine.experiment import MAIN, Experiment, Part
 from distillctl.engine.memory import explained_shortage
-from distillctl.engine.pauses import Pauses, exit_code
+from distillctl.engine.pauses import Pauses
 from distillctl.engine.reproducible import reproducible
 from distillctl.engine.step import Step
 from distillctl.engine.tally import Reading, Tally
 from distillctl.errors import DataError, PluginError, StoppedError
 from distillctl.runs import RunDirectory
+from distillctl.stops import exit_code
 
 
 class Watcher(Protocol):
@@ -149,7 +150,6 @@ class Loop:
                 self.step.check()
                 self._tick()
                 self._save(tally)
-                self._pauses.saved()
             if pause.stop:
                 raise self._stopped(pause.stop)
             now = time.perf_counter()
@@ -228,7 +228,6 @@ class Loop:
             self.run.append(record)
         # The full checkpoint comes last: whatever was written before it is written again, alike, after a crash.
         self._save(None)
-        self._pauses.saved()
         if first:
             checkpoint.promote(self.run)
             self.run.update(
@@ -277,6 +276,7 @@ class Loop:
         if self.experiment.processes.first:
             checkpoint.save_last(self.run, self._state(tallies))
         self.experiment.processes.share(None)  # however long it takes; and what all say of it is true then
+        self._pauses.saved()
 
     def _state(self, tallies: list[dict[str, Any]] | None) -> dict[str, Any]:
         step, experiment = self.step, self.experiment

@@ -15,16 +15,11 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from distillctl.processes import Processes
+from distillctl.stops import SIGNALS, exit_code
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _AGREE_EVERY = 0.25  # seconds
 _MOST_STEPS = 1000
 _SAME = 1.0  # seconds in which the same signal is one: batch systems send it to every process of a job, and launchers pass it on
-
-
-def exit_code(number: int) -> int:
-    """130 for an interrupt from the keyboard, 143 for all others: a batch system that warns of its end asks to terminate."""
-    return 130 if number == signal.SIGINT else 143
 
 
 class Pause(NamedTuple):

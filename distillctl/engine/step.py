@@ -47,7 +47,7 @@ class Step:
         self.total_steps = self.part.epochs * experiment.loader.steps
         self._before = self.part.begin * experiment.loader.steps
         self._norms = self.objective.teacher_norms
-        self.exchange = Exchange(self.objective, experiment.processes, compiled=settings.compiled, by_hand=self.pair is not None)
+        self.exchange = Exchange(self.objective, experiment.processes, compiled=settings.compiled, pair=self.pair)
         trained = {id(p) for p in self.parameters}
         named = [(name, p) for name, p in self.objective.named_parameters() if id(p) in trained]
         self.guard = Guard(named, device, watch_gradients=not self.scaler.is_enabled())
@@ -100,7 +100,7 @@ class Step:
                     losses = self.learn(step, piece)
                 total = losses.task.detach() + losses.distillation.detach()
                 tally.add(piece.labels, losses.logits, total, losses.terms)
-            self.exchange.finish(self.pair)
+            self.exchange.finish()
             self.guard.gradients(step, batch, () if self.pair is None else self.pair.second)
             self.update()
             if self.ema is not None:

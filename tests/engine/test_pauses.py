@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from distillctl.engine.pauses import SIGNALS, Pause, Pauses, exit_code
+from distillctl.engine.pauses import Pause, Pauses
 from distillctl.processes import ALONE
+from distillctl.stops import SIGNALS, exit_code
 
 TWICE = """
 import os, signal, sys, time
 from distillctl.engine.pauses import Pauses
 from distillctl.processes import ALONE
+from distillctl.stops import SIGNALS, exit_code
 with Pauses(ALONE, 1e9) as pauses:
     os.kill(os.getpid(), int(sys.argv[1]))
     print("noted", pauses.after_step().stop, flush=True)

@@ -1,0 +1,12 @@
+"""Signals that ask a run to stop, and the exit codes that answer them."""
+
+from __future__ import annotations
+
+import signal
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def exit_code(number: int) -> int:
+    """130 for an interrupt from the keyboard, 143 for all others: a batch system that warns of its end asks to terminate."""
+    return 130 if number == signal.SIGINT else 143
