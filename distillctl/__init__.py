@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distillctl.api.data import ArrayImages, FileImages, Images, Splits, View
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
+    from distillctl.api.distributed import draw_rows, gather_rows
     from distillctl.api.hooks import hookimpl
     from distillctl.api.layers import LenientBatchNorm2d, input_of, matching_convolution
     from distillctl.api.losses import kd_loss, kl_divergence, match_size, unit_rows, widen
@@ -32,10 +33,9 @@ if TYPE_CHECKING:
     )
     from distillctl.api.optimizer import SeparateGradients, split_decay
     from distillctl.api.options import Options, PathOption, StageName, StageNames
-    from distillctl.api.rows import draw_rows, gather_rows
+    from distillctl.api.pairing import pair_stages
     from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset
-    from distillctl.api.stages import pair_stages
-    from distillctl.archives import unpacked
+    from distillctl.data.archives import unpacked
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
     from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
     from distillctl.files import cache_folder
@@ -51,10 +51,10 @@ _WHERE = {
     ),
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames"),
-    "distillctl.api.rows": ("draw_rows", "gather_rows"),
+    "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset"),
-    "distillctl.api.stages": ("pair_stages",),
-    "distillctl.archives": ("unpacked",),
+    "distillctl.api.pairing": ("pair_stages",),
+    "distillctl.data.archives": ("unpacked",),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
     "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
     "distillctl.files": ("cache_folder",),

@@ -1,6 +1,6 @@
 """The example of the guide is no member of the workspace: its tests run here only where it is installed.
 
-`tests/plugins/test_example.py` installs it and runs them.
+`tests/plugin/test_example_package.py` installs it and runs them.
 """
 
 from importlib.util import find_spec

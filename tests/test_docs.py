@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from distillctl import cli
-from distillctl.registry import Registry
+from distillctl.plugin.registry import Registry
 from distillctl.testing.docs import methods_table, options_table
 from distillctl.testing.tensors import make_batch, make_features, make_progress, make_setup
 
@@ -61,10 +61,10 @@ FIGURES = ["teacher", "student", "agreement", "run"]
 ELSEWHERE = {
     "distillctl train profiles/quickstart.toml --nproc 2": "tests/cli/test_nproc.py",
     "pip install uv && uv run pytest": ".ci/run",
-    "uv pip install -e plugins/example": "tests/plugins/test_example.py",
-    "distillctl show mimic": "tests/plugins/test_example.py",
-    "distillctl train profiles/quickstart.toml --method mimic": "tests/plugins/test_example.py",
-    "python -m pytest plugins/example": "tests/plugins/test_example.py",
+    "uv pip install -e plugins/example": "tests/plugin/test_example_package.py",
+    "distillctl show mimic": "tests/plugin/test_example_package.py",
+    "distillctl train profiles/quickstart.toml --method mimic": "tests/plugin/test_example_package.py",
+    "python -m pytest plugins/example": "tests/plugin/test_example_package.py",
 }
 
 

@@ -19,36 +19,29 @@ CORE = ROOT / "distillctl"
 
 # From the ground up. Rooms on one floor do not know each other.
 FLOORS = (
-    ("errors", "escape", "files", "known", "stops"),
-    ("pulse",),
-    ("locks", "manifest", "processes"),
-    ("supervisor",),
-    ("api", "archives", "plugin_import"),
-    ("spec_checks",),
-    ("registry", "features", "runs", "weight_files"),
-    ("checkpoints", "data", "profile", "heads"),
-    ("builtin", "deploy", "engine", "launching"),
-    ("preconditions",),
-    ("assemble", "continuation", "testing"),
-    ("training", "evaluation", "dryrun"),
-    ("benchmark",),
+    ("errors", "files", "text"),
+    ("distributed",),
+    ("api",),
+    ("plugin", "rundir", "weights"),
+    ("data", "models", "profile"),
+    ("builtin", "engine", "slurm"),
+    ("build", "testing"),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Built-in plugins stand on the API like all others; what large data sets and foreign files need is shared with them.
-BUILTIN_MAY = {"errors", "api", "data", "checkpoints"}
+BUILTIN_MAY = {"errors", "api", "data", "weights"}
 WITHOUT_TORCH = (
     "errors",
-    "escape",
-    "known",
+    "text",
     "files",
-    "archives",
-    "registry",
+    "plugin",
     "profile",
-    "runs",
-    "launching",
+    "rundir",
+    "slurm",
     "api.hooks",
     "api.options",
     "api.specs",
@@ -143,7 +136,7 @@ def test_the_core_takes_only_the_version_from_the_top_level():
 
 def test_the_top_level_offers_api_and_errors_alone():
     taken = {room(one.module) for one in core()["distillctl"] if within(one.module, "distillctl")}
-    assert taken <= {"api", "archives", "errors", "data", "files"}
+    assert taken <= {"api", "errors", "data", "files"}
     assert all(one.typing for one in core()["distillctl"] if within(one.module, "distillctl")), "the public names load when they are used"
 
 
@@ -194,7 +187,7 @@ def reached(start: str, graph: dict[str, tuple[Import, ...]]) -> dict[str, str]:
 def test_importing_commands_and_profiles_loads_no_torch():
     heavy: set[str] = set()
     for module in core():
-        if room(module) in ("cli", "profile", "registry") and module not in LATE:
+        if room(module) in ("cli", "plugin", "profile") and module not in LATE:
             found = reached(module, core())
             heavy |= {f"{module}, through {found[m]}" for m in found if m.partition(".")[0] == "torch"}
     assert not heavy

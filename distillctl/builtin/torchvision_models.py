@@ -14,8 +14,8 @@ import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from distillctl.api.options import Options
-from distillctl.checkpoints import read_state_dict, torchvision_names
 from distillctl.errors import DataError, ProfileError
+from distillctl.weights.state_dict import read_state_dict, torchvision_names
 
 # Our option → torchvision's keyword, where they are not the same.
 _KEYWORDS = {"stochastic_depth": "stochastic_depth_prob"}

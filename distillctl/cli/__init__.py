@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from distillctl import pulse
+from distillctl.distributed import heartbeat
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem
-from distillctl.escape import printable
 from distillctl.files import FULL_OR_CLOSED
+from distillctl.text import printable
 
 TTA = ("auto", "flip", "ten_crop")
 
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
     except LostProcessError as error:
-        if not pulse.supervised():  # a supervisor says itself who was lost
+        if not heartbeat.supervised():  # a supervisor says itself who was lost
             print(_clean(str(error)), file=sys.stderr)  # noqa: T201
         return error.exit_code
     except DistillError as error:

@@ -10,7 +10,7 @@ from distillctl.cli import render
 from distillctl.cli.options import MethodOption, ProfileArgument, SetOption, TeacherOption
 
 if TYPE_CHECKING:
-    from distillctl.benchmark import Bench
+    from distillctl.commands.benchmark import Bench
 
 
 def bench(
@@ -34,9 +34,9 @@ def bench(
 
         distillctl bench profiles/cifar100/resnet32x4_resnet8x4.toml --method crd --steps 10 --json
     """
-    from distillctl.benchmark import bench_profile
+    from distillctl.commands.benchmark import bench_profile
+    from distillctl.plugin.registry import Registry
     from distillctl.profile.reading import load
-    from distillctl.registry import Registry
 
     registry = Registry.load()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher)

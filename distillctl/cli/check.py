@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from distillctl.cli import render
 from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+from distillctl.plugin.registry import Registry
 from distillctl.profile.schema import Profile
-from distillctl.registry import Registry
 
 
 def check(

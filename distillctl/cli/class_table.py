@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillctl.errors import MachineError, ProfileError
-from distillctl.escape import csv_cell, html_text
 from distillctl.files import write_text
+from distillctl.text import csv_cell, html_text
 
 if TYPE_CHECKING:
-    from distillctl.evaluation import Report
+    from distillctl.commands.evaluate import Report
 
 COLUMNS = ("name", "images", "correct", "accuracy")
 _PAGE = """<!DOCTYPE html>

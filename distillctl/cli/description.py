@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, ModelSpec, Spec
-from distillctl.registry import Catalog
+from distillctl.plugin.registry import Catalog
 
 SECTIONS = {"method": "method", "model": "student", "data set": "dataset", "optimizer": "optimizer"}
 
@@ -90,9 +90,9 @@ def example(kind: str, spec: Spec, shown_name: str) -> str:
 
 def _fields(spec: Spec) -> list[tuple[str, Any, Any]]:
     """Name, pydantic field, and default as TOML data (None: there is none)."""
+    from distillctl.plugin.registry import load
     from distillctl.profile.builder import plain
     from distillctl.profile.schema import MethodTable
-    from distillctl.registry import load
 
     fields: list[tuple[str, Any, Any]] = []
     if isinstance(spec, MethodSpec):

@@ -7,13 +7,13 @@ import time
 from types import TracebackType
 from typing import Any, Protocol
 
+from distillctl.commands.train import Audience
 from distillctl.engine.evaluate import Evaluation
 from distillctl.engine.experiment import MAIN, Experiment, Part
-from distillctl.engine.tally import Reading
-from distillctl.escape import one_line
+from distillctl.engine.meter import Reading
 from distillctl.profile.schema import Profile
-from distillctl.runs import RunDirectory
-from distillctl.training import Audience
+from distillctl.rundir.directory import RunDirectory
+from distillctl.text import one_line
 
 
 class Shown(Audience, Protocol):

@@ -10,11 +10,11 @@ import typer
 from distillctl.cli import render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
-from distillctl.escape import one_line
 from distillctl.profile.source import near_files
+from distillctl.text import one_line
 
 if TYPE_CHECKING:
-    from distillctl.evaluation import Report
+    from distillctl.commands.evaluate import Report
 
 LONGEST_NAME = 80
 """Characters of a class's name in a table; files have all of it."""
@@ -42,8 +42,8 @@ def eval_(
     _check_paths(run, checkpoint)
     if classes is not None:
         check_target(classes)
-    from distillctl.evaluation import evaluate_run
-    from distillctl.registry import Registry
+    from distillctl.commands.evaluate import evaluate_run
+    from distillctl.plugin.registry import Registry
 
     report = evaluate_run(run, Registry.load(), split=split, checkpoint=checkpoint, tta=tta, device=device)
     if classes is not None:

@@ -11,11 +11,11 @@ import typer
 from distillctl.cli import render
 from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
 from distillctl.errors import Problem, ProfileError
-from distillctl.escape import one_line
+from distillctl.text import one_line
 
 if TYPE_CHECKING:
-    from distillctl.launching.parameters import Resources
-    from distillctl.launching.request import Request
+    from distillctl.slurm.parameters import Resources
+    from distillctl.slurm.request import Request
 
 
 def launch(
@@ -59,12 +59,12 @@ def launch(
 
         distillctl launch profiles/quickstart.toml --local --wait
     """
-    from distillctl.launching.parameters import read_resources
-    from distillctl.launching.request import Request
-    from distillctl.launching.submission import require, submit
-    from distillctl.launching.waiting import wait as wait_for
-    from distillctl.registry import Registry
-    from distillctl.runs import place
+    from distillctl.plugin.registry import Registry
+    from distillctl.rundir.directory import place
+    from distillctl.slurm.parameters import read_resources
+    from distillctl.slurm.request import Request
+    from distillctl.slurm.submission import require, submit
+    from distillctl.slurm.waiting import wait as wait_for
 
     require(local)
     resources = read_resources(slurm or ())

@@ -8,7 +8,7 @@ from typing import Any
 from distillctl.api.specs import MethodSpec
 from distillctl.cli import render
 from distillctl.cli.options import JsonOption
-from distillctl.registry import Catalog, Plugin, Registry
+from distillctl.plugin.registry import Catalog, Plugin, Registry
 
 
 def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:

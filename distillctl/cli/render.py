@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from distillctl.escape import json_text, one_line
+from distillctl.text import json_text, one_line
 
 
 def on_terminal() -> bool:

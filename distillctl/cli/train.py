@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distillctl import pulse
 from distillctl.cli import render
 from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+from distillctl.distributed import heartbeat
 from distillctl.errors import ProfileError
-from distillctl.escape import one_line
+from distillctl.text import one_line
 
 if TYPE_CHECKING:
-    from distillctl.dryrun import Plan
-    from distillctl.training import Result
+    from distillctl.commands.dry_run import Plan
+    from distillctl.commands.train import Result
 
 
 def train(
@@ -46,8 +46,8 @@ def train(
 
         distillctl train profiles/cub_mgd.toml --set train.epochs=2 --set dataset.limit=2000
     """
+    from distillctl.plugin.registry import Registry
     from distillctl.profile.reading import load
-    from distillctl.registry import Registry
 
     registry = Registry.load()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
@@ -55,14 +55,14 @@ def train(
         why = "with `--dry-run`, which looks at one process" if dry_run else "where a launcher has started the processes (`WORLD_SIZE`)"
         raise ProfileError(f"`--nproc {nproc}` has no effect {why}", where="--nproc", hint="leave it out")
     if dry_run:
-        from distillctl.dryrun import dry_run as plan
+        from distillctl.commands.dry_run import dry_run as plan
 
         print_plan(plan(checked, registry, out=out, device=device))
         return
     if nproc > 1 and "RANK" not in os.environ:
-        from distillctl.launching.request import Request
-        from distillctl.runs import place
-        from distillctl.supervisor import ONCE, supervise
+        from distillctl.distributed.supervisor import ONCE, supervise
+        from distillctl.rundir.directory import place
+        from distillctl.slurm.request import Request
 
         if fresh:  # decided here, since it would begin another run whenever the processes start again
             out, _ = place(checked.name, checked.digest, out=out, fresh=True)
@@ -70,9 +70,9 @@ def train(
         command, *arguments = request.arguments()
         flags = [*(["--quiet"] if quiet else []), *([ONCE] if from_previous else [])]
         raise typer.Exit(supervise(nproc, [command, *flags, *arguments], _complain))
-    pulse.start()
+    heartbeat.start()
     from distillctl.cli.display import audience
-    from distillctl.training import train as run
+    from distillctl.commands.train import train as run
 
     talks = os.environ.get("RANK", "0") == "0"
     with audience(quiet=quiet or not talks) as shown:

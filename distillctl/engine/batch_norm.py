@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillctl.processes import current
+from distillctl.distributed.process_group import current
 
 _Norm = nn.modules.batchnorm._BatchNorm
 _classes: dict[type[nn.Module], type[nn.Module]] = {}

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from distillctl.errors import DataError, MachineError
-from distillctl.escape import one_line
 from distillctl.files import FULL_OR_CLOSED, hashed, sync_folder, temporary_beside, write_atomically
-from distillctl.runs import RunDirectory
+from distillctl.rundir.directory import RunDirectory
+from distillctl.text import one_line
 
 FORMAT = 2
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch
+from distillctl.distributed.process_group import ALONE, Processes
 from distillctl.errors import RunError
-from distillctl.features import evaluating
-from distillctl.processes import ALONE, Processes
+from distillctl.models.features import evaluating
 
 _Batch = tuple[Tensor, ...]
 

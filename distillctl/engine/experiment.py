@@ -1,4 +1,4 @@
-"""All that a run consists of, built and ready. `distillctl.assemble` makes it from a profile; the engine runs it."""
+"""All that a run consists of, built and ready. `distillctl.build.experiment` makes it from a profile; the engine runs it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 from distillctl.api.data import Images, Splits
 from distillctl.api.method import Phase
 from distillctl.data import EvalLoader, TrainLoader
+from distillctl.distributed.process_group import ALONE, Processes
 from distillctl.engine.objective import Objective
 from distillctl.engine.schedule import Schedule
-from distillctl.features import Tapped
-from distillctl.processes import ALONE, Processes
+from distillctl.models.features import Tapped
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,7 +66,7 @@ class Experiment:
     evaluation: makes a loader for one split.
     build_optimizer: from parameter groups; every part of the run has its own.
     parts: in the order in which they are trained; the main part is the last.
-    head: description of the head that took the place of the student's classifier (`distillctl.heads`); None if it was kept.
+    head: description of the head that took the place of the student's classifier (`distillctl.models.heads`); None if it was kept.
     digest: of the resolved profile; a checkpoint of another run is refused by it.
     notes: what the user should know of how it was built.
     processes: this one among those that train the run together.

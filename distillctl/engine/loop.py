@@ -13,19 +13,19 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from distillctl import pulse
 from distillctl.api.method import Batch
+from distillctl.distributed import heartbeat
+from distillctl.distributed.stop_signals import exit_code
 from distillctl.engine import checkpoint
+from distillctl.engine.determinism import reproducible
 from distillctl.engine.evaluate import Evaluation, evaluate
 from distillctl.engine.experiment import MAIN, Experiment, Part
+from distillctl.engine.interrupts import Pauses
 from distillctl.engine.memory import explained_shortage
-from distillctl.engine.pauses import Pauses
-from distillctl.engine.reproducible import reproducible
+from distillctl.engine.meter import Reading, Tally
 from distillctl.engine.step import Step
-from distillctl.engine.tally import Reading, Tally
 from distillctl.errors import DataError, PluginError, StoppedError
-from distillctl.runs import RunDirectory
-from distillctl.stops import exit_code
+from distillctl.rundir.directory import RunDirectory
 
 
 class Watcher(Protocol):
@@ -106,7 +106,7 @@ class Loop:
         if self.experiment.processes.first:
             self.run.keep_records(self.position.epoch)
         self._clock = time.perf_counter()
-        pulse.step(self.position.epoch * self.experiment.loader.steps + self.position.step)  # a death in the next step is one there
+        heartbeat.step(self.position.epoch * self.experiment.loader.steps + self.position.step)  # a death in the next step is one there
         with self._pauses, reproducible(self.experiment):
             while self.position.epoch < self.experiment.epochs:
                 self._epoch()
@@ -144,7 +144,7 @@ class Loop:
         for done, batch in enumerate(experiment.loader.epoch(position.epoch, position.step), start=position.step + 1):
             self.step(batch, within * steps + done - 1, tally)
             position.step = done
-            pulse.step(position.epoch * steps + done)
+            heartbeat.step(position.epoch * steps + done)
             pause = self._pauses.after_step()
             if pause.save or pause.stop:
                 self.step.check()

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distillctl.api.distributed import gather_rows
 from distillctl.api.method import Batch, Features, Method, Phase, Progress, fp32
-from distillctl.api.rows import gather_rows
-from distillctl.features import Tapped
+from distillctl.models.features import Tapped
 
 TASK = "task"
 """Name of the label loss among the terms."""

@@ -10,16 +10,16 @@ from torch import Tensor
 from distillctl.api.method import Batch, Features, Progress
 from distillctl.api.optimizer import SeparateGradients
 from distillctl.data.hashing import STEP, mix
+from distillctl.engine.data_parallel import Exchange, draws_by_itself
 from distillctl.engine.ema import ModelEMA
-from distillctl.engine.exchange import Exchange, draws_by_itself
 from distillctl.engine.experiment import AUTOCAST, Experiment, Part
-from distillctl.engine.guard import Guard
+from distillctl.engine.finite_check import Guard
+from distillctl.engine.gradient_pair import GradientPair
 from distillctl.engine.memory import explained_shortage
+from distillctl.engine.meter import Tally
 from distillctl.engine.objective import Losses, TeacherFeatures
-from distillctl.engine.separate import GradientPair
-from distillctl.engine.tally import Tally
 from distillctl.errors import RunError
-from distillctl.features import batch_statistics
+from distillctl.models.features import batch_statistics
 
 _SMALLEST_SCALE = 2.0**-16  # a scaler begins at 2^16 and halves
 

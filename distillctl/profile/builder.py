@@ -14,10 +14,10 @@ from pydantic import BaseModel
 from distillctl.api.options import Options
 from distillctl.api.specs import Spec
 from distillctl.errors import PluginError
+from distillctl.plugin.registry import Catalog, Registry, known_package, load
 from distillctl.profile.checking import check_table
 from distillctl.profile.locate import Key
 from distillctl.profile.source import Source, dotted
-from distillctl.registry import Catalog, Registry, known_package, load
 
 S = TypeVar("S", bound=Spec)
 

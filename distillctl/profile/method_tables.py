@@ -90,7 +90,7 @@ class MethodTables:
         self.data.append(data)
 
     def _has_option(self, spec: MethodSpec, name: str) -> bool:
-        from distillctl.registry import load
+        from distillctl.plugin.registry import load
 
         return bool(spec.options) and name in load(spec.options, spec.name).model_fields
 

@@ -9,9 +9,9 @@ import tomllib
 from pathlib import Path
 
 from distillctl.errors import ProfileError
-from distillctl.escape import printable
 from distillctl.profile.locate import LimitError, key_lines
 from distillctl.profile.source import Source, near_files
+from distillctl.text import printable
 
 MAX_BYTES = 1 << 18
 """Size of the largest profile that is read."""

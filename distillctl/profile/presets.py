@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, Spec
-from distillctl.registry import load
+from distillctl.plugin.registry import load
 
 
 @dataclass(frozen=True)

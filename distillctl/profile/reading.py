@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillctl.errors import ProfileError
-from distillctl.escape import printable
+from distillctl.plugin.registry import Registry
 from distillctl.profile.builder import Builder, digest_of
 from distillctl.profile.method_tables import MethodTables
 from distillctl.profile.overrides import Edit, apply, parse_edit, replace_method, replace_teacher, split_key
@@ -23,7 +23,7 @@ from distillctl.profile.tables import read_dataset, read_evaluate, read_optimize
 from distillctl.profile.teacher_table import OtherProfile, TeacherResult, model_name, read_teacher
 from distillctl.profile.top_level import check_need_of_teacher, check_top_level, is_control, read_seed
 from distillctl.profile.writing import write_toml
-from distillctl.registry import Registry
+from distillctl.text import printable
 
 __all__ = ["from_resolved", "load", "write_toml"]
 

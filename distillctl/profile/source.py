@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distillctl.errors import Problem, ProfileError
-from distillctl.escape import printable
 from distillctl.profile.locate import Key
+from distillctl.text import printable
 
 MAX_PROBLEMS = 100
 """So many problems are told; a file with more is no profile, and finding all of them would take long."""

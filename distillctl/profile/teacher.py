@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from distillctl.errors import ProfileError
+from distillctl.plugin.registry import Registry
 from distillctl.profile.overrides import flat_overrides
 from distillctl.profile.reading import load
 from distillctl.profile.schema import Profile
-from distillctl.registry import Registry
 
 
 def load_teacher_profile(profile: Profile, registry: Registry) -> Profile:

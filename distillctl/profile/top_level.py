@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distillctl.api.options import Options
+from distillctl.plugin.registry import Registry
 from distillctl.profile.builder import Builder
 from distillctl.profile.describe import literal, value_in_words
 from distillctl.profile.method_tables import MethodTables
@@ -18,7 +19,6 @@ from distillctl.profile.schema import (
 )
 from distillctl.profile.source import Source, nearest
 from distillctl.profile.teacher_table import FOUR_WAYS
-from distillctl.registry import Registry
 
 MAX_SEED = 2**32 - 1
 _TABLES: dict[str, type[Options]] = {

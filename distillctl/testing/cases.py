@@ -12,7 +12,7 @@ from torch import Tensor
 from distillctl.api.method import Batch, Features, Method, Phase, Setup, Wants, expand_groups
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Spec
-from distillctl.registry import load
+from distillctl.plugin.registry import load
 from distillctl.testing.tensors import GEOMETRIES, Shapes, make_batch, make_features, make_progress, make_setup
 
 

@@ -26,7 +26,7 @@ import torch
 from distillctl.api.data import ArrayImages, FileImages, Images, Splits
 from distillctl.api.specs import DatasetSpec
 from distillctl.data import eval_loader, limit_training, train_loader
-from distillctl.registry import load
+from distillctl.plugin.registry import load
 from distillctl.testing.cases import options_of
 from distillctl.testing.trees import write_image, write_tree
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from distillctl.api.method import Method, TemperatureMethod, Wrapper
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Preset
+from distillctl.plugin.registry import load
 from distillctl.profile.schema import MethodTable
-from distillctl.registry import load
 from distillctl.testing.cases import MethodCase, options_of
 from distillctl.testing.docs import options_table
 

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from distillctl.api.options import Options
 from distillctl.api.specs import Spec
-from distillctl.registry import Registry, load
+from distillctl.plugin.registry import Registry, load
 
 HEADER = "| option | type | default | bounds | description |\n| --- | --- | --- | --- | --- |"
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "max_length": "length ≤", "multiple_of": "multiple of"}

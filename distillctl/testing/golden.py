@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from distillctl.api.decoupled import is_target, other_divergence, split_target, target_divergence
-from distillctl.registry import load
+from distillctl.plugin.registry import load
 
 _MASK = (1 << 64) - 1
 SEED = 20261120

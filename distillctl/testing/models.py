@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
-from distillctl.features import Tap, Tapped, evaluating
-from distillctl.registry import load
+from distillctl.models.features import Tap, Tapped, evaluating
+from distillctl.plugin.registry import load
 from distillctl.testing.tiny_models import TINY_CNN, TINY_MODELS, TINY_VIT, TINY_WIDE, TinyCNN, TinyOptions, TinyViT, build_tiny
 
 CLASSES = 7

@@ -14,10 +14,10 @@ from distillctl.api.options import Options
 from distillctl.builtin import torchvision as declared
 from distillctl.builtin.torchvision_models import build, load_weights
 from distillctl.builtin.torchvision_options import DropoutOptions, InceptionOptions, MaxVitOptions, VitOptions
-from distillctl.checkpoints import load_into
 from distillctl.errors import DataError, ProfileError
-from distillctl.features import Tapped
-from distillctl.registry import load
+from distillctl.models.features import Tapped
+from distillctl.plugin.registry import load
+from distillctl.weights.state_dict import load_into
 
 SPECS = {spec.name: spec for spec in declared.register_model()}
 

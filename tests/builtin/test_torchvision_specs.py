@@ -16,8 +16,8 @@ from torchvision.models.regnet import BlockParams
 from distillctl.api.options import Options
 from distillctl.builtin import torchvision as declared
 from distillctl.builtin.torchvision_models import build
-from distillctl.features import Tapped, stage_names
-from distillctl.registry import load
+from distillctl.models.features import Tapped, stage_names
+from distillctl.plugin.registry import load
 
 SPECS = {spec.name: spec for spec in declared.register_model()}
 

@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, BinaryIO, NoReturn
 
-from distillctl import supervisor
 from distillctl.cli import main
+from distillctl.distributed import supervisor
 
 LOADED = (
     "distillctl.cli.train",
     "distillctl.cli.display",
     "distillctl.profile.reading",
-    "distillctl.training",
+    "distillctl.commands.train",
     "distillctl_cifar.models",
     "distillctl_digits.data",
     "sklearn.datasets",

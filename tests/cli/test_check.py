@@ -9,8 +9,8 @@ import pytest
 
 from distillctl.cli import run
 from distillctl.cli.check import resolved_lines
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.registry import Registry
 
 GOOD = """\
 seed = 3

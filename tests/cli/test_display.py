@@ -9,8 +9,8 @@ from rich.console import Console
 
 from distillctl.cli.display import Live, Plain, audience, duration
 from distillctl.engine.experiment import Part
+from distillctl.engine.meter import Reading
 from distillctl.engine.schedule import schedule
-from distillctl.engine.tally import Reading
 
 MAIN = Part("main", 5, 3, schedule("constant", 0.05))
 READING = Reading(images=300, terms={"task": 2.5, "kd": 0.125}, total=0.3625, top1=0.25)

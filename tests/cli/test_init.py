@@ -10,8 +10,8 @@ import pytest
 from distillctl import ProfileError
 from distillctl.cli import run
 from distillctl.cli.init import TEMPLATES, write_template
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.registry import Registry
 
 
 @pytest.fixture(autouse=True)

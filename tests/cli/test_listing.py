@@ -13,7 +13,7 @@ import pytest
 from distillctl import ModelSpec, __version__, hookimpl
 from distillctl.cli import join_tta, main, run
 from distillctl.cli.app import COMMANDS
-from distillctl.registry import Plugin, Registry
+from distillctl.plugin.registry import Plugin, Registry
 
 
 def shell(*arguments, **options):

@@ -11,8 +11,8 @@ from distillctl import PluginError, ProfileError
 from distillctl.cli import run
 from distillctl.cli.description import SECTIONS, description, option_rows
 from distillctl.cli.show import find
+from distillctl.plugin.registry import Registry, load
 from distillctl.profile.schema import DatasetTable, MethodTable, OptimizerTable, StudentTable
-from distillctl.registry import Registry, load
 
 CORE = {"method": MethodTable, "model": StudentTable, "data set": DatasetTable, "optimizer": OptimizerTable}
 REGISTRY = Registry.load()

@@ -19,8 +19,8 @@ from distillctl.data import eval_loader, train_loader
 from distillctl.engine.experiment import MAIN, Experiment, Part, Settings
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.schedule import schedule
-from distillctl.features import Tapped
-from distillctl.registry import load
+from distillctl.models.features import Tapped
+from distillctl.plugin.registry import load
 from distillctl.testing import TINY_CNN, TINY_WIDE
 
 CPU = torch.device("cpu")

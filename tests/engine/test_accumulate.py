@@ -14,8 +14,8 @@ from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.options import Options
 from distillctl.data import Share, train_loader
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
-from distillctl.engine.tally import Tally
 
 Make = Callable[..., Experiment]
 

@@ -23,7 +23,7 @@ from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop, restore_student
 from distillctl.errors import DataError, MachineError
-from distillctl.runs import RunDirectory
+from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Experiment]
 

@@ -20,7 +20,7 @@ from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
 from distillctl.errors import DataError, RunError, StoppedError
-from distillctl.runs import RunDirectory
+from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Experiment]
 

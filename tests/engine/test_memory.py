@@ -13,10 +13,10 @@ from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.options import Options
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
+from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
-from distillctl.engine.tally import Tally
 from distillctl.errors import MachineError
-from distillctl.runs import RunDirectory
+from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Experiment]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.meter import Tally
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.step import Step
-from distillctl.engine.tally import Tally
-from distillctl.features import batch_statistics
+from distillctl.models.features import batch_statistics
 
 Make = Callable[..., Experiment]
 PROGRESS = Progress(torch.tensor(1.0), torch.tensor(0.0))

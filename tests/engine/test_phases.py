@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
-from distillctl.runs import RunDirectory
+from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Experiment]
 

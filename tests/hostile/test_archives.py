@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from distillctl import DataError, DistillError, archives, unpacked
+from distillctl import DataError, DistillError, unpacked
+from distillctl.data import archives
 
 GOOD = {"data/list.txt": b"1\n", "data/images/a.png": b"picture"}
 
@@ -341,7 +342,7 @@ def test_a_disk_that_is_full(place, monkeypatch):
 CHILD = """
 import sys, time
 from pathlib import Path
-from distillctl import archives
+from distillctl.data import archives
 write = archives._write
 def slow(*arguments):
     write(*arguments)

@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from distillctl import escape
 from distillctl.cli import run
 from distillctl.testing.datasets import write_tree
+from distillctl.text import csv_cell, html_text, json_text, one_line
 
 NAMES = [
     "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x1b[2J\x1b[H", "\x9b31m", "[red]markup", "[link=x]here", "<script>alert(1)<",
@@ -203,19 +203,19 @@ def test_files_that_cannot_be_written_are_told_at_once(inside, capsys, file, mes
 
 @pytest.mark.parametrize("name", NAMES + NOT_AS_FOLDERS)
 def test_every_way_to_show_a_name(name):
-    line = escape.one_line(name)
+    line = one_line(name)
     assert line.isprintable()
-    assert len(escape.one_line(name, 60)) <= 60
-    cell = escape.csv_cell(name)
+    assert len(one_line(name, 60)) <= 60
+    cell = csv_cell(name)
     assert cell.isprintable()
     assert cell.lstrip()[:1] not in tuple("=+-@＝＋－＠")
     assert cell.removeprefix("'") == line.removeprefix("'")
-    text = escape.html_text(name)
+    text = html_text(name)
     assert text.isprintable()
     assert not set(text) & set("<>\"'")
     page = Page()
     page.feed(f"<td>{text}</td>")
     assert page.cells == [line]
-    encoded = escape.json_text({name: [name]})
+    encoded = json_text({name: [name]})
     assert steers_nothing(encoded)
     assert json.loads(encoded) == {name: [name]}

@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from distillctl.checkpoints import read_state_dict
 from distillctl.errors import DataError, MachineError
-from distillctl.weight_files import conversion, process, read_file
-from distillctl.weight_files.torch_files import UnwritableError, convert
+from distillctl.weights import conversion, process, read_file
+from distillctl.weights.state_dict import read_state_dict
+from distillctl.weights.torch_files import UnwritableError, convert
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.zeros(2)}
 

@@ -19,7 +19,7 @@ from itertools import product
 import pytest
 
 from distillctl.cli import run
-from distillctl.registry import Registry
+from distillctl.plugin.registry import Registry
 
 SECONDS = 0.5
 TABLES = {

@@ -23,10 +23,10 @@ DEFAULT_RUNS = 100
 
 READ = """
 import json, pathlib, sys, time
-from distillctl.checkpoints import read_state_dict
+from distillctl.weights.state_dict import read_state_dict
 from distillctl.errors import DataError
-from distillctl.weight_files import child, conversion, process
-from distillctl.weight_files.torch_files import convert
+from distillctl.weights import child, conversion, process
+from distillctl.weights.torch_files import convert
 
 process.run_child = lambda source, target, limits: convert(source, target, source, 1 << 30)
 conversion.cache_folder = lambda: None

@@ -10,11 +10,11 @@ import pytest
 
 from distillctl import DistillError
 from distillctl.cli import run
-from distillctl.deploy import load_student, write_student
-from distillctl.evaluation import evaluate_run
+from distillctl.commands.evaluate import evaluate_run
+from distillctl.models.deploy import load_student, write_student
+from distillctl.plugin.registry import Registry
+from distillctl.plugin.registry import load as load_object
 from distillctl.profile.reading import from_resolved
-from distillctl.registry import Registry
-from distillctl.registry import load as load_object
 
 NAMES = [
     "canary", "canary:run", "canary.run", "canary/run", "canary.inner:run", "./canary.py", "../canary", "canary.py::run", "file:canary.py",

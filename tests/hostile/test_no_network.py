@@ -33,7 +33,7 @@ EVERYTHING = """
 import distillctl
 for name in distillctl.__all__:
     getattr(distillctl, name)
-from distillctl.registry import Registry, load
+from distillctl.plugin.registry import Registry, load
 registry = Registry.load()
 for catalog in (registry.methods, registry.optimizers):
     assert len(catalog)

@@ -39,10 +39,10 @@ import torch
 from torch.jit import unsupported_tensor_ops
 from torch.utils import collect_env
 
-from distillctl.checkpoints import read_state_dict
 from distillctl.errors import DataError
-from distillctl.weight_files import process
-from distillctl.weight_files.torch_files import convert
+from distillctl.weights import process
+from distillctl.weights.state_dict import read_state_dict
+from distillctl.weights.torch_files import convert
 
 WEIGHTS = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
 

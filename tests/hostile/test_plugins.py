@@ -12,7 +12,7 @@ import time
 import pytest
 
 from distillctl import PluginError
-from distillctl.registry import Registry
+from distillctl.plugin.registry import Registry
 
 GOOD = """
 from distillctl import MethodSpec, hookimpl
@@ -250,7 +250,7 @@ STATE = textwrap.dedent(
         return [os.getcwd(), {**os.environ, "NEW": ""}, [str(signal.getsignal(s)) for s in (2, 14, 15)], sys.getrecursionlimit(),
                 str(sys.excepthook), str(sys.stdout), signal.getitimer(signal.ITIMER_REAL), str(threading.Thread.start)]
     before, filters = state(), list(warnings.filters)
-    from distillctl.registry import Registry
+    from distillctl.plugin.registry import Registry
     Registry.load()
     after = state()
     assert before == after, [pair for pair in zip(before, after) if pair[0] != pair[1]]
@@ -293,7 +293,7 @@ def test_a_log_that_is_set_up_at_import_writes_to_the_real_stream(tmp_path):
     install(tmp_path, "logs", code + good("logs"))
     script = """
     import logging, sys
-    from distillctl.registry import Registry
+    from distillctl.plugin.registry import Registry
     (plugin,) = (p for p in Registry.load().plugins if p.name == "logs")
     assert plugin.notes == ["it prints while it is imported: 'WARNING:root:early'"], plugin.notes
     logging.warning("late")
@@ -324,7 +324,7 @@ def test_a_compiled_package_is_not_interrupted(tmp_path):
     install(tmp_path, "slower", "import compiled, time\nwhile True: time.sleep(0.1)\n" + good("slower"))
     script = """
     import sys
-    from distillctl.registry import Registry
+    from distillctl.plugin.registry import Registry
     registry = Registry.load()
     found = {p.name: p for p in registry.plugins}
     assert "slow" in registry.methods and not found["slow"].problem
@@ -370,7 +370,7 @@ def test_libraries_are_no_culprits(tmp_path):
     install(tmp_path, "heavy", code + good("heavy"))
     script = """
     import os, warnings
-    from distillctl.registry import Registry
+    from distillctl.plugin.registry import Registry
     registry = Registry.load()
     assert "heavy" in registry.methods and not registry.broken, registry.broken
     assert not any(p.notes for p in registry.plugins), registry.plugins

@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from distillctl.checkpoints import read_state_dict
 from distillctl.errors import DataError
+from distillctl.weights.state_dict import read_state_dict
 
 
 def file(header, data=b"", length=None):

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from distillctl.assemble import build_deployed
+from distillctl.build.experiment import build_deployed
+from distillctl.commands.evaluate import evaluate_run
 from distillctl.errors import DataError
-from distillctl.evaluation import evaluate_run
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load, write_toml
-from distillctl.registry import Registry
-from distillctl.runs import RunDirectory
-from distillctl.weight_files import process
+from distillctl.rundir.directory import RunDirectory
+from distillctl.weights import process
 
 PROFILE = """
 [dataset]

@@ -18,11 +18,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from distillctl.checkpoints import read_state_dict
 from distillctl.errors import DataError, MachineError
-from distillctl.weight_files import process
-from distillctl.weight_files.process import Limits, run_child
-from distillctl.weight_files.torch_files import NAMES, UnwritableError, convert
+from distillctl.weights import process
+from distillctl.weights.process import Limits, run_child
+from distillctl.weights.state_dict import read_state_dict
+from distillctl.weights.torch_files import NAMES, UnwritableError, convert
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.zeros(2)}
 
@@ -98,7 +98,7 @@ def test_work_without_end_is_ended(tmp_path):
 def test_limits_are_set_for_good():
     script = """
 import resource as r
-from distillctl.weight_files.child import _limit
+from distillctl.weights.child import _limit
 _limit(1 << 30, 5000, 7)
 print([r.getrlimit(x) for x in (r.RLIMIT_FSIZE, r.RLIMIT_CORE, r.RLIMIT_NPROC)], r.getrlimit(r.RLIMIT_CPU), r.getrlimit(r.RLIMIT_AS))
 """
@@ -216,8 +216,8 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path):
     script = """
 import sys
 from pathlib import Path
-from distillctl.weight_files import process
-held = "import distillctl.weight_files.child as c, os, time; "
+from distillctl.weights import process
+held = "import distillctl.weights.child as c, os, time; "
 held += f"c._limit = lambda *_: (open({sys.argv[1]!r}, 'w').write(str(os.getpid())), time.sleep(600)); "
 process._START = process._START.replace("main(sys", held + "c.main(sys")
 process.run_child(Path("x"), Path("y"), process.Limits(1 << 30, 1 << 20, 60, 600))
@@ -237,6 +237,6 @@ process.run_child(Path("x"), Path("y"), process.Limits(1 << 30, 1 << 20, 60, 600
 
 def test_a_process_whose_starter_is_gone_already_does_nothing(tmp_path):
     job = {"parent": 1, "source": "x", "target": "y", "shown_as": "x", "memory": 1 << 30, "written": 1, "seconds": 1}
-    script = "import sys; from distillctl.weight_files.child import main; main(sys.argv[1])"
+    script = "import sys; from distillctl.weights.child import main; main(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", script, json.dumps(job)], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from distillctl import ArrayImages, DatasetSpec, Splits, View, hookimpl
-from distillctl.assemble import TeacherModel, assemble, build_model
+from distillctl.build.experiment import TeacherModel, assemble, build_model
 from distillctl.engine.experiment import Experiment, Part
+from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
-from distillctl.engine.tally import Tally
+from distillctl.plugin.registry import Plugin, Registry
 from distillctl.profile.reading import load
 from distillctl.profile.schema import Profile
-from distillctl.registry import Plugin, Registry
 from distillctl.testing import TINY_MODELS, options_of
 
 CLASSES = 6

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distillctl.errors import RunError
-from distillctl.registry import Registry
+from distillctl.plugin.registry import Registry
 
 DOT = '[optimizer]\nname = "dot"\nlr = 0.01'
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillctl import deploy
 from distillctl.cli.display import Quiet
-from distillctl.evaluation import evaluate_run
+from distillctl.commands.evaluate import evaluate_run
+from distillctl.commands.train import train
+from distillctl.models import deploy
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.registry import Registry
-from distillctl.training import train
 
 PROFILE = """
 [dataset]

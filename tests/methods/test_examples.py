@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distillctl.cli.description import description
-from distillctl.registry import Registry
+from distillctl.plugin.registry import Registry
 
 REGISTRY = Registry.load()
 METHODS = tuple(spec.qualified for spec in REGISTRY.methods)

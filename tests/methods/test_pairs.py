@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from distillctl.errors import ProfileError, RunError
-from distillctl.registry import Registry
+from distillctl.plugin.registry import Registry
 
 GUIDE = Path(__file__).parents[2] / "plugins" / "README.md"
 BEGIN, END = "<!-- pairs: made by tests/methods/test_pairs.py -->\n", "<!-- end of pairs -->"

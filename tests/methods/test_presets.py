@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.registry import Registry
 
 PROFILE = """
 [dataset]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from distillctl import Head, Method, Phase, PluginError, ProfileError, RunError
-from distillctl.assemble import build_model
+from distillctl.build.checks import check_passes, check_phase, head_owner
+from distillctl.build.experiment import build_model
 from distillctl.engine.objective import Weighted
-from distillctl.preconditions import check_passes, check_phase, head_owner
-from distillctl.registry import Registry
+from distillctl.plugin.registry import Registry
 from distillctl.testing import make_setup, options_of
 
 REGISTRY = Registry.load()
@@ -154,7 +154,7 @@ def test_a_method_without_a_teacher_sees_none_beside_others(bench: Any) -> None:
 def test_an_optimizer_and_its_declaration_agree(bench: Any) -> None:
     from dataclasses import replace
 
-    from distillctl.assemble import _build_optimizer
+    from distillctl.build.experiment import _build_optimizer
 
     choice = bench.profile(method("kd"), "cifar/resnet8", "cifar/resnet14").optimizer
     wrong = replace(choice, spec=replace(choice.spec, separate_gradients=True))

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from distillctl import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Options, PathOption, Preset, hookimpl
 from distillctl.builtin import methods, optimizers
+from distillctl.plugin.registry import Plugin, Registry
 from distillctl.profile.reading import load
-from distillctl.registry import Plugin, Registry
 
 
 class ToyOptions(Options):

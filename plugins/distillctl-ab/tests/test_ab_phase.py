@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from distillctl import RunError
 from distillctl.engine.objective import Objective, Weighted
-from distillctl.features import Tapped
+from distillctl.models.features import Tapped
 from distillctl.testing import TINY_CNN, TINY_WIDE, make_batch, make_features, make_progress, make_setup, options_of
 from distillctl.testing.tiny_models import build_tiny
 from distillctl_ab.method import AB

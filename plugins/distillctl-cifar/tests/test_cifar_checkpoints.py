@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distillctl.checkpoints import read_state_dict
-from distillctl.features import evaluating
+from distillctl.models.features import evaluating
+from distillctl.weights.state_dict import read_state_dict
 from distillctl_cifar.models import create
 
 NAMES = ("resnet8", "resnet8x4", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet18")

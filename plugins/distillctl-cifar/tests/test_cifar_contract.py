@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distillctl.features import Tapped
+from distillctl.models.features import Tapped
 from distillctl.testing.models import ModelContract
 from distillctl_cifar.models import create
 from distillctl_cifar.zoo import SPECS

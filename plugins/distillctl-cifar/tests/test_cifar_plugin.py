@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distillctl.registry import Registry, load
+from distillctl.plugin.registry import Registry, load
 from distillctl.testing.docs import options_table
 from distillctl_cifar import plugin
 from distillctl_cifar.options import CIFAR10Options, CIFAR100Options

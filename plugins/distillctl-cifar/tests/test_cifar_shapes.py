@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distillctl.features import Tapped, evaluating
+from distillctl.models.features import Tapped, evaluating
 from distillctl_cifar.models import MODELS, create
 from distillctl_cifar.zoo import SPECS
 

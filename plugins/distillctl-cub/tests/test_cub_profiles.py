@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.registry import Registry
 
 FOLDER = Path(__file__).parents[3] / "profiles"
 

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from distillctl import DataError, DistillError
-from distillctl.archives import STAMP
+from distillctl.data.archives import STAMP
 from distillctl_cub.unpack import find
 
 GOOD = {"CUB_200_2011/images.txt": b"1 001.A/a.jpg\n", "CUB_200_2011/images/001.A/a.jpg": b"picture", "attributes.txt": b"x"}

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from distillctl.assemble import assemble, build_splits, build_teacher
-from distillctl.engine.separate import GradientPair
+from distillctl.build.experiment import assemble, build_splits, build_teacher
+from distillctl.commands.train import train
+from distillctl.engine.gradient_pair import GradientPair
+from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
-from distillctl.engine.tally import Tally
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.registry import Registry
-from distillctl.training import train
 from distillctl_cifar.models import resnet8
 from distillctl_dot.optimizer import DISTILLATION, DOT, TASK
 

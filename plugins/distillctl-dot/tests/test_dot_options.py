@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from distillctl import Options
-from distillctl.registry import Registry, load
+from distillctl.plugin.registry import Registry, load
 from distillctl.testing import options_of, options_table
 from distillctl_dot.build import build
 from distillctl_dot.optimizer import DOT

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from distillctl import RunError, Setup
-from distillctl.features import Tapped
+from distillctl.models.features import Tapped
 from distillctl.testing import TINY_CNN, TINY_WIDE, make_batch, make_progress, make_setup, options_of
 from distillctl.testing.tiny_models import build_tiny
 from distillctl_fitnet.method import FitNet

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from distillctl import ModelSpec, Setup
-from distillctl.features import Tapped
-from distillctl.registry import load
+from distillctl.models.features import Tapped
+from distillctl.plugin.registry import load
 from distillctl.testing import TINY_CNN, TINY_VIT, make_batch, make_progress, options_of
 from distillctl_ofa.method import OFA
 from distillctl_ofa.plugin import SPEC

@@ -9,8 +9,8 @@ from torch import nn
 
 from distillctl import RunError
 from distillctl.builtin import torchvision as torchvision_plugin
-from distillctl.features import Tapped, batch_statistics
-from distillctl.registry import load
+from distillctl.models.features import Tapped, batch_statistics
+from distillctl.plugin.registry import load
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
 from distillctl_cifar.zoo import SPECS
 from distillctl_ofd.method import OFD, margins_of

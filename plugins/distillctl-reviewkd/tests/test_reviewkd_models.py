@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from distillctl import ModelSpec, ProfileError, Setup
-from distillctl.features import Tapped
-from distillctl.registry import load
+from distillctl.models.features import Tapped
+from distillctl.plugin.registry import load
 from distillctl.testing import TINY_CNN, TINY_VIT, TINY_WIDE, make_batch, make_progress, options_of
 from distillctl_reviewkd.method import ReviewKD
 from distillctl_reviewkd.plugin import SPEC

@@ -9,9 +9,9 @@ from torch import nn
 
 from distillctl import RunError, Wants
 from distillctl.builtin.torchvision import register_model
-from distillctl.features import Tapped
+from distillctl.models.features import Tapped
+from distillctl.plugin.registry import load
 from distillctl.profile.presets import Pair, preset_values
-from distillctl.registry import load
 from distillctl.testing import TINY_CNN, TINY_VIT, TINY_WIDE, make_batch, make_features, make_progress, make_setup, options_of
 from distillctl_cifar.zoo import SPECS
 from distillctl_sdd.method import SDD

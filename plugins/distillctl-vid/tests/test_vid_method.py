@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from distillctl import RunError, Setup
-from distillctl.features import Tapped
+from distillctl.models.features import Tapped
 from distillctl.testing import TINY_CNN, TINY_WIDE, make_batch, make_progress, make_setup, options_of
 from distillctl.testing.tiny_models import build_tiny
 from distillctl_vid.losses import variance_of

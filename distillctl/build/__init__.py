@@ -1,0 +1,1 @@
+"""From a checked profile to an experiment that is ready to run."""

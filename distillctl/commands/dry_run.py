@@ -1,0 +1,150 @@
+"""Builds a whole run, takes two steps and says what it would be; writes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distillctl.build.experiment import (
+    TeacherModel,
+    assemble,
+    build_model,
+    build_splits,
+    build_teacher,
+    check_precision,
+    pick_device,
+    sides,
+)
+from distillctl.data.workers import worker_deaths
+from distillctl.engine.experiment import Experiment, Part
+from distillctl.engine.memory import keep_freed_memory, peak_memory
+from distillctl.engine.meter import Reading, Tally
+from distillctl.engine.step import Step
+from distillctl.plugin.registry import Registry
+from distillctl.profile.schema import Profile
+from distillctl.profile.teacher import load_teacher_profile
+from distillctl.rundir.directory import ROOT, place
+
+
+@dataclass(frozen=True)
+class SidePlan:
+    """One network of the run.
+
+    taps: shape without the batch dimension of every captured feature.
+    """
+
+    role: str
+    name: str
+    parameters: int
+    taps: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """The main part of the run, or a phase of a method before it.
+
+    seconds_per_step: of the second step.
+    reading: the terms of two steps.
+    """
+
+    name: str
+    epochs: int
+    seconds_per_step: float
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be.
+
+    method_parameters: of all methods, beside the student.
+    parts: in their order; the main part is the last.
+    memory: bytes at the peak of two steps of each part.
+    notes: what the estimate leaves out.
+    """
+
+    path: Path
+    data: str
+    images: int
+    sides: tuple[SidePlan, ...]
+    method_parameters: int
+    steps_per_epoch: int
+    parts: tuple[PartPlan, ...]
+    memory: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """Of all parts together."""
+        return sum(part.epochs for part in self.parts)
+
+    @property
+    def seconds(self) -> float:
+        """Estimate for all steps of the run, without evaluations."""
+        return sum(part.seconds_per_step * self.steps_per_epoch * part.epochs for part in self.parts)
+
+
+@worker_deaths()
+def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, device: str = "auto", root: Path = ROOT) -> Plan:
+    """Builds everything and runs two steps of every part.
+
+    Raises:
+        DistillError: something does not fit; the message says what.
+    """
+    chosen = pick_device(device)
+    check_precision(profile, chosen)
+    keep_freed_memory(chosen)
+    path, _ = place(profile.name, profile.digest, root=root, out=out)
+    splits = build_splits(profile)
+    notes: list[str] = []
+    teacher = stand_in_teacher(profile, registry, splits.classes, root, notes)
+    experiment = assemble(profile, splits, teacher, chosen)
+    try:
+        parts = tuple(_try_part(experiment, part) for part in experiment.parts)
+        networks = tuple(
+            SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))
+            for role, side in sides(experiment)
+        )
+        return Plan(
+            path=path,
+            data=splits.description,
+            images=len(splits.train),
+            sides=networks,
+            method_parameters=sum(p.numel() for p in experiment.objective.methods.parameters()),
+            steps_per_epoch=experiment.loader.steps,
+            parts=parts,
+            memory=peak_memory(chosen),
+            notes=tuple(notes),
+        )
+    finally:
+        experiment.close()
+
+
+def _try_part(experiment: Experiment, part: Part) -> PartPlan:
+    """Two steps of a part."""
+    step, tally = Step(experiment, part), Tally(experiment.device)
+    seconds = 0.0
+    for number, batch in zip(range(2), experiment.loader.epoch(part.begin), strict=False):
+        started = time.perf_counter()
+        step(batch, number, tally)
+        if experiment.device.type == "cuda":
+            torch.cuda.synchronize(experiment.device)
+        seconds = time.perf_counter() - started
+    return PartPlan(part.name, part.epochs, seconds, tally.read())
+
+
+def stand_in_teacher(profile: Profile, registry: Registry, classes: Sequence[str], root: Path, notes: list[str]) -> TeacherModel | None:
+    """The teacher; one that another profile has yet to train stands in with fresh weights."""
+    if profile.teacher is None or profile.teacher.table.profile is None:
+        return None if profile.teacher is None else build_teacher(profile, registry, classes)
+    other = load_teacher_profile(profile, registry)
+    _, run = place(other.name, other.digest, root=root)
+    if run is not None and run.finished:
+        return build_teacher(profile, registry, classes, run.path)
+    notes.append(f"the teacher of {other.path.name} is not trained yet: fresh weights stand in, and its training is not in the time")
+    spec = other.student.spec
+    return TeacherModel(spec, build_model(spec, len(classes), other.student.options), spec.name, None)

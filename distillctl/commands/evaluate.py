@@ -1,0 +1,151 @@
+"""Evaluates a run from its directory alone, without the profile it came from."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from distillctl.build.experiment import build_deployed, build_splits, evaluation_loader, pick_device, tta_kind
+from distillctl.data.workers import worker_deaths
+from distillctl.engine.evaluate import Metrics, evaluate
+from distillctl.engine.experiment import MAIN
+from distillctl.engine.memory import keep_freed_memory
+from distillctl.errors import DataError, ProfileError
+from distillctl.models import deploy
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import from_resolved
+from distillctl.profile.schema import Profile
+from distillctl.rundir.directory import ROOT, RunDirectory, runs_in
+from distillctl.weights import read_file, state_dict
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation of one checkpoint on one split.
+
+    epoch: of the checkpoint; None for a file from elsewhere.
+    tta: `flip`, `ten_crop`, or empty.
+    correct, total: int64, (C,), images by class.
+    """
+
+    run: Path
+    checkpoint: str
+    epoch: int | None
+    split: str
+    tta: str
+    metrics: Metrics
+    classes: tuple[str, ...]
+    correct: Tensor
+    total: Tensor
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "run": str(self.run),
+            "checkpoint": self.checkpoint,
+            "epoch": self.epoch,
+            "split": self.split,
+            "tta": self.tta,
+            **self.metrics.as_dict(),
+            "classes": [
+                {"name": name, "correct": right, "count": count}
+                for name, right, count in zip(self.classes, self.correct.tolist(), self.total.tolist(), strict=True)
+            ],
+        }
+
+
+def newest_finished(root: Path = ROOT) -> RunDirectory:
+    """The finished run that was written to last.
+
+    Raises:
+        DataError: there is none.
+    """
+    for run in runs_in(root):
+        with suppress(DataError):  # a damaged one hides no other
+            if run.finished:
+                return run
+    raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
+
+
+@worker_deaths()
+def evaluate_run(
+    path: Path | None,
+    registry: Registry,
+    *,
+    split: str = "",
+    checkpoint: str = "best",
+    tta: str = "",
+    device: str = "auto",
+    root: Path = ROOT,
+) -> Report:
+    """Evaluates a run.
+
+    Args:
+        path: the run directory; None for the newest finished run below `root`.
+        registry: where the names of its profile are found.
+        split: `val` or `test`; empty for the test split, or where there is none the validation split.
+        checkpoint: `best`, `last`, or a file of weights.
+        tta: `flip`, `ten_crop`, `auto` (what the profile says, or what suits the data), or empty for none.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        root: where runs lie.
+
+    Raises:
+        DistillError: the run, the split or the checkpoint is not there.
+    """
+    run = newest_finished(root) if path is None else RunDirectory.open(path)
+    chosen = pick_device(device)
+    keep_freed_memory(chosen)
+    profile = from_resolved(run.resolved, registry, student_only=True)
+    splits = build_splits(profile)
+    split = split or ("test" if splits.test is not None else "val")
+    if split not in ("val", "test"):
+        raise ProfileError(f"unknown split `{split}`", where="--split", hint="allowed: val, test")
+    images = getattr(splits, split)
+    if images is None:
+        raise DataError(f"the data set `{profile.dataset.spec.name}` of `{run.path}` has no {split} split")
+    model, epoch = _model(run, profile, splits.num_classes, checkpoint, registry)
+    loader = evaluation_loader(profile, splits, images, chosen, tta=tta)
+    try:
+        evaluation = evaluate(model.to(chosen), loader, splits.num_classes)
+    finally:
+        loader.close()
+    return Report(
+        run=run.path,
+        checkpoint=checkpoint,
+        epoch=epoch,
+        split=split,
+        tta=tta_kind(profile, images, tta),
+        metrics=evaluation.metrics,
+        classes=splits.classes,
+        correct=evaluation.correct,
+        total=evaluation.total,
+    )
+
+
+def _model(run: RunDirectory, profile: Profile, num_classes: int, checkpoint: str, registry: Registry) -> tuple[Any, int | None]:
+    if checkpoint == "best" and (run.path / "student.safetensors").is_file():
+        model, _ = deploy.load_student(run.path, registry)
+        return model, run.info().get("best_epoch")
+    model = build_deployed(profile, num_classes, run.info().get("head"))
+    if checkpoint in ("best", "last"):
+        file = run.best if checkpoint == "best" else run.last
+        if not file.is_file():
+            raise DataError(f"`{run.path}` has no {checkpoint} checkpoint yet")
+        # Somebody may have sent the run: its checkpoint is opened like any other file of weights.
+        state_dict.load_into(model, read_file(run.checked(file)), what=f"the student of `{run.path}`")
+        return model, _epoch(run, checkpoint)
+    spec = profile.student.spec
+    state_dict.load_into(model, state_dict.read_state_dict(Path(checkpoint)), what=f"student `{spec.name}`", classifier=spec.classifier)
+    return model, None
+
+
+def _epoch(run: RunDirectory, checkpoint: str) -> int | None:
+    """The epoch of the main part that a checkpoint ends, counted from 1; None if the run does not say it."""
+    if checkpoint == "last":  # of its finished epochs, those of phases do not count
+        return sum(1 for record in run.records() if isinstance(record, dict) and record.get("phase") == MAIN)
+    epoch = run.info().get("best_epoch")
+    return epoch if type(epoch) is int and epoch > 0 else None

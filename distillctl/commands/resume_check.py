@@ -1,0 +1,165 @@
+"""What must not have changed when a run goes on: profile, data, teacher, packages, number of processes. A line for each change.
+
+With `--accept-change` a run goes on all the same, and `run.json` says so for ever.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from distillctl import __version__
+from distillctl.api.data import FileImages, Images, Splits
+from distillctl.data.splits import content_hash, listing_hash
+from distillctl.errors import DataError, Problem
+from distillctl.files import write_text
+from distillctl.plugin.registry import Registry
+from distillctl.profile.builder import identity
+from distillctl.profile.reading import write_toml
+from distillctl.profile.schema import MethodChoice, Profile
+from distillctl.rundir.directory import RunDirectory, now
+
+_HINT = "`--accept-change` goes on all the same and notes it in the run for good; `--fresh` starts anew beside it"
+_SHOWN = 60  # characters of a value
+_MOST = 20  # lines
+_WORDS = {
+    "packages": "the package",
+    "data_listing": "the data",
+    "teacher_profile": "the teacher's profile",
+    "teacher_sha256": "the teacher's weights",
+    "processes": "the number of processes",
+}
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def packages(profile: Profile, registry: Registry) -> dict[str, str]:
+    """Versions of what a run is computed with: the packages of its names, distillctl and torch."""
+    plugins = [registry.datasets.plugin(profile.dataset.spec), registry.models.plugin(profile.student.spec)]
+    plugins += [registry.optimizers.plugin(profile.optimizer.spec)]
+    if profile.teacher is not None and profile.teacher.spec is not None:
+        plugins.append(registry.models.plugin(profile.teacher.spec))
+    choices: list[MethodChoice] = list(profile.methods)
+    while choices:
+        choice = choices.pop()
+        plugins.append(registry.methods.plugin(choice.spec))
+        if choice.inner is not None:
+            choices.append(choice.inner)
+    found = {plugin.package: plugin.version for plugin in plugins}
+    try:
+        vision = version("torchvision")
+    except PackageNotFoundError:
+        vision = ""
+    return dict(sorted({**found, "distillctl": __version__, "torch": str(torch.__version__), "torchvision": vision}.items()))
+
+
+def listing(splits: Splits) -> dict[str, str]:
+    """Number and hash of the images of every split, and of the classes: of names and labels for files, of pixels and labels in memory."""
+    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    result = {name: _listing(images) for name, images in named.items() if images is not None}
+    return {**result, "classes": f"{splits.num_classes}, {listing_hash(splits.classes)}"}
+
+
+def _listing(images: Images) -> str:
+    if isinstance(images, FileImages):
+        # Two folders up, the class and the file, tell images apart; where the data lie does not matter.
+        names = ("/".join(path.parts[-2:]) for path in images.paths)
+        return f"{len(images)} images, {listing_hash(f'{name} {label}' for name, label in zip(names, images.labels.tolist(), strict=True))}"
+    return f"{len(images)} images, {content_hash(images)}"
+
+
+def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
+    """Every value in which a profile differs from the one of a run, as `key: old → new`."""
+    if run.info().get("digest") == profile.digest:
+        return []
+    try:
+        before = identity(tomllib.loads(run.resolved.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return ["the profile, which cannot be compared"]
+    after = identity(profile.resolved)
+    keys = [key for key in sorted({*before, *after}) if _differ(before, after, key) and not _moved(before.get(key), after.get(key))]
+    return [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in keys]
+
+
+def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
+    """Every fact of the run that is another now, as `what: old → new`. Facts that the run does not know are not compared.
+
+    facts: keys of `run.json` with their values now; mappings are compared entry by entry.
+    """
+    info = run.info()
+    lines = []
+    for name, value in facts.items():
+        if name not in info:
+            continue
+        before = info[name]
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            lines += [
+                f"{_WORDS[name]} `{key}`: {_text(before, key)} → {_text(value, key)}"
+                for key in sorted({*before, *value})
+                if _differ(before, value, key)
+            ]
+        elif before != value:
+            lines.append(f"{_WORDS[name]}: {_text(info, name)} → {_text(facts, name)}")
+    return lines
+
+
+def refuse(run: RunDirectory, lines: list[str]) -> None:
+    """Ends the command if there are changes.
+
+    Raises:
+        DataError: with a problem for each line.
+    """
+    if lines:
+        problems = [Problem(f"changed since `{run.path}` began: {line}") for line in lines[:_MOST]]
+        if len(lines) > _MOST:
+            problems.append(Problem(f"{len(lines) - _MOST} more changes since `{run.path}` began"))
+        problems[-1] = Problem(problems[-1].message, hint=_HINT)
+        raise DataError(problems)
+
+
+def adopt(run: RunDirectory, profile: Profile, facts: Mapping[str, Any], lines: list[str]) -> None:
+    """Makes a run that goes on one of this profile; accepted changes are written down for good.
+
+    Called when its checkpoint has been restored, so that a change with which it cannot go on leaves it as it was.
+    """
+    info = run.info()
+    text = write_toml(profile.resolved)
+    values: dict[str, Any] = {}
+    if info.get("digest") != profile.digest:  # a change, or the same run from another directory
+        values = {"digest": profile.digest, "digests": [d for d in run.digests if d != profile.digest]}
+    if lines:
+        note = {"at": now(), "epoch": info.get("epoch"), "changes": lines}
+        values |= {**facts, "changes": [*info.get("changes", ()), note]}
+    if info.get("state") == "finished":  # until it is again
+        values["state"] = "running"
+    if values:
+        run.update(**values)
+    if run.resolved.read_text(encoding="utf-8") != text:
+        write_text(run.resolved, text)
+
+
+def _differ(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> bool:
+    return key not in before or key not in after or before[key] != after[key]
+
+
+def _moved(before: Any, after: Any) -> bool:
+    """Whether two paths are one below the current directory, from which `after` counts, and below that of the run's beginning."""
+    if not isinstance(before, str) or not isinstance(after, str):
+        return False
+    return before.startswith("/") and not after.startswith("/") and before.endswith(f"/{after}")
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    if key not in values:
+        return "nothing"
+    text = str(values[key])
+    if _HASH.fullmatch(text):
+        return text[:12]
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+__all__ = ["adopt", "changed", "changed_profile", "listing", "packages", "refuse"]

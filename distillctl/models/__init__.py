@@ -1,0 +1,1 @@
+"""What is done with a model: features are taken, heads are put on, students are deployed."""

@@ -1,0 +1,1 @@
+"""Finds plugins and owns the names that they bring."""

@@ -1,0 +1,227 @@
+"""Run directories: created, appended to, read. From one of them `eval` and resuming work without the profile.
+
+<name>/profile.toml  resolved.toml  environment.json  run.json  metrics.jsonl  manifest.json  run.lock
+checkpoints/{last,previous,best,epoch-NNNN}.pt  student.safetensors  model.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from distillctl.errors import DataError, MachineError, ProfileError
+from distillctl.files import read_json, write_json, write_text
+from distillctl.rundir.lock import NAME as LOCK
+from distillctl.rundir.manifest import Manifest
+
+ROOT = Path("runs")
+_FIRST_FILES = {"checkpoints", LOCK, "profile.toml", "resolved.toml", "environment.json"}
+"""What is there before `run.json` makes a folder a run."""
+
+
+class RunDirectory:
+    """One run. `create` makes it, `open` finds it again; nothing in it is ever deleted by us but its own newer records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def last(self) -> Path:
+        """The newest full state."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The full state before that."""
+        return self.path / "checkpoints" / "previous.pt"
+
+    @property
+    def best(self) -> Path:
+        """Student of the best epoch."""
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def next_best(self) -> Path:
+        """Student of an epoch that is the best, while the full state that says so is not written yet."""
+        return self.path / "checkpoints" / "best-next.pt"
+
+    def kept(self, epoch: int) -> Path:
+        """Student of an epoch kept by `keep_every`."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
+
+    @property
+    def resolved(self) -> Path:
+        """The profile with every value filled in."""
+        return self.path / "resolved.toml"
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the profiles with which the run began and went on."""
+        info = self.info()
+        return (*info.get("digests", ()), info["digest"])
+
+    @property
+    def manifest(self) -> Manifest:
+        """Hashes of the files that are checked before use."""
+        return Manifest(self.path)
+
+    def named(self, path: Path) -> str:
+        """How the manifest calls a file of the run."""
+        return path.relative_to(self.path).as_posix()
+
+    def checked(self, path: Path) -> Path:
+        """A file of the run, if it is what was written.
+
+        Raises:
+            DataError: it is damaged, foreign or gone.
+        """
+        return self.manifest.check(self.named(path))
+
+    @classmethod
+    def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
+        """Makes the folder. `run.json` is written last: a folder without it is no run.
+
+        Raises:
+            MachineError: the folder cannot be made.
+        """
+        run = cls(path)
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(f"the run directory `{path}` cannot be made: {(error.strerror or str(error)).lower()}") from error
+        (path / "profile.toml").write_bytes(profile)
+        write_text(run.resolved, resolved)
+        write_json(path / "environment.json", environment)
+        write_json(path / "run.json", {"format": 1, "state": "running", "created": now(), **state})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not (path / "run.json").is_file():
+            raise DataError(f"`{path}` is not a run directory: it has no `run.json`")
+        return cls(path)
+
+    def info(self) -> dict[str, Any]:
+        """What `run.json` says.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            value = read_json(self.path / "run.json")
+        except (OSError, ValueError) as error:
+            raise DataError(f"`{self.path / 'run.json'}` cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            raise DataError(f"`{self.path / 'run.json'}` does not describe a run")
+        return value
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done and the student is written."""
+        return bool(self.info().get("state") == "finished")
+
+    def update(self, **values: Any) -> None:
+        """Replaces keys of `run.json`."""
+        write_json(self.path / "run.json", {**self.info(), **values, "updated": now()})
+
+    def append(self, record: dict[str, Any]) -> None:
+        """One more line of `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # the checkpoint that follows counts on it
+
+    def tidy(self) -> None:
+        """Removes what a killed process left half written. Whoever calls holds the lock: nobody else is writing."""
+        for path in (*self.path.glob(".*.tmp"), *self.path.glob("checkpoints/.*.tmp")):
+            path.unlink(missing_ok=True)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole lines of `metrics.jsonl`; a line cut short by a crash ends the list."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        result = []
+        for line in lines:
+            try:
+                result.append(json.loads(line))
+            except (ValueError, RecursionError):
+                break
+        return result
+
+    def keep_records(self, count: int) -> None:
+        """Takes out lines of epochs that the checkpoint does not have: they are trained, and written, again."""
+        kept = self.records()[:count]
+        path = self.path / "metrics.jsonl"
+        text = "".join(json.dumps(r) + "\n" for r in kept)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+
+def runs_in(root: Path) -> Iterator[RunDirectory]:
+    """All runs below a folder, the newest first."""
+    found = [(p.stat().st_mtime_ns, p.parent) for p in root.glob("*/run.json")]
+    for _, path in sorted(found, reverse=True):
+        yield RunDirectory(path)
+
+
+def place(name: str, digest: str, *, root: Path = ROOT, out: Path | None = None, fresh: bool = False) -> tuple[Path, RunDirectory | None]:
+    """Where a run of this profile belongs: its path, and the run if it is there already.
+
+    Without `out` that is `root/<name>-<first 8 of digest>`, or, with `fresh`, the next free `…-2`, `…-3`. The newest of them
+    is the one that the same command continues.
+
+    A run in `out` may be one of another profile; `distillctl.commands.resume_check` tells.
+
+    Raises:
+        ProfileError: `out` holds something that is no run, or with `fresh` a run.
+    """
+    if out is not None:
+        return _place_at(out, fresh)
+    base = root / f"{name}-{digest[:8]}"
+    number, existing = 1, None
+    while True:
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if not path.exists() or _half_made(path):
+            break
+        if (path / "run.json").is_file():
+            existing = RunDirectory(path)
+        number += 1
+    if existing is not None and not fresh:
+        return existing.path, existing
+    return path, None
+
+
+def _place_at(out: Path, fresh: bool) -> tuple[Path, RunDirectory | None]:
+    if not out.exists() or (out.is_dir() and _half_made(out)):
+        return out, None
+    if not (out / "run.json").is_file():
+        raise ProfileError(f"`{out}` exists and is not a run directory", where="--out", hint="nothing is overwritten: name another folder")
+    if fresh:
+        raise ProfileError(f"`{out}` holds a run already", where="--out", hint="nothing is overwritten: name another folder for `--fresh`")
+    return out, RunDirectory(out)
+
+
+def _half_made(path: Path) -> bool:
+    """Whether a folder is empty, or was left by a process that was killed while it made a run: its lock always comes first."""
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
+    if names and LOCK not in names:
+        return False
+    return all(name in _FIRST_FILES or (name.startswith(".") and name.endswith(".tmp")) for name in names) and not any(
+        path.glob("checkpoints/[!.]*")
+    )
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

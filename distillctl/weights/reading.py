@@ -1,0 +1,31 @@
+"""The one way into the room: a path becomes tensors by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from distillctl.errors import DataError
+from distillctl.weights import conversion, safetensors_files
+from distillctl.weights.contents import shown, weights_in
+from distillctl.weights.opening import Kind, recognise
+
+_NAME_LENGTH = 1000
+"""Characters in the name of a tensor; modules nested thirty deep need 300."""
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The weights in a safetensors or torch file by name, dense and on the CPU, in the file's order and numeric types.
+
+    Raises:
+        DataError: no such file, not a file of weights, damaged, or holding objects that are not read.
+        MachineError: there is no room to convert a torch file, or no process can be started.
+    """
+    kind = recognise(path)
+    state = weights_in(safetensors_files.read(path)[0], path) if kind is Kind.SAFETENSORS else conversion.read(path)
+    for name in state:
+        # Names stand in messages: one that moves the cursor of a terminal must not get there.
+        if not name.isprintable() or len(name) > _NAME_LENGTH:
+            raise DataError(f"`{path}` holds a tensor whose name is no plain text: {shown(name)}", hint="is the file damaged?")
+    return state

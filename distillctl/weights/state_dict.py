@@ -1,0 +1,221 @@
+"""Reads the weights of a model from files that people have, whatever program wrote them, and puts them into a model.
+
+How a file is opened safely, and which of its mappings holds the weights, is the subject of `distillctl.weights`; here it is names:
+prefixes, old names, and what to say when weights and model do not fit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distillctl.errors import DataError
+from distillctl.files import sha256
+from distillctl.weights import open_file, read_file
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What `DataParallel` and `torch.compile` put before every name."""
+
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
+"""Buffers that are no part of a model: of programs that count operations, and of torch's `AveragedModel`."""
+
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Heads of GoogLeNet and Inception v3 that only their own training uses."""
+
+_OLD_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+"""Names in files of older torchvision versions, and what they became."""
+
+
+def read_state_dict(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a model in a file, by name, on the CPU, halves as float32.
+
+    Reads safetensors and torch files: bare state dicts; `{"model": …}`, `{"state_dict": …}` and the like; checkpoints of a whole
+    distiller, of which the student is taken; our own checkpoints. Prefixes of wrappers are taken off the names, and
+    `num_batches_tracked`, which files from before PyTorch 0.4.1 lack, is filled in with 0.
+
+    Raises:
+        DataError: no such file, not a file of weights, damaged, or holding objects that are not read.
+        MachineError: a torch file cannot be converted here.
+    """
+    state = {name: value for name, value in read_file(Path(path)).items() if name.rpartition(".")[2] not in _COUNTERS}
+    state = {name: _to_float(value) for name, value in _strip(state).items()}
+    for name in list(state):
+        counter = name.removesuffix("running_var") + "num_batches_tracked"
+        if name.endswith("running_var") and counter not in state:
+            state[counter] = torch.zeros((), dtype=torch.int64)
+    return state
+
+
+def fingerprint(path: Path | str) -> str:
+    """The sha256 of a file, in hexadecimal.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    with open_file(Path(path)):  # its errors are the clear ones
+        return sha256(Path(path))
+
+
+def torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames what older torchvision versions called differently, and leaves out heads that only their training used."""
+    return {_new_name(name): value for name, value in state.items() if not name.startswith(_AUXILIARY)}
+
+
+def _new_name(name: str) -> str:
+    for pattern, replacement in _OLD_NAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Takes wrappers off the names; of a distiller's parts the student remains."""
+    changed = True
+    while changed:
+        changed = False
+        for prefix in _WRAPPERS:
+            if all(name.startswith(prefix) for name in state):
+                state = {name.removeprefix(prefix): value for name, value in state.items()}
+                changed = True
+        student = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
+        if student:
+            state, changed = student, True
+    return state
+
+
+def _to_float(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() and value.element_size() < 4 else value
+
+
+def load_into(
+    model: nn.Module, state: Mapping[str, Tensor], *, what: str, classifier: str = "", allow_new_classifier: bool = False
+) -> list[str]:
+    """Puts weights into a model: all of them, or none and an error.
+
+    what: names the model in messages, such as "student `vgg8`".
+    classifier: path of the model's last layer; if empty, the one module whose tensors differ only in the number of classes.
+    allow_new_classifier: leave the classifier as it is where the file has none, or one for other classes.
+
+    Returns:
+        Notes on what was done to make them fit, each a sentence without a full stop.
+
+    Raises:
+        DataError: they do not fit, or are not finite; the message counts what is missing, unknown or of another shape.
+    """
+    target = model.state_dict()
+    fitted, notes = _fit_names(state, target)
+    if allow_new_classifier:
+        notes += _leave_out_classifier(fitted, target, classifier)
+    _check(fitted, target, what, classifier)
+    ready = OrderedDict((name, fitted[name]) for name in target)
+    # Versions of module layouts; some modules (MNASNet) refuse weights without. The names are today's by now.
+    ready._metadata = target._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(ready)
+    return notes
+
+
+def _fit_names(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights under the model's names, as far as that is certain."""
+    result, notes = dict(state), []
+    prefix = next(iter(state), "").partition(".")[0] + "."
+    if {name.removeprefix(prefix) for name in state} == set(target) and all(name.startswith(prefix) for name in state):
+        result = {name.removeprefix(prefix): value for name, value in state.items()}
+        notes.append(f"the prefix `{prefix}` was taken off all names of the file")
+    for name in [name for name in result if name not in target]:
+        if (new := _new_name(name)) in target and new not in result:
+            result[new] = result.pop(name)
+        elif name.startswith(_AUXILIARY) or name.endswith("num_batches_tracked"):
+            del result[name]
+    for name in target:
+        if name.endswith("num_batches_tracked"):
+            result.setdefault(name, torch.zeros_like(target[name]))
+    return result, notes
+
+
+def _leave_out_classifier(state: dict[str, Tensor], target: Mapping[str, Tensor], classifier: str) -> list[str]:
+    """Replaces the classifier's tensors in `state` by the model's own where they do not fit."""
+    if not classifier:
+        owners = {name.rpartition(".")[0] for name in target if name in state and state[name].shape != target[name].shape}
+        classifier = owners.pop() if len(owners) == 1 else ""
+        if not classifier or not _only_classes_differ(state, target, classifier):
+            return []
+    prefix = classifier + "."
+    own = [name for name in target if name.startswith(prefix)]
+    if all(name in state and state[name].shape == target[name].shape for name in own):
+        return []
+    others = [name for name in state if name.startswith(prefix)]
+    weight = state.get(prefix + "weight")
+    for name in others:
+        del state[name]
+    state.update({name: target[name] for name in own})
+    if not others:
+        return [f"the file has no classifier `{classifier}`: it starts untrained"]
+    classes = f" for {weight.shape[0]} classes" if weight is not None and weight.ndim else ""
+    return [f"the file's classifier `{classifier}`{classes} was left out: it starts untrained"]
+
+
+def _only_classes_differ(state: Mapping[str, Tensor], target: Mapping[str, Tensor], classifier: str) -> bool:
+    own = [name for name in target if name.startswith(classifier + ".")]
+    return bool(own) and all(name in state and state[name].ndim and state[name].shape[1:] == target[name].shape[1:] for name in own)
+
+
+def _check(state: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str, classifier: str) -> None:
+    missing = [name for name in target if name not in state]
+    unknown = [name for name in state if name not in target]
+    different = [name for name in target if name in state and state[name].shape != target[name].shape]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} of its {len(target)} tensors are missing (first `{missing[0]}`)")
+    if unknown:
+        problems.append(f"{len(unknown)} of the file's are unknown to it (first `{unknown[0]}`)")
+    if different:
+        shapes = f"{tuple(state[different[0]].shape)} in the file, {tuple(target[different[0]].shape)} in the model"
+        problems.append(f"{len(different)} {'has' if len(different) == 1 else 'have'} another shape (first `{different[0]}`: {shapes})")
+    if problems:
+        raise DataError(
+            f"the weights do not fit {what}: {', '.join(problems)}", hint=_hint(state, target, missing, unknown, different, classifier)
+        )
+    odd = next((name for name in target if not _plain(state[name], target[name])), None)
+    if odd is not None:
+        value = state[odd]
+        kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
+        raise DataError(
+            f"the weights for {what} are not all plain numbers that it can take (first `{odd}`: {kind})",
+            hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
+        )
+    wild = next((name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None)
+    if wild is not None:
+        raise DataError(f"the weights for {what} are not all finite numbers (first `{wild}`)", hint="the run that wrote them diverged")
+
+
+def _plain(value: Tensor, target: Tensor) -> bool:
+    """Whether a tensor can be copied without loss of meaning: integers would pass for weights, and complex ones lose a part."""
+    same_kind = value.is_floating_point() if target.is_floating_point() else not value.is_complex()
+    return same_kind and value.layout == torch.strided and not value.is_quantized and not value.is_meta
+
+
+def _hint(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], missing: list[str], unknown: list[str], different: list[str], classifier: str
+) -> str:
+    """What is probably the matter."""
+    owner = classifier or (different[0].rpartition(".")[0] if different else "")
+    if not missing and not unknown and _only_classes_differ(state, target, owner) and all(n.startswith(owner + ".") for n in different):
+        return f"the file was made for {state[different[0]].shape[0]} classes, the model has {target[different[0]].shape[0]}"
+    for here, there, text in ((unknown, missing, "taken off the file's names"), (missing, unknown, "put before the file's names")):
+        wanted = set(there)
+        dots = ((name, dot.end()) for name in here for dot in re.finditer(r"\.", name))
+        prefixes = Counter(name[:at] for name, at in dots if name[at:] in wanted)
+        for prefix, count in prefixes.most_common(1):
+            if 2 * count > max(len(here), len(there)):
+                return f"{count} of {len(there)} names would match with the prefix `{prefix}` {text}"
+    real = [name for name in target if not name.endswith("num_batches_tracked")]  # counters are filled in and fit anything
+    fitting = sum(name in state and state[name].shape == target[name].shape for name in real)
+    return "" if 2 * fitting > len(real) else f"are they of another architecture? {fitting} of {len(real)} tensors fit"

@@ -1,0 +1,214 @@
+"""Turns a torch file into safetensors. It runs in a process of its own (`child`), and works the same in any other.
+
+Torch reads with `weights_only=True`: a closed list of classes, of which none runs code. What stands beside the weights in common files
+(an `argparse.Namespace`, numpy scalars, configurations) is replaced by something that does nothing. Any other object is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from distillctl.errors import DataError
+from distillctl.weights.contents import shown, weights_in
+
+NAMES = "names"
+"""Key in the metadata of a converted file: a JSON list of the tensors' names, which in the file are numbers."""
+
+
+class UnwritableError(Exception):
+    """The converted file could not be written: the fault of the place, not of what is converted."""
+
+
+class _Placeholder:
+    """Stands for an object that is not built: takes whatever the pickle hands to it and keeps nothing."""
+
+    def __new__(cls, *_: object) -> _Placeholder:
+        return object.__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def _empty_list(*_: object) -> list[object]:
+    """Stands for a list of another class; what the pickle appends to it stays."""
+    return []
+
+
+def _empty_mapping(*_: object) -> dict[object, object]:
+    """Stands for a mapping whose class is called with something else than its content."""
+    return {}
+
+
+def _method_of_placeholder(owner: object, *_: object) -> _Placeholder:
+    """Stands for a method that an object has noted; of anything else nothing is looked up."""
+    if owner is not _Placeholder and type(owner) is not _Placeholder:
+        raise pickle.UnpicklingError("GLOBAL getattr")
+    return _Placeholder()
+
+
+_PLACEHOLDERS = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "torch.torch_version.TorchVersion",
+    *(f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "frozenset", "int", "list", "slice", "str", "tuple")),
+    *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+    *("decimal.Decimal", "fractions.Fraction", "typing.Any", "uuid.SafeUUID", "uuid.UUID"),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")),
+    *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.random.bit_generator.{name}" for name in ("SeedSequence", "__pyx_unpickle_SeedSequence")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.random._pickle.__{name}_ctor" for name in ("bit_generator", "generator", "randomstate")),
+    *(f"numpy.random.{name}" for name in ("_mt19937.MT19937", "_pcg64.PCG64", "_philox.Philox", "_sfc64.SFC64")),
+    *("torchvision.transforms.functional.InterpolationMode", "PIL.Image.Resampling"),
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    *(f"omegaconf.{name}" for name in ("base.ContainerMetadata", "base.Metadata", "dictconfig.DictConfig", "listconfig.ListConfig")),
+    *(f"omegaconf.nodes.{name}Node" for name in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String")),
+    *(f"deepspeed.runtime.fp16.loss_scaler.{name}" for name in ("DynamicLossScaler", "LossScaler")),
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+    # Keys of the callbacks' states in files of Lightning before 1.4.
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("early_stopping.EarlyStopping", "model_checkpoint.ModelCheckpoint")),
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("lr_monitor.LearningRateMonitor", "swa.StochasticWeightAveraging", "timer.Timer")),
+)
+"""What stands beside the weights in files of common programs."""
+
+_MAPPINGS = (
+    *(f"{package}.utilities.data.AttributeDict" for package in ("lightning_fabric", "lightning.fabric")),
+    *(f"{package}.utilities.parsing.AttributeDict" for package in ("pytorch_lightning", "lightning.pytorch")),
+    "easydict.EasyDict",
+    "yacs.config.CfgNode",
+    *("addict.addict.Dict", "mmcv.utils.config.ConfigDict", "mmengine.config.config.ConfigDict"),
+)
+"""Mappings with attributes, in which programs keep hyper-parameters; read as plain ones."""
+
+_DTYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+}
+"""Numeric types that safetensors has."""
+
+
+def convert(source: Path, target: Path, shown_as: Path, memory: int) -> None:
+    """Writes the weights of the torch file `source` to `target` as safetensors, numbered, with their names in the metadata.
+
+    shown_as: names the file in messages.
+    memory: bytes that the file may unpack to.
+
+    Raises:
+        DataError: not a file of weights, damaged, or holding objects that are not read.
+        UnwritableError: `target` cannot be written.
+    """
+    try:
+        weights = _dense(_load(source, shown_as, memory), shown_as)
+    except DataError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise _refusal(shown_as, str(error)) from error
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise too_much_memory(shown_as) from error
+        raise DataError(f"`{shown_as}` is damaged or no file of weights ({type(error).__name__})") from error
+    try:
+        save_file({str(number): value for number, value in enumerate(weights.values())}, target, {NAMES: json.dumps(list(weights))})
+    except (OSError, SafetensorError) as error:
+        if "os error 27" in str(error).lower():  # EFBIG: the limit on what this process may write
+            raise too_much_memory(shown_as) from error
+        raise UnwritableError(str(error)) from error
+
+
+def too_much_memory(path: Path) -> DataError:
+    """What is said of a file that asks for more than its size explains."""
+    return DataError(
+        f"`{path}` asks for far more memory than a file of its size needs",
+        hint="it is damaged or was made to do harm: get it anew from where it came from",
+    )
+
+
+def _load(path: Path, shown_as: Path, memory: int) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if zipped:
+        _check_archive(path, shown_as, memory)
+    allowed: list[Any] = [(_Placeholder, name) for name in _PLACEHOLDERS]
+    allowed += [(OrderedDict, name) for name in _MAPPINGS]
+    allowed += [(_empty_list, "collections.deque"), (_empty_mapping, "collections.defaultdict")]
+    allowed += [(_method_of_placeholder, "builtins.getattr")]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+        warnings.simplefilter("ignore")  # old files make torch speak of its own storage classes
+        return weights_in(torch.load(path, map_location="cpu", weights_only=True, mmap=False), shown_as)
+
+
+def _check_archive(path: Path, shown_as: Path, memory: int) -> None:
+    """Sizes and checksums of a zip archive: torch compares neither."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = {entry.filename.partition("/")[2] for entry in entries}
+        if "constants.pkl" in names:
+            raise DataError(
+                f"`{shown_as}` is a TorchScript program, not a file of weights", hint="save the `state_dict()` of the model instead"
+            )
+        if "data.pkl" not in names:
+            raise DataError(
+                f"`{shown_as}` is damaged or an archive of other files, not one that `torch.save` wrote",
+                hint="if it holds checkpoints, unpack it and name one of them",
+            )
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise DataError(f"`{shown_as}` is damaged: two parts of it have the same name")
+        if sum(entry.file_size for entry in entries) > memory:
+            raise too_much_memory(shown_as)
+        if not any(entry.CRC for entry in entries):
+            return  # torch writes none if it is told so
+        for entry in entries:
+            with archive.open(entry) as part:
+                while part.read(1 << 20):  # compares at the end
+                    pass
+
+
+def _dense(weights: Mapping[str, Tensor], shown_as: Path) -> dict[str, Tensor]:
+    """The tensors without strides and shared memory, for which safetensors has no room; tied ones become copies."""
+    result: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in weights.items():
+        plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and not value.is_quantized and not value.is_meta
+        if not plain or value.dtype not in _DTYPES:
+            kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
+            raise DataError(
+                f"the weights in `{shown_as}` are not all plain numbers (first {shown(name)}: {kind})",
+                hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
+            )
+        value = value.detach().resolve_conj().resolve_neg()
+        place = value.untyped_storage().data_ptr()
+        result[name] = value.clone(memory_format=torch.contiguous_format) if place in seen else value.contiguous()
+        seen.add(place)
+    return result
+
+
+def _refusal(path: Path, reason: str) -> DataError:
+    if f"Unsupported operand {pickle.FRAME[0]}" in reason:
+        return DataError(
+            f"`{path}` is pickled with protocol 4 or later, which is not read",
+            hint="save the weights without `pickle_protocol`, or as safetensors",
+        )
+    found = re.search(r"GLOBAL (\S+)", reason) or re.search(r"unrecognized function <\S+ (\S+?)>", reason)
+    if found is None:
+        return DataError(f"`{path}` is damaged or no file of weights")
+    return DataError(
+        f"`{path}` holds a pickled object {shown(found[1])}, which is not read, since building it can run code",
+        hint='in the program that wrote it, save the weights alone: torch.save(model.state_dict(), "weights.pth")',
+    )

@@ -1,0 +1,295 @@
+"""A run goes on only as what it was; what changed is named line by line, and can be accepted for good."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillctl.commands.evaluate import evaluate_run
+from distillctl.commands.resume_check import adopt, changed, changed_profile, refuse
+from distillctl.commands.train import Result, train
+from distillctl.errors import DataError
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load
+from distillctl.rundir.directory import RunDirectory
+from distillctl.testing.datasets import write_tree
+
+PROFILE = """
+[dataset]
+name = "imagefolder"
+root = "images"
+image_size = 16
+resize = 18
+eval_resize = 16
+augment = "crop_flip"
+val_fraction = 0.2
+[student]
+name = "resnet8"
+[teacher]
+name = "resnet8"
+checkpoint = "teacher.pt"
+allow_untrained = true
+[method]
+name = "kd"
+[optimizer]
+lr = 0.02
+[train]
+epochs = 2
+workers = 0
+"""
+
+
+class Ear:
+    """Says nothing; `stops` interrupts after so many epochs."""
+
+    def __init__(self, stops: int = 0) -> None:
+        self.stops, self.resumed = stops, -1
+
+    def start(self, profile: object, run: object, experiment: object, resumed_at: int) -> None:
+        self.resumed = resumed_at
+
+    def note(self, text: str) -> None: ...
+
+    def teacher(self, *_: object) -> None: ...
+
+    def batch(self, *_: object) -> None: ...
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        self.stops -= 1
+        if self.stops == 0:
+            raise KeyboardInterrupt
+
+
+def teacher(folder: Path, seed: int) -> None:
+    from distillctl_cifar.models import resnet8
+
+    torch.manual_seed(seed)
+    torch.save(resnet8(num_classes=3).state_dict(), folder / "teacher.pt")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.load()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Path:
+    """A folder with a run that was stopped after one of two epochs, in `run`, and one that went on to its end, in `straight`."""
+    folder = tmp_path_factory.mktemp("original")
+    write_tree(folder / "images", {"ape": 10, "bee": 11, "cow": 12})
+    teacher(folder, 0)
+    (folder / "profile.toml").write_text(PROFILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with pytest.raises(KeyboardInterrupt):
+            train(load("profile.toml", registry=registry), registry, Ear(1), out=Path("run"), device="cpu")
+        train(load("profile.toml", registry=registry), registry, Ear(), out=Path("straight"), device="cpu")
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it elsewhere, in which the test is."""
+    shutil.copytree(original, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "elsewhere"
+
+
+def go_on(registry: Registry, *overrides: str, ear: Ear | None = None, **options: Any) -> Result:
+    profile = load("profile.toml", registry=registry, overrides=overrides)
+    return train(profile, registry, ear or Ear(), out=Path("run"), device="cpu", **options)
+
+
+def info_says(key: str, value: Any, inner: str = "") -> Callable[[Path], None]:
+    """As if the run had begun with this."""
+
+    def change(folder: Path) -> None:
+        path = folder / "run" / "run.json"
+        info = json.loads(path.read_text())
+        if inner:
+            assert inner in info[key]
+            info[key][inner] = value
+        else:
+            assert key in info
+            info[key] = value
+        path.write_text(json.dumps(info))
+
+    return change
+
+
+def rename(old: str, new: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "images" / old).rename(folder / "images" / new)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...], list[str]]] = {
+    "a value of the profile": (lambda _: None, ("train.epochs=3",), [r"`train\.epochs`: 2 → 3"]),
+    "two values": (
+        lambda _: None,
+        ("optimizer.lr=0.5", "method.temperature=3"),
+        [r"`method\.temperature`: 4\.0 → 3\.0", r"`optimizer\.lr`: 0\.02 → 0\.5"],
+    ),
+    "an image more": (
+        lambda folder: shutil.copy(folder / "images/ape/0000.jpg", folder / "images/ape/more.jpg"),
+        (),
+        [r"the data `train`: 27 images, \w+ → 28 images, \w+", "the data `val`: 6 images, "],
+    ),
+    "an image with another name": (
+        rename("ape/0000.jpg", "ape/zzz.jpg"),
+        (),
+        [r"the data `(train|val)`: (\d+) images, \w+ → \2 images, "] * 2,
+    ),
+    "a class with another name": (rename("bee", "bug"), (), ["the data `classes`: 3, ", "the data `train`: ", "the data `val`: "]),
+    "the teacher's file": (lambda folder: teacher(folder, 1), (), ["the teacher's weights: [0-9a-f]{12} → [0-9a-f]{12}$"]),
+    "a plugin's version": (
+        info_says("packages", "0.0.9", "distillctl-cifar"), (), [r"the package `distillctl-cifar`: 0\.0\.9 → \d"]
+    ),
+    "torch's version": (info_says("packages", "2.0", "torch"), (), [r"the package `torch`: 2\.0 → \d"]),
+    "the number of processes": (info_says("processes", 2), (), ["the number of processes: 2 → 1"]),
+    "the teacher's profile": (info_says("teacher_profile", "a" * 64), (), ["the teacher's profile: a{12} → None"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_refused_in_a_line_each_and_nothing_is_written(folder: Path, registry: Registry, name: str) -> None:
+    change, overrides, lines = CHANGES[name]
+    change(folder)
+    before = {p: p.read_bytes() for p in (folder / "run").rglob("*") if p.is_file() and p.name != "run.lock"}
+    with pytest.raises(DataError) as caught:
+        go_on(registry, *overrides)
+    messages = [problem.message for problem in caught.value.problems]
+    assert len(messages) <= len(lines)
+    for message, line in zip(messages, lines, strict=False):
+        assert "\n" not in message
+        assert re.match(f"changed since `run` began: {line}", message), message
+    assert [bool(p.hint) for p in caught.value.problems] == [False] * (len(messages) - 1) + [True]
+    assert "`--accept-change`" in caught.value.problems[-1].hint
+    assert caught.value.exit_code == 1
+    assert {p: p.read_bytes() for p in (folder / "run").rglob("*") if p.is_file() and p.name != "run.lock"} == before
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_accepted_change_goes_on_and_is_noted_for_good(folder: Path, registry: Registry, name: str) -> None:
+    change, overrides, _ = CHANGES[name]
+    change(folder)
+    ear = Ear(1)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(registry, *overrides, ear=ear, accept_change=True)
+    assert ear.resumed == 1
+    (note,) = json.loads((folder / "run" / "run.json").read_text())["changes"]
+    assert note["epoch"] == 1
+    assert note["changes"]
+    result = go_on(registry, *overrides)  # it is the same run now, and nobody asks again
+    assert result.summary["accepted_changes"] == len(note["changes"])
+    assert json.loads((folder / "run" / "run.json").read_text())["changes"] == [note]
+    assert go_on(registry, *overrides).already
+    evaluate_run(folder / "run", registry, device="cpu")
+
+
+def test_what_is_no_part_of_a_run_may_change(folder: Path, registry: Registry) -> None:
+    """The number of workers, the time between checkpoints, and where all of it lies: this folder is a copy."""
+    go_on(registry, "train.workers=1", "train.save_every=1s")
+    assert "changes" not in json.loads((folder / "run" / "run.json").read_text())
+    for name in ("student.safetensors", "model.json"):
+        assert (folder / "run" / name).read_bytes() == (folder / "straight" / name).read_bytes()
+    resolved = (folder / "run" / "resolved.toml").read_text()
+    assert str(folder / "teacher.pt") in resolved, "files are named where they are now"
+    assert "workers = 1" in resolved
+
+
+def test_a_finished_run_can_be_prolonged(folder: Path, registry: Registry) -> None:
+    go_on(registry)
+    with pytest.raises(DataError, match=r"`train\.epochs`: 2 → 4"):
+        go_on(registry, "train.epochs=4")
+    ear = Ear()
+    result = go_on(registry, "train.epochs=4", ear=ear, accept_change=True)
+    assert (ear.resumed, result.already, result.summary["last"]["epoch"]) == (2, False, 4)
+
+
+def test_a_run_cannot_be_cut_below_what_it_has_done(folder: Path, registry: Registry) -> None:
+    go_on(registry)
+    before = (folder / "run" / "run.json").read_bytes()
+    with pytest.raises(DataError, match="`run` has done 2 epochs already, and the profile now asks for 1"):
+        go_on(registry, "train.epochs=1", accept_change=True)
+    assert (folder / "run" / "run.json").read_bytes() == before
+
+
+def test_changes_add_up(folder: Path, registry: Registry) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go_on(registry, "train.epochs=3", ear=Ear(1), accept_change=True)
+    teacher(folder, 1)
+    result = go_on(registry, "train.epochs=3", accept_change=True)
+    assert result.summary["accepted_changes"] == 2
+    assert len(json.loads((folder / "run" / "run.json").read_text())["changes"]) == 2
+
+
+def test_a_finished_run_that_goes_back_is_unfinished_until_it_is_done_again(folder: Path, registry: Registry) -> None:
+    go_on(registry)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(registry, "train.save_every=never", from_previous=True, ear=Ear(1))
+    result = go_on(registry)
+    assert not result.already
+    assert (folder / "run" / "student.safetensors").read_bytes() == (folder / "straight" / "student.safetensors").read_bytes()
+
+
+def test_going_back_without_a_run_says_so(folder: Path, registry: Registry) -> None:
+    profile = load("profile.toml", registry=registry)
+    with pytest.raises(DataError, match="there is no run in `new` to continue"):
+        train(profile, registry, Ear(), out=Path("new"), device="cpu", from_previous=True)
+    assert not (folder / "new").exists()
+
+
+@pytest.fixture
+def run(folder: Path) -> RunDirectory:
+    return RunDirectory.open(folder / "run")
+
+
+def test_facts_that_a_run_of_an_older_version_does_not_know_are_not_compared(run: RunDirectory) -> None:
+    info = {k: v for k, v in run.info().items() if k not in ("packages", "processes")}
+    (run.path / "run.json").write_text(json.dumps(info))
+    assert changed(run, {"packages": {"torch": "x"}, "processes": 5, "teacher_sha256": info["teacher_sha256"]}) == []
+
+
+def test_a_package_that_came_or_went(run: RunDirectory) -> None:
+    before = run.info()["packages"]
+    lines = changed(run, {"packages": {**{k: v for k, v in before.items() if k != "torchvision"}, "new": "1.0"}})
+    assert lines == ["the package `new`: nothing → 1.0", f"the package `torchvision`: {before['torchvision']} → nothing"]
+
+
+def test_more_changes_than_one_can_read_are_counted(run: RunDirectory) -> None:
+    with pytest.raises(DataError) as caught:
+        refuse(run, [f"line {n}" for n in range(50)])
+    assert len(caught.value.problems) == 21
+    assert caught.value.problems[-1].message.startswith("30 more changes")
+    refuse(run, [])
+
+
+def test_a_crash_while_a_change_is_accepted_keeps_the_note(run: RunDirectory, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distillctl.commands import resume_check
+
+    profile = load("profile.toml", registry=registry, overrides=["train.epochs=3"])
+    lines = changed_profile(run, profile)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume_check, "write_text", crash)
+        with pytest.raises(KeyboardInterrupt):
+            adopt(run, profile, {"epochs": 3}, lines)
+    assert changed_profile(run, profile) == []
+    assert [note["changes"] for note in run.info()["changes"]] == [lines]
+    assert go_on(registry, "train.epochs=3").summary["accepted_changes"] == 1
+    assert "epochs = 3" in run.resolved.read_text()
+
+
+def test_a_lost_resolved_profile_is_a_change(run: RunDirectory, registry: Registry) -> None:
+    run.resolved.unlink()
+    assert changed_profile(run, load("profile.toml", registry=registry)) == []
+    assert changed_profile(run, load("profile.toml", registry=registry, overrides=["train.epochs=3"]))

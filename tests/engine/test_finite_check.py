@@ -1,0 +1,163 @@
+"""A number that is not finite stops the run in its step, before the weights change, and is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillctl.api.method import Batch, Features, Method, Progress
+from distillctl.api.options import Options
+from distillctl.engine import checkpoint
+from distillctl.engine.experiment import Experiment
+from distillctl.engine.finite_check import Guard
+from distillctl.engine.loop import Loop
+from distillctl.engine.meter import Tally
+from distillctl.engine.objective import Losses
+from distillctl.engine.step import Step
+from distillctl.errors import RunError
+from distillctl.rundir.directory import RunDirectory
+
+Make = Callable[..., Experiment]
+BAD = [float("nan"), float("inf"), float("-inf")]
+
+
+def first_batch(made: Experiment) -> Batch:
+    return next(iter(made.loader.epoch(0)))
+
+
+def state(made: Experiment) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in made.model.state_dict().items() if "running" not in name and "tracked" not in name}
+
+
+def refused(made: Experiment, step: Step, batch: Batch, words: str) -> None:
+    """The step raises with these words and leaves the weights as they were."""
+    before = state(made)
+    with pytest.raises(RunError, match=words) as caught:
+        step(batch, 3, Tally(made.device))
+    assert "at step 4" in str(caught.value)
+    assert caught.value.problems[0].hint
+    assert all(torch.equal(value, before[name]) for name, value in state(made).items())
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_in_the_input(experiment: Make, value: float) -> None:
+    made = experiment()
+    batch = first_batch(made)
+    images = batch.images.clone()
+    images[5, 0, 0, 0] = value
+    refused(made, Step(made), replace(batch, images=images), rf"the input \(image {int(batch.index[5])} of the training split\)")
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_in_a_teachers_logit(experiment: Make, value: float) -> None:
+    made = experiment()
+    step, teach = Step(made), made.teacher
+    assert teach is not None
+    with torch.no_grad():
+        teach.model.fc.bias[2] = value  # type: ignore[union-attr, operator, index]
+    refused(made, step, first_batch(made), "the teacher's logits")
+
+
+class Term(Method):
+    """Its second term is what the test sets."""
+
+    value = 1.0
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> dict[str, Tensor]:
+        return {"good": student["logits"].mean(), "bad": student["logits"].mean().detach() * 0 + self.value}
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_in_one_term_even_if_no_gradient_flows_from_it(
+    experiment: Make, value: float, no_options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = experiment(methods=[("odd", Term, no_options, 0.5)])
+    step = Step(made)
+    step(first_batch(made), 2, Tally(made.device))
+    monkeypatch.setattr(Term, "value", value)
+    refused(made, step, first_batch(made), r"the term `odd\.bad`")
+
+
+class Explodes(Method):
+    """A finite term whose gradient is not."""
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        return (student["logits"].mean() * 0).abs().sqrt()
+
+
+def test_in_a_gradient(experiment: Make, no_options: Options) -> None:
+    made = experiment(methods=[("explodes", Explodes, no_options, 1.0)])
+    refused(made, Step(made), first_batch(made), r"the gradient of `student\.model\..*` and of \d+ others")
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_in_one_entry_of_one_gradient(experiment: Make, value: float) -> None:
+    made = experiment()
+    step = Step(made)
+    weight = made.model.fc.weight
+    weight.register_hook(lambda grad: grad.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(value)))  # type: ignore[operator, union-attr]
+    refused(made, step, first_batch(made), r"the gradient of `student\.model\.fc\.weight` at")
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_in_the_moving_average(experiment: Make, value: float) -> None:
+    made = experiment(ema=0.9)
+    step = Step(made)
+    step(first_batch(made), 2, Tally(made.device))
+    assert step.ema is not None
+    with torch.no_grad():
+        step.ema.model.fc.weight[0, 0] = value  # type: ignore[union-attr, operator, index]
+    with pytest.raises(RunError, match="the moving average of the weights at step 4"):
+        step(first_batch(made), 3, Tally(made.device))
+
+
+def test_a_run_that_is_stopped_keeps_its_last_good_checkpoint(experiment: Make, watcher: Any, tmp_path: Path, no_options: Options) -> None:
+    class Late(Method):
+        def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+            return torch.where(progress.epoch > 2, float("inf"), 1.0) * student["logits"].square().mean()
+
+    made = experiment(methods=[("late", Late, no_options, 1.0)], epochs=4, save_every=0.0)
+    run = RunDirectory.create(tmp_path / "run", profile=b"", resolved="", environment={}, state={"digest": "d" * 64})
+    with pytest.raises(RunError, match="`late` at step 7"):
+        Loop(made, run, watcher).train()
+    kept = checkpoint.load(run.last)
+    assert (kept["position"]["epoch"], kept["position"]["step"]) == (2, 0)
+    assert all(value.isfinite().all() for value in kept["student"].values())
+
+
+def test_what_is_read_later_is_named_with_its_own_step(experiment: Make) -> None:
+    """As on a GPU: a step's numbers are looked at in the next one, and before anything is saved."""
+    made = experiment()
+    guard = Guard([], made.device, watch_gradients=True)
+    guard._later = True
+    batch = first_batch(made)
+    logits = {"running": {"logits": torch.zeros(2, 4)}}
+
+    def losses(value: float) -> Losses:
+        return Losses(torch.tensor(1.0), torch.tensor(value), {"kd": torch.tensor(value)}, None)
+
+    guard.losses(0, batch, logits, losses(1.0))
+    guard.losses(1, batch, logits, losses(float("nan")))
+    with pytest.raises(RunError, match="`kd` at step 2"):
+        guard.losses(2, batch, logits, losses(1.0))
+    guard.losses(3, batch, logits, losses(float("inf")))
+    with pytest.raises(RunError, match="`kd` at step 4"):
+        guard.flush()
+    guard.flush()
+
+
+def test_large_but_finite_numbers_pass(experiment: Make) -> None:
+    made = experiment()
+    weight = made.model.fc.weight
+    weight.register_hook(lambda grad: grad * 0 + 1e30)  # type: ignore[operator, union-attr]
+    step = Step(made)
+    batch = first_batch(made)
+    step.begin(0)
+    step.learn(0, batch)
+    step.guard.gradients(0, batch)

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distillctl.api.specs import ModelSpec
+from distillctl.errors import DistillError, ProfileError, RunError
+from distillctl.models.features import Tap, Tapped, _noise, evaluating, expand, resolve, stage_names
+from distillctl.plugin.registry import load
+from distillctl.testing import TINY_CNN, TINY_VIT
+
+
+class InPlace(nn.Module):
+    """Overwrites what its layers returned, as residual networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.bn = nn.BatchNorm2d(4)
+        self.act = nn.ReLU(inplace=True)
+        self.tail = nn.Conv2d(4, 4, 1)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.bn(self.conv(x)))
+        y = self.tail(x)
+        y += x
+        y.mul_(2.0)
+        return self.fc(y.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+SPEC = ModelSpec(
+    name="inplace",
+    summary="writes in place",
+    implementation="nowhere:build",
+    stages={"stem": "conv", "stage1": "bn", "stage2": "tail", "stage1:pre": "act:input"},
+    classifier="fc",
+)
+
+
+def build(seed: int = 0) -> InPlace:
+    torch.manual_seed(seed)
+    return InPlace()
+
+
+def test_captured_tensors_are_not_overwritten() -> None:
+    """The taps that the model writes to later are found by the dry forward and cloned; the others are not."""
+    model = build()
+    tapped = Tapped(model, SPEC, ["stage1", "stage2", "pooled"])
+    tapped.probe((3, 5, 5))
+    images = torch.randn(2, 3, 5, 5)
+    model.eval()
+    features = tapped(images)
+    x = model.bn(model.conv(images))
+    torch.testing.assert_close(features["stage1"], x)
+    assert (features["stage1"] < 0).any()
+    torch.testing.assert_close(features["stage2"], model.tail(x.relu()))
+    torch.testing.assert_close(features["logits"], build_logits(model, images))
+    assert tapped._cloned == {"stage2"}
+    # The sample that methods are given was taken before the overwriting, too.
+    sample = tapped.side(tapped.probe((3, 5, 5)), "inplace").sample
+    torch.testing.assert_close(sample, tapped(_noise((3, 5, 5))))
+
+
+def build_logits(model: InPlace, images: Tensor) -> Tensor:
+    x = model.bn(model.conv(images)).relu()
+    return model.fc((2 * (model.tail(x) + x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_gradients_flow_through_taps() -> None:
+    tapped = Tapped(build(), SPEC, ["stage2"])
+    tapped.probe((3, 5, 5))
+    tapped(torch.randn(2, 3, 5, 5))["stage2"].square().sum().backward()
+    assert tapped.model.conv.weight.grad is not None  # type: ignore[union-attr]
+
+
+def test_probe_changes_neither_statistics_nor_modes() -> None:
+    model = build().train()
+    model.bn.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    shapes = Tapped(model, SPEC, ["stages", "stem", "stage1:pre"]).probe((3, 6, 4))
+    assert shapes == {"stage1": (4, 6, 4), "stage2": (4, 6, 4), "stem": (4, 6, 4), "stage1:pre": (4, 6, 4), "logits": (2,)}
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert model.training
+    assert not model.bn.training
+
+
+def test_the_bare_model_stays_usable_and_keeps_its_keys() -> None:
+    model = build()
+    keys = list(model.state_dict())
+    tapped = Tapped(model, SPEC, ["last"])
+    tapped.probe((3, 4, 4))
+    images = torch.randn(2, 3, 4, 4)
+    for _ in range(2):
+        model(images)
+    tapped(images)
+    model(images)
+    tapped(images)
+    assert list(model.state_dict()) == keys
+    tapped.close()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_names_stand_for_stages_paths_and_inputs() -> None:
+    model = build()
+    assert stage_names(SPEC) == ("stage1", "stage2")
+    assert expand(["stages", "pooled", "stage1"], SPEC) == ("stage1", "stage2", "pooled")
+    assert resolve("last", SPEC, model) == Tap("tail")
+    assert resolve("pooled", SPEC, model) == Tap("fc", ("input",))
+    assert resolve("stage1:pre", SPEC, model) == Tap("act", ("input",))
+    assert resolve("tail:input", SPEC, model) == Tap("tail", ("input",))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("stage9", "did you mean `stage"), ("tial", "`tail`"), ("conv:outptu", "unknown suffix"), ("", "no stage or module")],
+)
+def test_unknown_names_are_told_with_what_there_is(name: str, words: str) -> None:
+    with pytest.raises(ProfileError, match=words):
+        resolve(name, SPEC, build())
+
+
+def test_models_without_declarations_say_so() -> None:
+    bare = ModelSpec(name="bare", summary="declares nothing", implementation="nowhere:build")
+    for name in ("last", "pooled"):
+        with pytest.raises(ProfileError, match="declares no"):
+            resolve(name, bare, build())
+
+
+def test_tokens_become_maps() -> None:
+    model = load(TINY_VIT.implementation, "tiny")(TINY_VIT.name, 5, load(TINY_VIT.options, "tiny")())
+    shapes = Tapped(model, TINY_VIT, ["stages"]).probe((3, 8, 8))
+    maps = [shapes[name] for name in stage_names(TINY_VIT)]
+    assert all(len(s) == 3 and s[1] == s[2] for s in maps)
+    tokens = torch.arange(2 * 5 * 3.0).reshape(2, 5, 3)
+    folded = Tap("x", ("tokens",)).arrange(tokens)
+    assert folded.shape == (2, 3, 2, 2)
+    assert torch.equal(folded[0, :, 1, 0], tokens[0, 3])
+    with pytest.raises(RunError, match="no square"):
+        Tap("x", ("tokens",)).arrange(torch.zeros(1, 7, 3))
+    assert Tap("x", ("nhwc",)).arrange(torch.zeros(1, 4, 5, 3)).shape == (1, 3, 4, 5)
+
+
+class Odd(nn.Module):
+    """Runs one layer twice, never runs another, and returns a pair from a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Conv2d(3, 3, 1)
+        self.never = nn.Conv2d(3, 3, 1)
+        self.fc = nn.Linear(3, 2)
+        self.lstm = nn.LSTM(3, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.twice(self.twice(x)).mean((2, 3))
+        self.lstm(pooled[:, None])
+        return self.fc(pooled)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("path", "words"), [("twice", "more than once"), ("never", "not reached"), ("lstm", "not a tensor")])
+def test_modules_that_give_no_single_tensor(path: str, words: str) -> None:
+    with pytest.raises(DistillError, match=words):
+        Tapped(Odd(), SPEC, [path]).probe((3, 4, 4))
+
+
+def test_wrong_image_shape_is_told_with_the_models_name() -> None:
+    with pytest.raises(RunError, match="`inplace` cannot take images of shape"):
+        Tapped(build(), SPEC, ["last"]).probe((1, 4, 4))
+
+
+def test_evaluating_restores_modes_after_an_error() -> None:
+    model = build().train()
+    model.act.eval()
+    with pytest.raises(ValueError, match="inside"), evaluating(model):
+        raise ValueError("inside")
+    assert model.training
+    assert not model.act.training
+
+
+def test_hooks_survive_full_graph_compilation() -> None:
+    torch._dynamo.reset()
+    model = load(TINY_CNN.implementation, "tiny")(TINY_CNN.name, 5, load(TINY_CNN.options, "tiny")(width=2))
+    tapped = Tapped(model, TINY_CNN, ["stages", "pooled"])
+    tapped.probe((3, 8, 8))
+    model.eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected = tapped(images)
+    compiled = torch.compile(tapped, backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        found = compiled(images)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value)
