@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from distillctl.errors import DataError
+
+NO_LABELS = torch.empty(0, dtype=torch.int64)
+"""Of images without labels."""
 
 ArrayAugment = Literal["none", "crop_flip"]
 FileAugment = Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment"]
@@ -21,23 +24,25 @@ class ArrayImages:
     """Images of one size, kept in memory and, where they fit, on the device.
 
     images: uint8, (N, H, W, C) with C = 1 or 3.
-    labels: int64, (N,).
+    labels: int64, (N,); empty where the task has no labels.
+    targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
     """
 
     images: Tensor
-    labels: Tensor
+    labels: Tensor = NO_LABELS
+    targets: Any = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[-1] not in (1, 3):
             raise DataError(f"images must be uint8 of shape (N, H, W, 1 or 3), not {self.images.dtype} {tuple(self.images.shape)}")
-        _check_labels(self.labels, len(self.images))
+        _check_targets(self.labels, self.targets, len(self.images))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
     def subset(self, index: Tensor) -> ArrayImages:
         """The images at these positions, in this order."""
-        return ArrayImages(self.images[index], self.labels[index])
+        return ArrayImages(self.images[index], take_labels(self.labels, index), take_targets(self.targets, index))
 
 
 @dataclass(frozen=True)
@@ -45,29 +50,48 @@ class FileImages:
     """Image files that are decoded when they are needed.
 
     paths: N files that Pillow or torchvision can decode.
-    labels: int64, (N,).
+    labels: int64, (N,); empty where the task has no labels.
+    targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
     """
 
     paths: Sequence[Path]
-    labels: Tensor
+    labels: Tensor = NO_LABELS
+    targets: Any = None
 
     def __post_init__(self) -> None:
-        _check_labels(self.labels, len(self.paths))
+        _check_targets(self.labels, self.targets, len(self.paths))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.paths)
 
     def subset(self, index: Tensor) -> FileImages:
         """The files at these positions, in this order."""
-        return FileImages([self.paths[i] for i in index.tolist()], self.labels[index])
+        paths = [self.paths[i] for i in index.tolist()]
+        return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index))
 
 
 Images = ArrayImages | FileImages
 
 
-def _check_labels(labels: Tensor, count: int) -> None:
-    if labels.dtype != torch.int64 or labels.shape != (count,):
+def take_labels(labels: Tensor, index: Tensor) -> Tensor:
+    """The labels of the images at these positions; none where there are none."""
+    return labels[index] if len(labels) else labels
+
+
+def take_targets(targets: Any, index: Tensor) -> Any:
+    """The targets of the images at these positions, in this order."""
+    if targets is None or isinstance(targets, Tensor):
+        return None if targets is None else targets[index]
+    return [targets[i] for i in index.tolist()]
+
+
+def _check_targets(labels: Tensor, targets: Any, count: int) -> None:
+    if labels.dtype != torch.int64 or labels.shape not in ((count,), (0,)):
         raise DataError(f"labels must be int64 of shape ({count},), not {labels.dtype} {tuple(labels.shape)}")
+    if targets is not None and len(targets) != count:
+        raise DataError(f"there are {len(targets)} targets for {count} images")
+    if count and not len(labels) and targets is None:
+        raise DataError(f"there are {count} images, but neither labels nor targets")
 
 
 @dataclass(frozen=True)
@@ -94,7 +118,7 @@ class Splits:
     """A data set, ready to use.
 
     train, val, test: `val` and `test` may be missing; the validation split chooses the best epoch, the test split never does.
-    classes: names, sorted in the order of the labels.
+    classes: names, sorted in the order of the labels; empty where the task has no classes.
     mean, std: one number a channel, for images scaled to [0, 1].
     description: one line on where the images and the splits come from, kept in the run directory.
     """

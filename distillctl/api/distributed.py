@@ -22,7 +22,7 @@ def draw_rows(batch: Batch, draw: Callable[[int], Tensor]) -> Tensor:
 
     draw: called with the number of images in the whole batch, gives that many rows.
     """
-    count = len(batch.labels)
+    count = batch.rows
     return draw(count) if batch.total in (0, count) else draw(batch.total)[batch.start : batch.start + count]
 
 

@@ -1,4 +1,4 @@
-"""The four hooks. A plugin package implements those it needs and names its module as an entry point:
+"""The hooks. A plugin package implements those it needs and names its module as an entry point:
 
     [project.entry-points.distillctl]
     mgd = "distillctl_mgd"
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec
+from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, TaskSpec, TrackerSpec
 
 PROJECT = "distillctl"
 API_VERSION = 1
@@ -40,3 +40,13 @@ def register_dataset() -> DatasetSpec | Sequence[DatasetSpec]:  # type: ignore[e
 @hookspec
 def register_optimizer() -> OptimizerSpec | Sequence[OptimizerSpec]:  # type: ignore[empty-body]
     """Optimizers."""
+
+
+@hookspec
+def register_task() -> TaskSpec | Sequence[TaskSpec]:  # type: ignore[empty-body]
+    """What the targets of data sets are, and how they are learnt and judged."""
+
+
+@hookspec
+def register_tracker() -> TrackerSpec | Sequence[TrackerSpec]:  # type: ignore[empty-body]
+    """Those who are told what happens in a run."""

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from distillctl.errors import RunError
 
 Features = Mapping[str, Tensor]
-"""What one side computed: every wanted name, and always `"logits"` of shape (B, num_classes)."""
+"""What one side computed: every wanted name, and always `"logits"`: what the model returned, for a classifier (B, num_classes)."""
+OUTPUT = "logits"
+"""The name among `Features` of what the model itself returned."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,11 @@ class Batch:
     """One batch; with several processes, this one's rows of it.
 
     images: (B, C, H, W), normalised.
-    labels: int64, (B,).
+    labels: int64, one for each row; empty where the task has none.
     index: int64, (B,), position of each image in the training split: 0 … len(Setup.labels) − 1.
     start: rows of lower processes. total: rows of all processes; 0 means that there are no others.
     whole: images of the step, of which these may be one of several parts; 0 means these.
+    targets: what else the task learns from, one for each image; a tensor (B, …) or a list.
     """
 
     images: Tensor
@@ -38,11 +41,22 @@ class Batch:
     start: int = 0
     total: int = 0
     whole: int = 0
+    targets: Any = None
+
+    @property
+    def count(self) -> int:
+        """How many images these are."""
+        return len(self.images)
+
+    @property
+    def rows(self) -> int:
+        """How many rows methods work on: one for each label; without labels, the images."""
+        return len(self.labels) or self.count
 
     @property
     def share(self) -> float:
         """How much of the step these images are. The engine takes weighted means: a sum over images is divided by this."""
-        return len(self.labels) / self.whole if self.whole else 1.0
+        return self.count / self.whole if self.whole else 1.0
 
 
 @dataclass(frozen=True)

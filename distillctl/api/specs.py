@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+Reads = Literal["labels", "logits"]
+Unit = Literal["images", "rows"]
 MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labels"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -77,6 +79,10 @@ class MethodSpec(Spec):
     needs_teacher: False for methods that work without one.
     compares_images: its loss is no mean over images: it compares those of a batch with each other, or with a memory of others.
         Then the key `gather` of its table says whether, with several processes, it sees the whole batch.
+    reads: what it reads beside the features that it wants: the `labels` of a batch or of `Setup`, the `logits` of either side. A method
+        is refused for a task that does not give it.
+    unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
+        For classification the two are the same.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
     inner: for wrappers, the method that is wrapped when the profile names none in `[method.inner]`.
@@ -91,6 +97,8 @@ class MethodSpec(Spec):
     warmup_epochs: float = 0.0
     needs_teacher: bool = True
     compares_images: bool = False
+    reads: tuple[Reads, ...] = ("logits",)
+    unit: Unit = "images"
     takes_temperature: bool = False
     inner: str = ""
     inner_kinds: tuple[MethodKind, ...] = ()
@@ -123,13 +131,15 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A data set of labelled images.
+    """A data set of images with targets.
 
     implementation: a function `build(options: Options, seed: int) -> distillctl.Splits`.
+    task: name of the task that says what its targets are.
     family: a name that presets may match for several data sets alike (`cifar100`); empty means the name itself, and the option
         `family` where the data set has one.
     """
 
+    task: str = "classification"
     family: str = ""
 
 
@@ -145,3 +155,19 @@ class OptimizerSpec(Spec):
     """
 
     separate_gradients: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerSpec(Spec):
+    """Somebody who is told what happens in a run, and cannot stop or change it.
+
+    implementation: a class, called with its options: a subclass of `distillctl.Tracker`.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(Spec):
+    """What the targets of a data set are, and how they are learnt and judged.
+
+    implementation: a subclass of `distillctl.Task`.
+    """

@@ -1,4 +1,4 @@
-"""What is refused once the methods of a run are built and before anything is trained: what could not work, or would change nothing."""
+"""What is refused before anything is trained: what could not work, or would change nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import nn
 
 from distillctl.api.method import Phase
 from distillctl.api.specs import ModelSpec
+from distillctl.api.task import Task
 from distillctl.engine.objective import Weighted
-from distillctl.errors import PluginError, RunError
+from distillctl.errors import PluginError, ProfileError, RunError
+from distillctl.profile.schema import MethodChoice, Profile
 
 
 def head_owner(methods: Sequence[Weighted], spec: ModelSpec) -> Weighted | None:
@@ -75,3 +77,36 @@ def check_phase(entry: Weighted, phase: Phase) -> None:
         raise PluginError(f"{what} names `{missing[0]}`, which is no submodule of the method")
     if not phase.student and not any(True for name in phase.modules for _ in modules[name].parameters()):
         raise PluginError(f"{what} trains nothing")
+
+
+def check_reads(profile: Profile, task: Task) -> None:
+    """Refuses methods that read what the task of the data set does not give."""
+    for choice in profile.methods:
+        if choice.table.weight > 0:
+            _check_reads(choice, task, profile.dataset.spec.name)
+
+
+def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:
+    if missing := [what for what in choice.spec.reads if what not in task.gives]:
+        raise ProfileError(
+            f"`{choice.spec.name}` reads {missing[0]}, and `{data}` has none",
+            where="method",
+            hint="choose another method: `distillctl list-methods`",
+        )
+    if choice.inner is not None:
+        _check_reads(choice.inner, task, data)
+
+
+def check_compiles(profile: Profile, methods: Sequence[Weighted]) -> None:
+    """Refuses `compile = "on"` where something cannot be compiled."""
+    if profile.train.compile != "on":
+        return
+    if profile.optimizer.spec.separate_gradients:
+        # A compiled backward gives zeros to what a loss does not reach, and momentum treats zeros unlike nothing.
+        raise ProfileError(
+            f'`train.compile = "on"`, but `{profile.optimizer.spec.name}` wants two gradients, which a compiled step cannot tell apart',
+            hint='use `compile = "auto"`',
+        )
+    if unable := [m.name for m in methods if not m.method.compiles]:
+        names = ", ".join(f"`{name}`" for name in unable)
+        raise ProfileError(f'`train.compile = "on"`, but {names} cannot be compiled', hint='use `compile = "auto"`')

@@ -70,8 +70,9 @@ def write_classes(path: Path, report: Report) -> None:
 
 
 def _rows(report: Report) -> Iterator[tuple[str, int, int, float | None]]:
-    for name, right, count in zip(report.classes, report.correct.tolist(), report.total.tolist(), strict=True):
-        yield name, count, right, right / count if count else None
+    for line in report.classes:
+        right, count = line["correct"], line["count"]
+        yield line["name"], count, right, right / count if count else None
 
 
 def _csv(report: Report) -> str:
@@ -85,10 +86,8 @@ def _csv(report: Report) -> str:
 
 
 def _html(report: Report) -> str:
-    metrics = report.metrics
-    facts = (
-        f"{report.split}, {metrics.count} images; top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, mean of the classes {metrics.mpa:.2%}"
-    )
+    figures = ", ".join(f"{words} {text}" for words, text in report.shown)
+    facts = f"{report.split}, {report.figures['count']} images; {figures}"
     rows = (
         f"<tr><td>{html_text(name)}</td><td>{count}</td><td>{right}</td><td>{'–' if share is None else f'{share:.2%}'}</td></tr>"
         for name, count, right, share in _rows(report)

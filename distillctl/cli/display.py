@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from distillctl.commands.train import Audience
-from distillctl.engine.evaluate import Evaluation
-from distillctl.engine.experiment import MAIN, Experiment, Part
-from distillctl.engine.meter import Reading
-from distillctl.profile.schema import Profile
-from distillctl.rundir.directory import RunDirectory
+from distillctl.api.tracker import RunStart, StepReport, Tracker
+from distillctl.engine.experiment import MAIN
 from distillctl.text import one_line
 
 
-class Shown(Audience, Protocol):
-    """An audience that is opened and closed around a run."""
-
-    def __enter__(self) -> Shown: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
-
-
-def audience(*, quiet: bool) -> Shown:
+def audience(*, quiet: bool) -> Quiet:
     """The display that suits the output."""
     if quiet:
         return Quiet()
@@ -38,8 +27,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Quiet:
-    """Says nothing."""
+class Quiet(Tracker):
+    """Says nothing. Every display is opened and closed around all that a command trains."""
 
     def __enter__(self) -> Quiet:
         return self
@@ -47,78 +36,74 @@ class Quiet:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
 
-    def start(self, profile: Profile, run: RunDirectory, experiment: Experiment, resumed_at: int) -> None:
-        """The loop begins."""
-
-    def note(self, text: str) -> None:
-        """A line."""
-
-    def teacher(self, evaluation: Evaluation, split: str) -> None:
-        """The teacher's accuracy."""
-
-    def batch(self, part: Part, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
-        """Progress within an epoch."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """A line of metrics.jsonl."""
-
 
 class Plain(Quiet):
     """One line an epoch, and one about every ten seconds within long ones."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, int] = {}
+        super().__init__()
+        self._run: RunStart | None = None
+        self._epochs: dict[str, int] = {}
         self._left_epochs = 0
         self._seconds: list[float] = []
         self._best: tuple[float, int] | None = None
         self._spoke = time.perf_counter()
 
-    def __enter__(self) -> Plain:
-        return self
-
     def note(self, text: str) -> None:
         self._say(text)
 
-    def start(self, profile: Profile, run: RunDirectory, experiment: Experiment, resumed_at: int) -> None:
-        self._parts, self._seconds, self._best = {part.name: part.epochs for part in experiment.parts}, [], None
-        for record in run.records()[:resumed_at]:
+    def begin(self, run: RunStart) -> None:
+        self._run, self._epochs, self._seconds, self._best = run, dict(run.parts), [], None
+        for record in run.records:
             self._remember(record)
-        self._left_epochs = experiment.epochs - resumed_at
-        names = profile.student.spec.name, "+".join(m.spec.name for m in profile.methods)
+        finished = len(run.records)
+        self._left_epochs = run.epochs - finished
+        *phases, (_, epochs) = run.parts
         self._say(f"run: {run.path}")
-        self._say(f"data: {experiment.splits.description}")
-        for part in experiment.parts[:-1]:
-            self._say(f"first {part.name}: {part.epochs} epochs")
-        epochs = f"{profile.train.epochs} epochs of {experiment.loader.steps} steps"
-        self._say(f"student {names[0]} with {names[1]}: {epochs} on {experiment.device}")
-        if resumed_at:
-            self._say(f"continued after epoch {resumed_at}")
+        self._say(f"data: {run.data}")
+        for name, count in phases:
+            self._say(f"first {name}: {count} epochs")
+        self._say(f"student {run.student} with {run.method}: {epochs} epochs of {run.steps} steps on {run.device}")
+        if finished:
+            self._say(f"continued after epoch {finished}")
 
-    def teacher(self, evaluation: Evaluation, split: str) -> None:
-        self._say(f"teacher: {evaluation.metrics.top1:.2%} on {split}")
+    def teacher(self, split: str, figures: Mapping[str, float], text: str) -> None:
+        self._say(f"teacher: {text} on {split}")
 
-    def batch(self, part: Part, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
+    def batch(self, report: StepReport) -> None:
         if time.perf_counter() - self._spoke >= 10:
-            terms = terms_line(reading.total, reading.terms)
-            self._say(f"{self._place(part.name, epoch)} {done / steps:4.0%}  {terms}  lr {lr:.3g}  {rate:.0f} images/s")
+            place = self._place(report.part, report.epoch)
+            terms = terms_line(report.total, report.terms)
+            rate = f"{report.images_per_second:.0f} images/s"
+            self._say(f"{place} {report.done / report.steps:4.0%}  {terms}  lr {report.lr:.3g}  {rate}")
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Mapping[str, Any]) -> None:
         self._remember(record)
         self._left_epochs -= 1
         place = self._place(record["phase"], record["epoch"])
         parts = [place, terms_line(record["total"], record["terms"]), f"lr {record['lr']:.3g}"]
-        if "train_top1" in record:
-            parts.append(f"train {record['train_top1']:.2%}")
-        parts += [f"{split} {record[split]['top1']:.2%}" for split in ("val", "test") if split in record]
+        metric = self._told.metric
+        if f"train_{metric}" in record:
+            parts.append(f"train {self._text(record[f'train_{metric}'])}")
+        parts += [f"{split} {self._text(record[split][metric])}" for split in ("val", "test") if split in record]
         if self._best is not None:
-            parts.append(f"best {self._best[0]:.2%} ({self._best[1]})")
+            parts.append(f"best {self._text(self._best[0])} ({self._best[1]})")
         parts.append(f"{record['images_per_second']:.0f} images/s")
         parts.append(f"left {duration(self.left)}")
         self._say("  ".join(parts))
 
+    @property
+    def _told(self) -> RunStart:
+        assert self._run is not None
+        return self._run
+
+    def _text(self, value: float) -> str:
+        """A value of the figure that chooses the best epoch."""
+        return self._told.show(self._told.metric, value)
+
     def _place(self, phase: str, epoch: int) -> str:
         """`epoch 3/240`, or `ft.paraphraser 3/30` in a phase."""
-        return f"{'epoch' if phase == MAIN else phase} {epoch}/{self._parts[phase]}"
+        return f"{'epoch' if phase == MAIN else phase} {epoch}/{self._epochs[phase]}"
 
     @property
     def left(self) -> float:
@@ -126,17 +111,17 @@ class Plain(Quiet):
         recent = self._seconds[-5:]
         return self._left_epochs * sum(recent) / len(recent) if recent else 0.0
 
-    def _remember(self, record: dict[str, Any]) -> None:
+    def _remember(self, record: Mapping[str, Any]) -> None:
         self._seconds.append(float(record.get("seconds", 0.0)))
-        if "val" in record and (self._best is None or record["val"]["top1"] >= self._best[0]):
-            self._best = (record["val"]["top1"], record["epoch"])
+        if "val" in record and (self._best is None or record["val"][self._told.metric] >= self._best[0]):
+            self._best = (record["val"][self._told.metric], record["epoch"])
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
         print(one_line(text), flush=True)  # noqa: T201 - this is the plain display
 
 
-def terms_line(total: float, terms: dict[str, float]) -> str:
+def terms_line(total: float, terms: Mapping[str, float]) -> str:
     """`total 1.23  task 0.9  kd 2.1`."""
     return "  ".join(f"{name} {value:.4g}" for name, value in {"total": total, **terms}.items())
 
@@ -161,28 +146,30 @@ class Live(Plain):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.__exit__(kind, error, trace)
 
-    def teacher(self, evaluation: Evaluation, split: str) -> None:
-        super().teacher(evaluation, split)
-        self._teacher_line = f"{evaluation.metrics.top1:.2%} on {split}"
+    def teacher(self, split: str, figures: Mapping[str, float], text: str) -> None:
+        super().teacher(split, figures, text)
+        self._teacher_line = f"{text} on {split}"
 
-    def batch(self, part: Part, epoch: int, done: int, steps: int, reading: Reading, rate: float, lr: float) -> None:
+    def batch(self, report: StepReport) -> None:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        rest = (steps - done) * reading.images / done / rate
-        table.add_row(Text(one_line(self._place(part.name, epoch))), ProgressBar(steps, done, width=40), f"{done}/{steps}")
+        done, steps, rate = report.done, report.steps, report.images_per_second
+        rest = (steps - done) * report.images / done / rate
+        place = Text(one_line(self._place(report.part, report.epoch)))
+        table.add_row(place, ProgressBar(steps, done, width=40), f"{done}/{steps}")
         table.add_row("left", duration(rest + self.left - (self.left / max(self._left_epochs, 1))), f"{rate:.0f} images/s")
-        table.add_row("lr", f"{lr:.4g}", "")
-        for name, value in {"total": reading.total, **reading.terms}.items():
+        table.add_row("lr", f"{report.lr:.4g}", "")
+        for name, value in {"total": report.total, **report.terms}.items():
             table.add_row(Text(one_line(name)), f"{value:.5g}", "")
-        if reading.top1 is not None:
-            table.add_row("train top-1", f"{reading.top1:.2%}", "")
+        for name, value in report.figures.items():
+            table.add_row(Text(one_line(f"train {name}")), self._told.show(name, value), "")
         if self._teacher_line:
             table.add_row("teacher", Text(one_line(self._teacher_line)), "")
         if self._best is not None:
-            table.add_row("best", f"{self._best[0]:.2%} in epoch {self._best[1]}", "")
+            table.add_row("best", f"{self._text(self._best[0])} in epoch {self._best[1]}", "")
         self._live.update(table)
 
     def _say(self, text: str) -> None:

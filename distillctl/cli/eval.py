@@ -46,6 +46,9 @@ def eval_(
     from distillctl.plugin.registry import Registry
 
     report = evaluate_run(run, Registry.load(), split=split, checkpoint=checkpoint, tta=tta, device=device)
+    if (per_class or classes is not None) and not report.classes:
+        where = "--per-class" if per_class else "--classes"
+        raise ProfileError(f"the images of `{report.run}` have no classes, so there is no line for each", where=where, hint="leave it out")
     if classes is not None:
         write_classes(classes, report)
     if as_json:
@@ -72,17 +75,14 @@ def _check_paths(run: Path | None, checkpoint: str) -> None:
 
 def print_report(report: Report, *, per_class: bool) -> None:
     """The figures in words, and a table of the classes on request."""
-    metrics = report.metrics
     epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
     render.line(f"run     {report.run} ({report.checkpoint}{epoch})")
-    render.line(f"split   {report.split}, {metrics.count} images{f', {report.tta}' if report.tta else ''}")
-    render.line(f"top-1   {metrics.top1:.2%}")
-    render.line(f"top-5   {metrics.top5:.2%}")
-    render.line(f"mpa     {metrics.mpa:.2%}")
-    render.line(f"loss    {metrics.loss:.4f}")
+    render.line(f"split   {report.split}, {report.figures['count']} images{f', {report.tta}' if report.tta else ''}")
+    for words, text in report.shown:
+        render.line(f"{words:<7} {text}")
     if per_class:
-        names = [one_line(name, LONGEST_NAME) for name in report.classes]
-        width = max(map(len, names))
-        for name, right, count in zip(names, report.correct.tolist(), report.total.tolist(), strict=True):
+        lines = [(one_line(line["name"], LONGEST_NAME), line["correct"], line["count"]) for line in report.classes]
+        width = max(len(name) for name, _, _ in lines)
+        for name, right, count in lines:
             share = f"{right / count:7.2%}" if count else "      –"
             render.line(f"  {name:<{width}}  {share}  {right}/{count}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,19 +104,31 @@ def print_result(result: Result) -> None:
         render.line(f"this run is finished: {result.path} (`--fresh` starts a new one)")
     split = summary.get("split", "")
     if "teacher" in summary:
-        render.line(f"teacher    {summary['teacher']['top1']:.2%} on {split}")
+        render.line(f"teacher    {_headline(result, summary['teacher'])} on {split}")
     if "best" in summary:
         best, last = summary["best"], summary["last"]
         chosen = "chosen on val" if summary["chosen_on"] == "val" else "the last epoch: no validation split chooses"
-        more = f"top-5 {best['top5']:.2%}, mpa {best['mpa']:.2%}"
-        render.line(f"student    {best['top1']:.2%} on {split} (epoch {best['epoch']}, {chosen}; {more})")
+        more = "; " + ", ".join(others) if (others := _others(result, best)) else ""
+        render.line(f"student    {_headline(result, best)} on {split} (epoch {best['epoch']}, {chosen}{more})")
         if last["epoch"] != best["epoch"]:
-            render.line(f"last       {last['top1']:.2%} on {split} (epoch {last['epoch']})")
+            render.line(f"last       {_headline(result, last)} on {split} (epoch {last['epoch']})")
     if "accepted_changes" in summary:
         render.line(f"changed    {summary['accepted_changes']} accepted changes while it ran: `changes` in run.json")
     if "agreement" in summary:
         render.line(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
     render.line(f"run        {result.path}")
+
+
+def _headline(result: Result, figures: Mapping[str, float]) -> str:
+    """The figure that chooses the best epoch, as text."""
+    metric = next(iter(result.task.names))
+    return result.task.show(metric, figures[metric])
+
+
+def _others(result: Result, figures: Mapping[str, float]) -> list[str]:
+    """The other figures but the loss, with their names."""
+    shown = [(name, words) for name, words in result.task.names.items() if name != "loss"]
+    return [f"{words} {result.task.show(name, figures[name])}" for name, words in shown[1:]]
 
 
 def print_plan(plan: Plan) -> None:

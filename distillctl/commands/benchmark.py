@@ -9,19 +9,21 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch
-from distillctl.build.experiment import assemble, build_splits, check_precision, pick_device
+from distillctl.build.data import build_task
+from distillctl.build.device import check_precision, pick_device
+from distillctl.build.experiment import assemble
 from distillctl.commands.dry_run import stand_in_teacher
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.memory import keep_freed_memory
-from distillctl.engine.meter import Tally
+from distillctl.engine.precision import autocast
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Registry
 from distillctl.profile.schema import Profile
@@ -90,8 +92,8 @@ def bench(experiment: Experiment, *, steps: int = 20, warmup: int = 3, compiled:
     )
 
 
-def _bare(model: nn.Module, compiled: bool) -> Callable[[Tensor], Tensor]:
-    return torch.compile(model, dynamic=False) if compiled else model
+def _bare(model: nn.Module, compiled: bool) -> nn.Module:
+    return torch.compile(model, dynamic=False) if compiled else model  # type: ignore[return-value]
 
 
 @worker_deaths()
@@ -104,10 +106,10 @@ def bench_profile(
     chosen = pick_device(device)
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
-    splits = build_splits(profile)
+    task = build_task(profile, registry)
     results = []
     for compiled in (False, True) if compile_too else (False,):
-        experiment = assemble(profile, splits, stand_in_teacher(profile, registry, splits.classes, ROOT, []), chosen)
+        experiment = assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)
         try:
             results.append(bench(experiment, steps=steps, warmup=warmup, compiled=compiled))
         finally:
@@ -121,20 +123,21 @@ class _Runner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.step = Step(experiment)
-        self._student = _bare(experiment.model, experiment.settings.compiled)
-        self._teacher = None if experiment.teacher is None else _bare(experiment.teacher.model, experiment.settings.compiled)
-        self.tally = Tally(experiment.device)
+        self.learner = self.step.learner
+        compiled, network = experiment.settings.compiled, experiment.network
+        self._student = _bare(experiment.student, compiled)
+        self._teacher = None if network is None else _bare(network.model, compiled)
         self.number = 0
         self._epoch = 0
         self._batches = experiment.loader.epoch(0)
         self.sample = self._next()
-        self.batch_size = len(self.sample.labels)
+        self.batch_size = self.sample.count
 
     def _next(self) -> Batch:
         """The next batch of full size."""
         while True:
             for batch in self._batches:
-                if not hasattr(self, "batch_size") or len(batch.labels) == self.batch_size:
+                if not hasattr(self, "batch_size") or batch.count == self.batch_size:
                     return batch
             self._epoch += 1
             self._batches = self.experiment.loader.epoch(self._epoch)
@@ -158,34 +161,37 @@ class _Runner:
     def engine(self) -> float:
         """The step as training takes it."""
         number = self._count()
-        return self._timed(lambda: self.step(self._next(), number, self.tally))
+        return self._timed(lambda: self.step(self._next(), number))
 
     def bare(self) -> float:
         """The networks alone, on a batch that lies ready."""
-        batch = self.sample
-        optimizer = self.step.optimizer if self.step.pair is None else self.step.pair
+        batch, task = self.sample, self.experiment.task
+        optimizer = self.learner.optimizer if self.learner.pair is None else self.learner.pair
 
         def work() -> None:
             if self._teacher is not None:
-                with torch.no_grad(), self.step.autocast():
+                with torch.no_grad(), self._autocast():
                     self._teacher(batch.images)
-            with self.step.autocast():
-                loss = F.cross_entropy(self._student(batch.images).float(), batch.labels)
-            loss.backward()
+            with self._autocast():
+                terms = task.label_loss(task.forward(self._student, batch), batch)
+            torch.stack(list(terms.values())).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
 
         return self._timed(work)
 
+    def _autocast(self) -> AbstractContextManager[object]:
+        return autocast(self.experiment.device, self.experiment.settings.precision)
+
     def _guard_weights(self, batch: Batch) -> None:
-        step = self.step
-        step.guard.gradients(0, batch, () if step.pair is None else step.pair.second)
-        if step.ema is not None:
-            step.guard.average(0, batch, step.ema.model)
+        learner = self.learner
+        learner.guard.gradients(0, batch, () if learner.pair is None else learner.pair.second)
+        if learner.ema is not None:
+            learner.guard.average(0, batch, learner.ema.model)
 
     def split(self) -> dict[str, float]:
         """The step in parts. The losses are cut off from the student by leaf tensors, so that the two backwards can be told apart."""
-        experiment, step = self.experiment, self.step
+        step, learner = self.step, self.learner
         kept: dict[str, object] = {}
         times: dict[str, float] = {}
         step.begin(self._count())
@@ -197,32 +203,32 @@ class _Runner:
         batch: Batch = kept["batch"]  # type: ignore[assignment]
 
         def teacher() -> None:
-            kept["teacher"] = step.teach(batch)
+            kept["teacher"] = step.look(batch)
 
         times["teacher"] = self._timed(teacher)
 
         def forward() -> None:
-            with step.autocast():
-                kept["student"] = experiment.objective.observe(batch.images)
+            with self._autocast():
+                kept["student"] = learner.objective.observe(batch)
 
         times["student"] = self._timed(forward)
         features: dict[str, Tensor] = kept["student"]  # type: ignore[assignment]
         leaves = {name: value.detach().requires_grad_() for name, value in features.items()}
 
         def loss() -> None:
-            with step.autocast():
-                losses = experiment.objective.losses(batch, leaves, kept["teacher"], step.progress)  # type: ignore[arg-type]
+            with self._autocast():
+                losses = learner.objective.losses(batch, leaves, kept["teacher"], step.progress)  # type: ignore[arg-type]
             (losses.task + losses.distillation).backward()
             kept["losses"] = losses
 
         times["loss"] = self._timed(loss)
-        times["guard"] = self._timed(lambda: step.guard.losses(0, batch, kept["teacher"], kept["losses"]))  # type: ignore[arg-type]
+        times["guard"] = self._timed(lambda: learner.guard.losses(0, batch, kept["teacher"], kept["losses"]))  # type: ignore[arg-type]
         used = [name for name, leaf in leaves.items() if leaf.grad is not None]
         outputs, grads = [features[n] for n in used], [leaves[n].grad for n in used]
-        twice = step.pair is not None  # labels and distillation go back through the student one after the other
+        twice = learner.pair is not None  # labels and distillation go back through the student one after the other
         times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads, retain_graph=twice))
         if twice:
             times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads))
         times["guard"] += self._timed(lambda: self._guard_weights(batch))
-        times["optimizer"] = self._timed(step.update)
+        times["optimizer"] = self._timed(learner.apply_gradients)
         return times

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from distillctl.build.experiment import (
-    TeacherModel,
-    assemble,
-    build_model,
-    build_splits,
-    build_teacher,
-    check_precision,
-    pick_device,
-    sides,
-)
+from distillctl.api.task import Task
+from distillctl.build.data import build_task
+from distillctl.build.device import check_precision, pick_device
+from distillctl.build.experiment import assemble, sides
+from distillctl.build.models import TeacherModel, build_model, build_teacher
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.memory import keep_freed_memory, peak_memory
-from distillctl.engine.meter import Reading, Tally
+from distillctl.engine.meter import Reading
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Registry
 from distillctl.profile.schema import Profile
@@ -99,10 +93,10 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
-    splits = build_splits(profile)
+    task = build_task(profile, registry)
     notes: list[str] = []
-    teacher = stand_in_teacher(profile, registry, splits.classes, root, notes)
-    experiment = assemble(profile, splits, teacher, chosen)
+    teacher = stand_in_teacher(profile, registry, task, root, notes)
+    experiment = assemble(profile, task, teacher, chosen)
     try:
         parts = tuple(_try_part(experiment, part) for part in experiment.parts)
         networks = tuple(
@@ -111,8 +105,8 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
         )
         return Plan(
             path=path,
-            data=splits.description,
-            images=len(splits.train),
+            data=task.data.description,
+            images=len(task.data.train),
             sides=networks,
             method_parameters=sum(p.numel() for p in experiment.objective.methods.parameters()),
             steps_per_epoch=experiment.loader.steps,
@@ -126,25 +120,25 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
 
 def _try_part(experiment: Experiment, part: Part) -> PartPlan:
     """Two steps of a part."""
-    step, tally = Step(experiment, part), Tally(experiment.device)
+    step = Step(experiment, part)
     seconds = 0.0
     for number, batch in zip(range(2), experiment.loader.epoch(part.begin), strict=False):
         started = time.perf_counter()
-        step(batch, number, tally)
+        step(batch, number)
         if experiment.device.type == "cuda":
             torch.cuda.synchronize(experiment.device)
         seconds = time.perf_counter() - started
-    return PartPlan(part.name, part.epochs, seconds, tally.read())
+    return PartPlan(part.name, part.epochs, seconds, step.learner.meter.read())
 
 
-def stand_in_teacher(profile: Profile, registry: Registry, classes: Sequence[str], root: Path, notes: list[str]) -> TeacherModel | None:
+def stand_in_teacher(profile: Profile, registry: Registry, task: Task, root: Path, notes: list[str]) -> TeacherModel | None:
     """The teacher; one that another profile has yet to train stands in with fresh weights."""
     if profile.teacher is None or profile.teacher.table.profile is None:
-        return None if profile.teacher is None else build_teacher(profile, registry, classes)
+        return None if profile.teacher is None else build_teacher(profile, registry, task)
     other = load_teacher_profile(profile, registry)
     _, run = place(other.name, other.digest, root=root)
     if run is not None and run.finished:
-        return build_teacher(profile, registry, classes, run.path)
+        return build_teacher(profile, registry, task, run.path)
     notes.append(f"the teacher of {other.path.name} is not trained yet: fresh weights stand in, and its training is not in the time")
     spec = other.student.spec
-    return TeacherModel(spec, build_model(spec, len(classes), other.student.options), spec.name, None)
+    return TeacherModel(spec, build_model(task, spec, other.student.options), spec.name, None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from distillctl.build.experiment import build_deployed, build_splits, evaluation_loader, pick_device, tta_kind
+from distillctl.api.task import Task
+from distillctl.build.data import build_task, evaluation_loader, tta_kind
+from distillctl.build.device import pick_device
+from distillctl.build.models import build_deployed
 from distillctl.data.workers import worker_deaths
-from distillctl.engine.evaluate import Metrics, evaluate
+from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import MAIN
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.errors import DataError, ProfileError
@@ -29,7 +31,9 @@ class Report:
 
     epoch: of the checkpoint; None for a file from elsewhere.
     tta: `flip`, `ten_crop`, or empty.
-    correct, total: int64, (C,), images by class.
+    figures: by name.
+    classes: a line for each class: `name`, `correct`, `count`; empty where there are no classes.
+    shown: name and text of every figure but the number of images.
     """
 
     run: Path
@@ -37,10 +41,9 @@ class Report:
     epoch: int | None
     split: str
     tta: str
-    metrics: Metrics
-    classes: tuple[str, ...]
-    correct: Tensor
-    total: Tensor
+    figures: Mapping[str, float]
+    classes: Sequence[Mapping[str, Any]]
+    shown: Sequence[tuple[str, str]]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -50,11 +53,8 @@ class Report:
             "epoch": self.epoch,
             "split": self.split,
             "tta": self.tta,
-            **self.metrics.as_dict(),
-            "classes": [
-                {"name": name, "correct": right, "count": count}
-                for name, right, count in zip(self.classes, self.correct.tolist(), self.total.tolist(), strict=True)
-            ],
+            **self.figures,
+            **({"classes": [dict(line) for line in self.classes]} if self.classes else {}),
         }
 
 
@@ -100,17 +100,18 @@ def evaluate_run(
     chosen = pick_device(device)
     keep_freed_memory(chosen)
     profile = from_resolved(run.resolved, registry, student_only=True)
-    splits = build_splits(profile)
+    task = build_task(profile, registry)
+    splits = task.data
     split = split or ("test" if splits.test is not None else "val")
     if split not in ("val", "test"):
         raise ProfileError(f"unknown split `{split}`", where="--split", hint="allowed: val, test")
     images = getattr(splits, split)
     if images is None:
         raise DataError(f"the data set `{profile.dataset.spec.name}` of `{run.path}` has no {split} split")
-    model, epoch = _model(run, profile, splits.num_classes, checkpoint, registry)
-    loader = evaluation_loader(profile, splits, images, chosen, tta=tta)
+    model, epoch = _model(run, profile, task, checkpoint, registry)
+    loader = evaluation_loader(profile, task, images, chosen, tta=tta)
     try:
-        evaluation = evaluate(model.to(chosen), loader, splits.num_classes)
+        evaluation = evaluate(task, model.to(chosen), loader)
     finally:
         loader.close()
     return Report(
@@ -118,19 +119,18 @@ def evaluate_run(
         checkpoint=checkpoint,
         epoch=epoch,
         split=split,
-        tta=tta_kind(profile, images, tta),
-        metrics=evaluation.metrics,
-        classes=splits.classes,
-        correct=evaluation.correct,
-        total=evaluation.total,
+        tta=tta_kind(profile, task, images, tta),
+        figures=evaluation.figures,
+        classes=task.breakdown(evaluation),
+        shown=[(words, task.show(name, evaluation.figures[name])) for name, words in task.names.items()],
     )
 
 
-def _model(run: RunDirectory, profile: Profile, num_classes: int, checkpoint: str, registry: Registry) -> tuple[Any, int | None]:
+def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, registry: Registry) -> tuple[Any, int | None]:
     if checkpoint == "best" and (run.path / "student.safetensors").is_file():
         model, _ = deploy.load_student(run.path, registry)
         return model, run.info().get("best_epoch")
-    model = build_deployed(profile, num_classes, run.info().get("head"))
+    model = build_deployed(profile, task, run.info().get("head"))
     if checkpoint in ("best", "last"):
         file = run.best if checkpoint == "best" else run.last
         if not file.is_file():

@@ -68,7 +68,8 @@ def _listing(images: Images) -> str:
     if isinstance(images, FileImages):
         # Two folders up, the class and the file, tell images apart; where the data lie does not matter.
         names = ("/".join(path.parts[-2:]) for path in images.paths)
-        return f"{len(images)} images, {listing_hash(f'{name} {label}' for name, label in zip(names, images.labels.tolist(), strict=True))}"
+        targets = images.labels.tolist() or [one.tolist() if isinstance(one, torch.Tensor) else one for one in images.targets]
+        return f"{len(images)} images, {listing_hash(f'{name} {target}' for name, target in zip(names, targets, strict=True))}"
     return f"{len(images)} images, {content_hash(images)}"
 
 

@@ -2,60 +2,43 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from torch import nn
 
-from distillctl import __version__
-from distillctl.api.data import Splits
-from distillctl.build.experiment import (
-    TeacherModel,
-    assemble,
-    build_deployed,
-    build_splits,
-    build_teacher,
-    check_precision,
-    evaluation_loader,
-    pick_device,
-)
+from distillctl.api.task import Evaluation, Task
+from distillctl.api.tracker import RunStart, Tracker
+from distillctl.build.data import build_task, evaluation_loader, task_class
+from distillctl.build.device import check_precision, pick_device
+from distillctl.build.experiment import assemble
+from distillctl.build.models import TeacherModel, build_deployed, build_teacher
+from distillctl.build.trackers import build_trackers
+from distillctl.commands.environment import environment
 from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, packages, refuse
-from distillctl.data.splits import shared_images
+from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import Processes, join, losses_of_processes
 from distillctl.engine.determinism import prepare, promise
-from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
+from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import Experiment
-from distillctl.engine.loop import Loop, Watcher, restore_student
+from distillctl.engine.loop import Loop
 from distillctl.engine.memory import keep_freed_memory
-from distillctl.errors import DataError, DistillError, ProfileError, RunError
+from distillctl.engine.state import restore_student
+from distillctl.engine.trackers import Record, Trackers
+from distillctl.errors import DataError, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
-from distillctl.profile.reading import from_resolved, write_toml
+from distillctl.profile.reading import write_toml
 from distillctl.profile.schema import Profile
 from distillctl.profile.teacher import load_teacher_profile
 from distillctl.rundir.directory import ROOT, RunDirectory, place
 from distillctl.rundir.lock import locked
-
-
-class Audience(Watcher, Protocol):
-    """A watcher that also hears what happens around the loop."""
-
-    def start(self, profile: Profile, run: RunDirectory, experiment: Experiment, resumed_at: int) -> None:
-        """The loop is about to begin, after so many finished epochs."""
-
-    def note(self, text: str) -> None:
-        """One line worth telling."""
-
-    def teacher(self, evaluation: Evaluation, split: str) -> None:
-        """The teacher was evaluated."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +46,13 @@ class Result:
     """What came out.
 
     already: the run was finished before this command.
+    task: knows how its figures are shown.
     summary: the key `result` of run.json.
     """
 
     path: Path
     already: bool
+    task: type[Task]
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -76,7 +61,7 @@ class Result:
 def train(
     profile: Profile,
     registry: Registry,
-    audience: Audience,
+    display: Tracker,
     *,
     out: Path | None = None,
     device: str = "auto",
@@ -94,7 +79,7 @@ def train(
     Args:
         profile: a checked profile.
         registry: where its names were found.
-        audience: is told what happens.
+        display: is told what happens, beside the trackers of the profile.
         out: the run directory; otherwise one below `root`, named after the profile.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         fresh: start a new run beside a finished or unfinished one.
@@ -122,9 +107,9 @@ def train(
         )
     if existing is not None and existing.finished and not (from_previous or accept_change):
         _refuse_finished(existing, profile, registry)
-        return Result(existing.path, already=True, summary=existing.info().get("result", {}))
+        return Result(existing.path, True, task_class(profile, registry), existing.info().get("result", {}))
     with locked(path) if processes.first else nullcontext():
-        plan = _Plan(profile, registry, audience, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))
+        plan = _Plan(profile, registry, display, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))
         return plan.run(from_previous=from_previous, accept_change=accept_change)
 
 
@@ -146,7 +131,7 @@ class _Plan:
 
     profile: Profile
     registry: Registry
-    audience: Audience
+    display: Tracker
     device: torch.device
     processes: Processes
     path: Path
@@ -160,10 +145,10 @@ class _Plan:
         run = RunDirectory.open(self.path) if processes.share((self.path / "run.json").is_file()) else None
         trainer = _trainer(profile, registry)
         with processes.one_after_the_first():
-            splits = build_splits(profile)
+            task = build_task(profile, registry)
         facts: dict[str, Any] = {
             "packages": packages(profile, registry),
-            "data_listing": listing(splits),
+            "data_listing": listing(task.data),
             "teacher_profile": trainer.digest if trainer is not None else None,
             "processes": processes.count,
         }
@@ -172,30 +157,55 @@ class _Plan:
             refuse(run, lines)
         folder = None if trainer is None else self._train_teacher(trainer)
         with processes.one_after_the_first():
-            teacher = build_teacher(profile, registry, splits.classes, folder) if profile.teacher is not None else None
+            teacher = build_teacher(profile, registry, task, folder) if profile.teacher is not None else None
         facts["teacher_sha256"] = None if teacher is None or teacher.source is None else sha256(teacher.source)
         if run is not None:
             lines += changed(run, {"teacher_sha256": facts["teacher_sha256"]})
             if not accept_change:
                 refuse(run, lines)
-        for note in _seen_by_teacher(profile, registry, splits, folder):
-            self.audience.note(note)
-        judged = self._judge_teacher(splits, teacher)
-        experiment = assemble(profile, splits, teacher, self.device, processes)
+        trackers = Trackers([self.display], build_trackers(profile) if processes.first else {})
         try:
-            accepted = () if run is None else run.digests
-            run = self._begin(run, experiment, facts)
-            loop = Loop(experiment, run, self.audience, previous=from_previous, accepted=accepted)
-            if self.processes.first and accepted:
-                adopt(run, profile, {**facts, "epochs": experiment.epochs}, lines)
-            for note in experiment.notes:
-                self.audience.note(note)
-            self.audience.start(profile, run, experiment, loop.position.epoch)
-            loop.train()
-            summary = self._finish(run, loop, judged)
+            for note in seen_by_teacher(profile, registry, task.data, folder):
+                trackers.note(note)
+            judged = self._judge_teacher(task, teacher, trackers)
+            experiment = assemble(profile, task, teacher, self.device, processes)
+            try:
+                accepted = () if run is None else run.digests
+                run = self._begin(run, experiment, facts)
+                if processes.first:
+                    trackers.add(Record(run))
+                loop = Loop(experiment, run, trackers, previous=from_previous, accepted=accepted)
+                if processes.first and accepted:
+                    adopt(run, profile, {**facts, "epochs": experiment.epochs}, lines)
+                for note in experiment.notes:
+                    trackers.note(note)
+                trackers.begin(self._start(run, experiment, loop.position.epoch))
+                loop.train()
+                summary = self._finish(run, loop, judged)
+                trackers.end(summary)
+            finally:
+                experiment.close()
         finally:
-            experiment.close()
-        return Result(run.path, already=False, summary=summary)
+            trackers.close()
+        return Result(run.path, False, type(task), summary)
+
+    def _start(self, run: RunDirectory, experiment: Experiment, finished: int) -> RunStart:
+        """What trackers are told at the beginning."""
+        profile, task = self.profile, experiment.task
+        return RunStart(
+            path=run.path,
+            name=profile.name,
+            resolved=profile.resolved,
+            data=task.data.description,
+            student=profile.student.spec.name,
+            method="+".join(m.spec.name for m in profile.methods),
+            parts=tuple((part.name, part.epochs) for part in experiment.parts),
+            steps=experiment.loader.steps,
+            device=str(experiment.device),
+            metric=task.metric,
+            show=task.show,
+            records=run.records()[:finished],
+        )
 
     def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any]) -> RunDirectory:
         """The run directory, made if it is not there."""
@@ -205,7 +215,7 @@ class _Plan:
                 self.path,
                 profile=profile.text,
                 resolved=write_toml(profile.resolved),
-                environment=_environment(self.command, self.device, facts["teacher_sha256"]),
+                environment=environment(self.command, self.device, facts["teacher_sha256"]),
                 state={
                     "name": profile.name,
                     "digest": profile.digest,
@@ -229,142 +239,96 @@ class _Plan:
             raise ProfileError(
                 f"`teacher.profile` of `{self.profile.path}` leads back to `{trainer.path.name}`", where=str(self.profile.path)
             )
-        self.audience.note(f"teacher: {trainer.path.name}")
+        self.display.note(f"teacher: {trainer.path.name}")
         result = train(
             trainer,
             self.registry,
-            self.audience,
+            self.display,
             device=self.device.type if self.processes.count > 1 else str(self.device),
             root=self.root,
             command=self.command,
             _ancestors=self.ancestors,
         )
-        self.audience.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
+        self.display.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
         return result.path
 
-    def _judge_teacher(self, splits: Splits, teacher: TeacherModel | None) -> tuple[Evaluation, str] | None:
+    def _judge_teacher(self, task: Task, teacher: TeacherModel | None, trackers: Trackers) -> tuple[Evaluation, str] | None:
         """Evaluates the teacher before anything is learnt from it."""
         profile = self.profile
         if teacher is None or profile.teacher is None:
             return None
-        split = next(name for name in ("test", "val", "train") if getattr(splits, name) is not None)
-        images = getattr(splits, split)
-        loader = evaluation_loader(profile, splits, images, self.device, processes=self.processes)
+        split = next(name for name in ("test", "val", "train") if getattr(task.data, name) is not None)
+        images = getattr(task.data, split)
+        loader = evaluation_loader(profile, task, images, self.device, processes=self.processes)
         try:
-            evaluation = evaluate(teacher.model.to(self.device), loader, splits.num_classes, self.processes)
+            evaluation = evaluate(task, teacher.model.to(self.device), loader, self.processes)
         finally:
             loader.close()
-        self.audience.teacher(evaluation, split)
-        chance = chance_level(images.labels, splits.num_classes)
-        if evaluation.metrics.top1 <= chance and not profile.teacher.table.allow_untrained:
+        figure, floor = evaluation.figures[task.metric], task.floor(images)
+        trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
+        if figure <= floor and not profile.teacher.table.allow_untrained:
             raise RunError(
-                f"the teacher `{teacher.shown}` is no better than chance: {evaluation.metrics.top1:.2%} on {split}, "
-                f"where guessing reaches {chance:.2%}",
+                f"the teacher `{teacher.shown}` is no better than chance: {task.show(task.metric, figure)} on {split}, "
+                f"where guessing reaches {task.show(task.metric, floor)}",
                 hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
             )
         return evaluation, split
 
     def _finish(self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
         """Evaluates the last and the best epoch, writes the deployed student and the result."""
-        splits, head, profile = loop.experiment.splits, loop.experiment.head, self.profile
+        experiment, profile = loop.experiment, self.profile
+        task, head = experiment.task, experiment.head
         epochs = profile.train.epochs
-        split = "test" if splits.test is not None else "val" if splits.val is not None else ""
+        split = "test" if task.data.test is not None else "val" if task.data.val is not None else ""
         # A fresh model, as `eval` and everybody else will build it: the one that was trained may lie otherwise in memory
         # (channels last), which changes the last digits of its logits.
-        model = build_deployed(profile, splits.num_classes, head).to(self.device)
+        model = build_deployed(profile, task, head).to(self.device)
         summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
         restore_student(model, run.checked(run.last))
         last = loop.evaluate(model, split) if split else None
         best_epoch = restore_student(model, run.checked(run.best))
         best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
         if judged is not None:
-            summary["teacher"] = judged[0].metrics.as_dict()
+            summary["teacher"] = dict(judged[0].figures)
         if best is not None and last is not None:
-            summary["best"] = {"epoch": best_epoch, **best.metrics.as_dict()}
-            summary["last"] = {"epoch": epochs, **last.metrics.as_dict()}
-            if judged is not None and judged[1] == split:
-                summary["agreement"] = float((judged[0].predictions == best.predictions).double().mean())
+            summary["best"] = {"epoch": best_epoch, **best.figures}
+            summary["last"] = {"epoch": epochs, **last.figures}
+            if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
+                summary["agreement"] = agreement
         if changes := run.info().get("changes"):
             summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
         if self.processes.first:
-            _deploy(profile, self.registry, run, model, splits, head)
+            _deploy(profile, self.registry, run, model, task, head)
             run.update(state="finished", result=summary)
         self.processes.share(None)
         return summary
 
 
-def _seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folder: Path | None) -> list[str]:
-    """Warns of held-out images that the teacher learnt: its run may have split the same data by another seed."""
-    folder = folder or (profile.teacher.table.run if profile.teacher is not None else None)
-    if folder is None:
-        return []
-    try:
-        other = from_resolved(RunDirectory.open(folder).resolved, registry, student_only=True)
-        if (other.seed, other.resolved["dataset"]) == (profile.seed, profile.resolved["dataset"]):
-            return []
-        learnt = build_splits(other).train
-    except DistillError:  # the teacher comes from elsewhere: its data are not here, so nothing can be compared
-        return []
-    why = "its run split the data otherwise than this one"
-    if other.seed != profile.seed:
-        why += (
-            f", by seed {other.seed} and not {profile.seed}; `--set teacher.overrides.seed={profile.seed}` trains a teacher with this seed"
-        )
-    return [
-        f"WARNING: the teacher learnt {count} of the {len(images)} {name} images, so its figures are too good: {why}"
-        for name, images in (("val", splits.val), ("test", splits.test))
-        # A few may be duplicates within the data: CIFAR's test images have twins among those for training.
-        if images is not None and (count := shared_images(images, learnt)) > len(images) // 100
-    ]
-
-
-def _deploy(
-    profile: Profile, registry: Registry, run: RunDirectory, model: torch.nn.Module, splits: Splits, head: Mapping[str, Any] | None
-) -> None:
-    spec = profile.student.spec
+def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.Module, task: Task, head: Mapping[str, Any] | None) -> None:
+    spec, data = profile.student.spec, task.data
     plugin = registry.models.plugin(spec)
-    view = splits.view
+    extra: dict[str, object] = {} if head is None else {"head": head}
+    if profile.dataset.spec.task != deploy.TASK:
+        extra["task"] = profile.dataset.spec.task
     deploy.write_student(
         run.path,
         model,
         spec=spec,
         shown_name=spec.name,
         options=profile.student.options.model_dump(mode="json"),
-        classes=splits.classes,
+        outputs=task.outputs,
+        classes=data.classes,
         preprocessing={
-            "channels": splits.channels,
-            "size": view.size,
-            "resize": view.eval_resize or view.size,
-            "mean": list(splits.mean),
-            "std": list(splits.std),
+            "channels": data.channels,
+            "size": data.view.size,
+            "resize": data.view.eval_resize or data.view.size,
+            "mean": list(data.mean),
+            "std": list(data.std),
         },
         package=plugin.package,
         version=plugin.version,
-        extra={} if head is None else {"head": head},
+        extra=extra,
     )
 
 
-def _environment(command: Sequence[str], device: torch.device, teacher: str | None) -> dict[str, Any]:
-    ours = {d.name: d.version for d in distributions() if d.name.startswith(("distillctl", "torch"))}
-    return {
-        "command": list(command),
-        "distillctl": __version__,
-        "packages": dict(sorted(ours.items())),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)",
-        "git_commit": _git_commit(),
-        "teacher_sha256": teacher,
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the folder one stands in, if it is a checkout."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-__all__ = ["Audience", "Result", "train"]
+__all__ = ["Result", "train"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from distillctl.api.data import ArrayImages, Splits
+from distillctl.api.data import ArrayImages, Splits, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.batches import Tta
 from distillctl.data.hashing import VIEW, hash_index
@@ -81,20 +81,20 @@ class ResidentTrainLoader:
     ) -> None:
         images = splits.train
         assert isinstance(images, ArrayImages)
-        self._view, self._seed, self._device, self.share = splits.view, seed, device, share
+        self._view, self._seed, self.share = splits.view, seed, share
         self._home = _home(images, device)
         self._table = PixelTable(images.images, self._home)
-        self._labels = images.labels.to(self._home)
-        self._normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
+        self._batch = _Batches(images, self._home, Normalise(splits.mean, splits.std, device, channels_last=channels_last), device)
+        self._count = len(images)
+        self._bounds = batch_bounds(self._count, batch_size, smallest=2 * share.processes)
         self.steps = len(self._bounds)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from batch `first` on."""
-        order = epoch_order(len(self._labels), self._seed, epoch, self._home)
+        order = epoch_order(self._count, self._seed, epoch, self._home)
         for start, end in self._bounds[first:]:
             index = self.share.rows(order[start:end])
-            yield _batch(self._pixels(index, epoch), self._labels[index], index, self._normalise, self._device, end - start)
+            yield self._batch(self._pixels(index, epoch), index, end - start)
 
     def _pixels(self, index: Tensor, epoch: int) -> Tensor:
         view, table = self._view, self._table
@@ -122,11 +122,10 @@ class ResidentEvalLoader:
         channels_last: bool = False,
         share: Share = WHOLE,
     ) -> None:
-        self._size, self._flip, self._device = splits.view.size, tta == "flip", device
+        self._size, self._flip = splits.view.size, tta == "flip"
         self._home = _home(images, device)
         self._table = PixelTable(images.images, self._home)
-        self._labels = images.labels.to(self._home)
-        self._normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
+        self._batch = _Batches(images, self._home, Normalise(splits.mean, splits.std, device, channels_last=channels_last), device)
         self._bounds = batch_bounds(len(images), batch_size)[share.rank :: share.processes]
         self.count = len(images)
 
@@ -136,15 +135,28 @@ class ResidentEvalLoader:
             pixels = self._table.centre(index, self._size)
             if self._flip:
                 pixels = torch.stack([pixels, pixels.flip(-1)], dim=1)
-            yield _batch(pixels, self._labels[start:end], index, self._normalise, self._device, end - start)
+            yield self._batch(pixels, index, end - start)
 
     def close(self) -> None:
         """Nothing to end."""
 
 
-def _batch(pixels: Tensor, labels: Tensor, index: Tensor, normalise: Normalise, device: torch.device, total: int) -> Batch:
-    images = normalise(pixels.to(device, non_blocking=True))
-    return Batch(images, labels.to(device, non_blocking=True), index.to(device, non_blocking=True), total=total)
+class _Batches:
+    """Puts batches together on the device, from pixels and the positions of their images."""
+
+    def __init__(self, images: ArrayImages, home: torch.device, normalise: Normalise, device: torch.device) -> None:
+        self._labels = images.labels.to(home)
+        self._targets = images.targets.to(home) if isinstance(images.targets, Tensor) else images.targets
+        self._normalise, self._device = normalise, device
+
+    def __call__(self, pixels: Tensor, index: Tensor, total: int) -> Batch:
+        images = self._normalise(self._moved(pixels))
+        labels, targets = take_labels(self._labels, index), take_targets(self._targets, index)
+        targets = self._moved(targets) if isinstance(targets, Tensor) else targets
+        return Batch(images, self._moved(labels), self._moved(index), total=total, targets=targets)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
 
 
 def _home(images: ArrayImages, device: torch.device) -> torch.device:

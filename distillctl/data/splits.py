@@ -51,9 +51,10 @@ def limit_training(splits: Splits, limit: int, seed: int) -> Splits:
     Raises:
         ProfileError: the limit is smaller than the number of classes.
     """
-    labels = splits.train.labels
-    if limit == 0 or limit >= len(labels):
+    count = len(splits.train)
+    if limit == 0 or limit >= count:
         return splits
+    labels = splits.train.labels if len(splits.train.labels) else torch.zeros(count, dtype=torch.int64)  # as one class
     counts = torch.bincount(labels, minlength=splits.num_classes).tolist()
     present = sum(n > 0 for n in counts)
     if limit < present:
@@ -87,10 +88,13 @@ def listing_hash(names: Iterable[str]) -> str:
 
 
 def content_hash(images: ArrayImages) -> str:
-    """Twelve hex digits that stand for the pixels and labels of images in memory."""
+    """Twelve hex digits that stand for the pixels, labels and targets of images in memory."""
     digest = hashlib.sha256()
-    for tensor in (images.images, images.labels):
-        digest.update(tensor.cpu().contiguous().numpy().data)
+    for part in (images.images, images.labels, images.targets):
+        if isinstance(part, Tensor):
+            digest.update(part.cpu().contiguous().numpy().data)
+        elif part is not None:
+            digest.update(repr(list(part)).encode())
     return digest.hexdigest()[:12]
 
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from distillctl.api.data import FileImages, Splits
+from distillctl.api.data import FileImages, Splits, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
@@ -88,8 +89,10 @@ class _Keys(Sampler[list[_Key]]):
 class _Pipeline:
     """Worker processes, started when the first batch is asked for, and the way of a batch to the device."""
 
-    def __init__(self, views: _Views, keys: _Keys, labels: Tensor, normalise: Normalise, device: torch.device, workers: Workers) -> None:
-        self._keys, self._labels, self._normalise, self._device = keys, labels, normalise, device
+    def __init__(
+        self, views: _Views, keys: _Keys, source: FileImages, normalise: Normalise, device: torch.device, workers: Workers
+    ) -> None:
+        self._keys, self._source, self._normalise, self._device = keys, source, normalise, device
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = worker_count(workers, len(keys), device)
         with _no_advice():
@@ -106,8 +109,8 @@ class _Pipeline:
                 generator=torch.Generator(),  # otherwise every epoch would draw from the run's own generator
             )
 
-    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Normalised images, labels and indices on the device, from batch `first` on."""
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Batches of normalised images on the device, from batch `first` on."""
         if self._loader is None:
             raise RuntimeError("the loader is closed")
         self._keys.epoch, self._keys.first = epoch, first
@@ -121,9 +124,11 @@ class _Pipeline:
             if isinstance(loaded, Problem):
                 raise DataError(loaded)
             pixels, index = loaded
-            labels = self._labels[index]
+            labels, targets = take_labels(self._source.labels, index), take_targets(self._source.targets, index)
+            if isinstance(targets, Tensor):
+                (targets,) = self._moved(targets)
             pixels, labels, index = self._moved(pixels, labels, index)
-            yield self._normalise(pixels), labels, index
+            yield Batch(self._normalise(pixels), labels, index, targets=targets)
 
     def _moved(self, *tensors: Tensor) -> list[Tensor]:
         """Copies to the device on a stream of its own, so that the copy runs beside the step before it."""
@@ -165,7 +170,7 @@ class StreamTrainLoader:
         keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
         views = _Views(images.paths, training_transform(splits.view), seed)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._pipeline = _Pipeline(views, keys, images.labels, normalise, device, workers)
+        self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self.share = share
         self.steps = len(self._bounds)
 
@@ -177,8 +182,8 @@ class StreamTrainLoader:
             RunError: a worker process died.
         """
         batches = self._pipeline.batches(epoch, first)
-        for (start, end), (images, labels, index) in zip(self._bounds[first:], batches, strict=True):
-            yield Batch(images, labels, index, total=end - start)
+        for (start, end), batch in zip(self._bounds[first:], batches, strict=True):
+            yield replace(batch, total=end - start)
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -205,13 +210,14 @@ class StreamEvalLoader:
         count = len(images)
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._pipeline = _Pipeline(_Views(images.paths, transform, 0), keys, images.labels, normalise, device, workers)
+        self._pipeline = _Pipeline(_Views(images.paths, transform, 0), keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, labels, index in self._pipeline.batches(0):
-            yield Batch(torch.stack([images, images.flip(-1)], dim=1) if self._flip else images, labels, index, total=len(labels))
+        for batch in self._pipeline.batches(0):
+            images = torch.stack([batch.images, batch.images.flip(-1)], dim=1) if self._flip else batch.images
+            yield replace(batch, images=images, total=batch.count)
 
     def close(self) -> None:
         """Ends the worker processes."""

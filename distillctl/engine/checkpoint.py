@@ -20,7 +20,7 @@ from distillctl.files import FULL_OR_CLOSED, hashed, sync_folder, temporary_besi
 from distillctl.rundir.directory import RunDirectory
 from distillctl.text import one_line
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(run: RunDirectory, path: Path, state: dict[str, Any]) -> None:

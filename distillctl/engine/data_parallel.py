@@ -20,13 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from distillctl.api.method import Batch, Progress
 from distillctl.distributed.process_group import Processes
 from distillctl.engine.gradient_pair import GradientPair
-from distillctl.engine.objective import Losses, Objective, TeacherFeatures
+from distillctl.engine.objective import Looks, Losses, Objective
 
 _DROPPING = ("dropout", "drop_prob", "drop_rate", "attention_dropout")
 
 
 class _Trained(nn.Module):
-    """The objective with outputs of which only the two sums lead back: terms and logits are for the record."""
+    """The objective with outputs of which only the two sums lead back: the rest is for the record."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class _Trained(nn.Module):
         # No loss reaches it: a search for such parameters that finds none makes torch write a warning for every process.
         self.unreached = nn.Parameter(torch.zeros((), device=next(objective.parameters()).device))
 
-    def forward(self, batch: Batch, teacher: TeacherFeatures, progress: Progress) -> Losses:
+    def forward(self, batch: Batch, teacher: Looks, progress: Progress) -> Losses:
         losses: Losses = self.objective(batch, teacher, progress)
-        logits = None if losses.logits is None else losses.logits.detach()
-        return Losses(losses.task, losses.distillation, {name: term.detach() for name, term in losses.terms.items()}, logits)
+        terms = {name: term.detach() for name, term in losses.terms.items()}
+        return Losses(losses.task, losses.distillation, terms, losses.figures)
 
 
 class Exchange:
@@ -57,9 +57,9 @@ class Exchange:
                 self._parallel = module = _parallel(objective, processes)
         self.forward: Callable[..., Any] = torch.compile(module, dynamic=False) if compiled else module
 
-    def held_back(self, wanted: bool) -> AbstractContextManager[None]:
-        """While `wanted`, gradients add up in each process alone."""
-        return nullcontext() if self._parallel is None or not wanted else self._parallel.no_sync()
+    def held_back(self) -> AbstractContextManager[None]:
+        """Within it, gradients add up in each process alone."""
+        return nullcontext() if self._parallel is None else self._parallel.no_sync()
 
     def finish(self) -> None:
         """After the last backward of a step."""

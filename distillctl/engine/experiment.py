@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from distillctl.api.data import Images, Splits
 from distillctl.api.method import Phase
+from distillctl.api.task import Task
 from distillctl.data import EvalLoader, TrainLoader
 from distillctl.distributed.process_group import ALONE, Processes
 from distillctl.engine.objective import Objective
+from distillctl.engine.precision import Precision
 from distillctl.engine.schedule import Schedule
+from distillctl.engine.teacher import LiveTeacher, Teacher
 from distillctl.models.features import Tapped
 
-Precision = Literal["fp32", "bf16", "fp16"]
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MAIN = "main"
 """Name of the main part of a run."""
 
@@ -62,7 +63,9 @@ class Part:
 class Experiment:
     """A run, ready to start.
 
+    task: what its data ask for.
     teacher: None where no method needs one.
+    objectives: one for each student.
     evaluation: makes a loader for one split.
     build_optimizer: from parameter groups; every part of the run has its own.
     parts: in the order in which they are trained; the main part is the last.
@@ -72,10 +75,9 @@ class Experiment:
     processes: this one among those that train the run together.
     """
 
-    student: Tapped
-    teacher: Tapped | None
-    objective: Objective
-    splits: Splits
+    task: Task
+    teacher: Teacher | None
+    objectives: tuple[Objective, ...]
     loader: TrainLoader
     evaluation: Callable[[Images], EvalLoader]
     build_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -88,9 +90,30 @@ class Experiment:
     processes: Processes = ALONE
 
     @property
+    def splits(self) -> Splits:
+        """The data."""
+        return self.task.data
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of a run with one student."""
+        (only,) = self.objectives
+        return only
+
+    @property
+    def student(self) -> Tapped:
+        """The tapped student of a run with one."""
+        return self.objective.student
+
+    @property
     def model(self) -> nn.Module:
-        """The student itself."""
+        """The student itself, of a run with one."""
         return self.student.model
+
+    @property
+    def network(self) -> Tapped | None:
+        """The teacher's network, if one runs in this process."""
+        return self.teacher.network if isinstance(self.teacher, LiveTeacher) else None
 
     @property
     def main(self) -> Part:
@@ -109,6 +132,7 @@ class Experiment:
     def close(self) -> None:
         """Ends the loader's processes and takes the hooks off the models."""
         self.loader.close()
-        self.student.close()
+        for objective in self.objectives:
+            objective.student.close()
         if self.teacher is not None:
             self.teacher.close()

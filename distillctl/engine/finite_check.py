@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch
-from distillctl.engine.objective import Losses, TeacherFeatures
+from distillctl.api.task import output
+from distillctl.engine.objective import Looks, Losses
 from distillctl.errors import RunError
 
 _INPUT, _TEACHER, _GRADIENT = "the input", "the teacher's logits", "the gradient of `{}`"
@@ -35,7 +36,7 @@ class Guard:
         self._watch_gradients = watch_gradients
         self._pending: list[_Look] = []
 
-    def losses(self, step: int, batch: Batch, teacher: TeacherFeatures, losses: Losses) -> None:
+    def losses(self, step: int, batch: Batch, teacher: Looks, losses: Losses) -> None:
         """Looks at what went into a step (counted from 0) and what came out, before the backward pass.
 
         Raises:
@@ -44,7 +45,7 @@ class Guard:
         names, values = [_INPUT], [_sum(batch.images)]
         for norm, features in teacher.items():
             names.append(_TEACHER if norm == "running" else f"{_TEACHER} ({norm} statistics)")
-            values.append(_sum(features["logits"]))
+            values.append(_sum(output(features)))
         for name, value in losses.terms.items():
             names.append(f"the term `{name}`")
             values.append(value.detach().float())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.learner import Learner
 from distillctl.errors import MachineError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
@@ -44,8 +45,10 @@ def peak_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def explained_shortage(experiment: Experiment, optimizer: torch.optim.Optimizer | None = None) -> Iterator[None]:
+def explained_shortage(experiment: Experiment, learners: Sequence[Learner] = ()) -> Iterator[None]:
     """Says what took the memory, if it runs out within.
+
+    learners: those that take a step; none in an evaluation.
 
     Raises:
         MachineError: it ran out; the message says for what it was used and which settings need less.
@@ -55,10 +58,10 @@ def explained_shortage(experiment: Experiment, optimizer: torch.optim.Optimizer 
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _SHORTAGE.search(str(error)):
             raise
-        training = optimizer is not None
+        training = bool(learners)
         doing = "a training step" if training else "an evaluation"
         raise MachineError(
-            f"memory ran out in {doing} on {experiment.device}{_asked(error)}: {_usage(experiment, optimizer)}",
+            f"memory ran out in {doing} on {experiment.device}{_asked(error)}: {_usage(experiment, learners)}",
             hint=(
                 "raise `train.accumulate` (the batch is computed in so many parts and stays the same), "
                 'use `train.precision = "bf16"`, or lower `train.batch_size`'
@@ -75,22 +78,20 @@ def _asked(error: BaseException) -> str:
     return f", asking for {found[1] or _size(int(found[2]))} more"
 
 
-def _usage(experiment: Experiment, optimizer: torch.optim.Optimizer | None) -> str:
+def _usage(experiment: Experiment, learners: Sequence[Learner]) -> str:
     """What is known to lie in memory; the rest are activations."""
     own = list(experiment.model.state_dict().values())
     student = {t.data_ptr() for t in own}
+    optimizers = [learner.optimizer for learner in learners]
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
     parts = {
         "the student": own,
         "the methods": [t for t in experiment.objective.methods.state_dict().values() if t.data_ptr() not in student],
-        "the teacher": [] if experiment.teacher is None else list(experiment.teacher.model.state_dict().values()),
-        "the optimizer": []
-        if optimizer is None
-        else [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)],
+        "the teacher": [] if experiment.network is None else list(experiment.network.model.state_dict().values()),
+        "the optimizer": [t for state in states for t in state.values() if isinstance(t, Tensor)],
+        "gradients": [p.grad for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None],
     }
-    known = {name: _sum(tensors) for name, tensors in parts.items()}
-    if optimizer is not None:
-        known["gradients"] = _sum(p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
-    shown = ", ".join(f"{name} {_size(count)}" for name, count in known.items() if count)
+    shown = ", ".join(f"{name} {_size(count)}" for name, tensors in parts.items() if (count := _sum(tensors)))
     return f"{shown}; nearly all else are activations of a batch"
 
 

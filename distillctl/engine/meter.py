@@ -1,8 +1,9 @@
-"""Sums of an epoch that stay on the device until somebody reads them."""
+"""Sums of an epoch of training that stay on the device until somebody reads them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from distillctl.distributed.process_group import ALONE, Processes
 from distillctl.errors import RunError
 
+_TOTAL = "total"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -19,65 +22,63 @@ class Reading:
 
     terms: every unweighted loss term by name.
     total: the weighted sum.
-    top1: share of training images, as augmented, that the student got right while it learnt; None where it did not classify.
+    figures: of the student while it learnt, on images as augmented; empty where it was not trained for its task.
     """
 
     images: int
     terms: dict[str, float]
     total: float
-    top1: float | None
+    figures: dict[str, float]
 
 
-class Tally:
-    """Adds up an epoch's terms in float64 on the device."""
+class TrainingMeter:
+    """Adds up an epoch's terms and figures in float64 on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._names: tuple[str, ...] = ()
+        self._names: tuple[str, ...] = ()  # of the terms and their total
+        self._figures: tuple[str, ...] = ()
         self._sums: Tensor | None = None
-        self._classifies = True
         self.images = 0
 
-    def add(self, labels: Tensor, logits: Tensor | None, total: Tensor, terms: dict[str, Tensor]) -> None:
-        """Takes in one batch; does not wait for the device."""
-        names = (*terms, "total")
+    def add(self, images: int, total: Tensor, terms: Mapping[str, Tensor], figures: Mapping[str, Tensor] | None) -> None:
+        """Takes in one batch: means of its terms, sums of its figures. Does not wait for the device."""
+        names, figures = (*terms, _TOTAL), figures or {}
         losses = torch.stack([*(t.detach() for t in terms.values()), total.detach()]).double()
-        self._classifies = logits is not None
-        right = torch.zeros_like(losses[0]) if logits is None else (logits.detach().argmax(1) == labels).sum().double()
-        values = torch.cat([losses * len(labels), right[None]])
+        values = torch.cat([losses * images, *(figure.detach().double()[None] for figure in figures.values())])
         if self._sums is None:
-            self._names = names
+            self._names, self._figures = names, tuple(figures)
             self._sums = torch.zeros_like(values)
-        elif names != self._names:
+        elif (names, tuple(figures)) != (self._names, self._figures):
             raise RunError(f"the loss terms changed in the middle of an epoch: {', '.join(self._names)} became {', '.join(names)}")
         self._sums += values
-        self.images += len(labels)
+        self.images += images
 
     def read(self, processes: Processes = ALONE) -> Reading:
         """The means so far, over all of these processes, each of which asks. Waits for the device."""
-        own = (self._names, [] if self._sums is None else self._sums.tolist(), self.images, self._classifies)
-        parts = [part for part in processes.collect(own) if part[1]]  # a process may have had nothing to do
-        names, _, _, classifies = parts[0]
-        sums = [math.fsum(column) for column in zip(*(part[1] for part in parts), strict=True)]
-        images = sum(part[2] for part in parts)
-        means = {name: value / images for name, value in zip(names, sums, strict=False)}
-        top1 = sums[-1] / images if classifies else None
-        return Reading(images, {n: v for n, v in means.items() if n != "total"}, means["total"], top1)
+        own = (self._names, self._figures, [] if self._sums is None else self._sums.tolist(), self.images)
+        parts = [part for part in processes.collect(own) if part[2]]  # a process may have had nothing to do
+        names, figures = parts[0][:2]
+        images = sum(part[3] for part in parts)
+        means = [math.fsum(column) / images for column in zip(*(part[2] for part in parts), strict=True)]
+        terms = dict(zip(names, means, strict=False))
+        total = terms.pop(_TOTAL)
+        return Reading(images, terms, total, dict(zip(figures, means[len(names) :], strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted epoch needs to go on."""
         return {
             "names": list(self._names),
+            "figures": list(self._figures),
             "sums": None if self._sums is None else self._sums.cpu(),
-            "classifies": self._classifies,
             "images": self.images,
         }
 
     def absorb(self, state: dict[str, Any]) -> None:
-        """Adds what another tally had counted, as its `state_dict` says."""
+        """Adds what another meter had counted, as its `state_dict` says."""
         if state["sums"] is None:
             return
         sums = state["sums"].to(self._device)
-        self._names, self._classifies = tuple(state["names"]), state["classifies"]
+        self._names, self._figures = tuple(state["names"]), tuple(state["figures"])
         self._sums = sums if self._sums is None else self._sums + sums
         self.images += state["images"]

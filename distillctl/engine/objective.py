@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl.api.distributed import gather_rows
-from distillctl.api.method import Batch, Features, Method, Phase, Progress, fp32
+from distillctl.api.method import OUTPUT, Batch, Features, Method, Phase, Progress, fp32
+from distillctl.api.specs import Unit
+from distillctl.api.task import Outputs, Seen, Task
 from distillctl.models.features import Tapped
 
 TASK = "task"
 """Name of the label loss among the terms."""
 
 Norm = Literal["running", "batch"]
-TeacherFeatures = Mapping[str, Features]
+Looks = Mapping[str, Outputs]
 """What the teacher saw with either kind of batch normalisation: `running`, `batch`; only those that somebody wants."""
 
 
@@ -27,7 +28,7 @@ class Weighted:
     """A method with its name in the record, its weight, and the epochs over which the weight grows.
 
     gather: compare the images of all processes, not only of this one's share.
-    needs_teacher, passes, teacher_norm: what the method declares (`distillctl.MethodSpec`, `distillctl.Wants`).
+    needs_teacher, unit, passes, teacher_norm: what the method declares (`distillctl.MethodSpec`, `distillctl.Wants`).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Weighted:
     passes: int = 1
     teacher_norm: Norm = "running"
     gather: bool = False
+    unit: Unit = "images"
 
 
 class Losses(NamedTuple):
@@ -45,32 +47,36 @@ class Losses(NamedTuple):
 
     task, distillation: the weighted label loss and the weighted sum of all terms, 0-dim float32; what is minimised is their sum.
     terms: every unweighted term by name: `task`, `kd`, `dkd.tckd`, …
-    logits: the student's (B, C), of the first pass; None if the student did not run.
+    figures: of training, as sums over the images; None if the student was not trained for its task.
     """
 
     task: Tensor
     distillation: Tensor
     terms: dict[str, Tensor]
-    logits: Tensor | None
+    figures: dict[str, Tensor] | None
 
 
 class Objective(nn.Module):
-    """task_weight · CE(z_s, y) + Σ weight · min(epoch / warmup_epochs, 1) · term, over the terms of all methods.
+    """task_weight · label loss + Σ weight · min(epoch / warmup_epochs, 1) · term, over the terms of all methods.
 
     In a phase of a method it is the terms of that phase alone.
 
+    task: knows the label loss, and what methods see of a forward.
     student: the tapped student.
     methods: in the order of the profile. A method (or the label loss) of weight 0 is not evaluated.
-    label_smoothing: of the label loss alone.
+    teacher: the network that may be asked about what the student computed; it is not a part of this module.
     """
 
-    def __init__(self, student: Tapped, methods: Sequence[Weighted], *, task_weight: float, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, task: Task, student: Tapped, methods: Sequence[Weighted], *, task_weight: float, teacher: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        self.task = task
         self.student = student
+        self._teacher = (teacher,)  # a tuple hides it from `parameters`
         self.weighted = tuple(m for m in methods if m.weight > 0)
         self.methods = nn.ModuleDict({m.name: m.method for m in methods})
         self.task_weight = task_weight
-        self.label_smoothing = label_smoothing
         own = {id(p) for p in self.methods.parameters()}  # a head is part of the student, but belongs to its method
         self._student_parameters = [p for p in student.parameters() if p.requires_grad and id(p) not in own]
         classifier = student.spec.classifier
@@ -109,50 +115,60 @@ class Objective(nn.Module):
         """Forward passes of the student over a batch."""
         return 1 if self._phase is not None else max((m.passes for m in self.active), default=1)
 
-    def observe(self, images: Tensor) -> Features:
-        """What the student sees in images (B, C, H, W); with several passes, features of shape (passes, B, …)."""
+    def observe(self, batch: Batch) -> Outputs:
+        """What the student computes for a batch; with several passes, features of shape (passes, B, …)."""
         if self._phase is not None and not self._phase.student:
             return {}
         if self.passes == 1:
-            features: Features = self.student(images)
-            return features
-        features = self.student(torch.cat([images] * self.passes))
-        return {name: value.unflatten(0, (self.passes, len(images))) for name, value in features.items()}
+            return self.task.forward(self.student, batch)
+        outputs = self.task.forward(self.student, _repeated(batch, self.passes, images=True))
+        return {name: value.unflatten(0, (self.passes, batch.count)) for name, value in outputs.items()}
 
-    def losses(self, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress) -> Losses:
+    def losses(self, batch: Batch, student: Outputs, teacher: Looks, progress: Progress) -> Losses:
         """The two sums, and every unweighted term."""
         if self._owner is not None and self._phase is not None:
             return self._phase_losses(self._owner, self._phase, batch, student, teacher, progress)
         terms: dict[str, Tensor] = {}
         task = distillation = torch.zeros((), device=batch.images.device)
-        logits = student["logits"] if self.passes == 1 else student["logits"].flatten(0, 1)
         if self.task_weight > 0:
+            outputs, answered = (student, batch) if self.passes == 1 else (_in_a_row(student), _repeated(batch, self.passes, images=False))
             with fp32(batch.images.device):
-                labels = batch.labels.repeat(self.passes)
-                terms[TASK] = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
-            task = self.task_weight * terms[TASK]
+                terms |= _named(TASK, self.task.label_loss(outputs, answered))
+            for value in terms.values():
+                task = task + self.task_weight * value
         for entry in self.active:
             weight: Tensor | float = entry.weight
             if entry.warmup_epochs > 0:
                 weight = entry.weight * (progress.epoch / entry.warmup_epochs).clamp(max=1.0)
-            for key, value in self._terms(entry, batch, student, teacher, progress).items():
-                terms[f"{entry.name}.{key}" if key else entry.name] = value
+            found = _named(entry.name, self._terms(entry, batch, student, teacher, progress))
+            for value in found.values():
                 distillation = distillation + weight * value
-        return Losses(task, distillation, terms, logits[: len(batch.labels)])
+            terms |= found
+        first = student if self.passes == 1 else {name: value[0] for name, value in student.items()}
+        return Losses(task, distillation, terms, self.task.figures(first, batch))
 
-    def _terms(self, entry: Weighted, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress) -> dict[str, Tensor]:
+    def _terms(self, entry: Weighted, batch: Batch, outputs: Outputs, teacher: Looks, progress: Progress) -> dict[str, Tensor]:
         """The terms of one method; with more passes than it wants, the mean over the passes."""
-        seen = _seen(entry, teacher)
-        if entry.gather and batch.total > len(batch.labels):
-            here = batch
-            images = here.images[:1].expand(batch.total, *here.images.shape[1:])  # nobody compares pixels
-            batch = Batch(images, gather_rows(here, here.labels), gather_rows(here, here.index), 0, here.total, here.whole)
+        (here, student), seen = self.task.seen(outputs, batch)[entry.unit], self._teacher_seen(entry, batch, outputs, teacher)
+        if entry.gather and here.total > here.rows:
+            images = here.images[:1].expand(here.total, *here.images.shape[1:])  # nobody compares pixels
+            labels = gather_rows(here, here.labels) if len(here.labels) else here.labels
+            batch = Batch(images, labels, gather_rows(here, here.index), 0, here.total, here.whole)
             seen = {name: gather_rows(here, _wide(value)) for name, value in seen.items()}
             student = {name: self._gathered(here, _wide(value)) for name, value in student.items()}
+            here = batch
         if entry.passes == self.passes:
-            return entry.method.terms(batch, student, seen, progress)
-        runs = [entry.method.terms(batch, {name: value[k] for name, value in student.items()}, seen, progress) for k in range(self.passes)]
+            return entry.method.terms(here, student, seen, progress)
+        runs = [entry.method.terms(here, {name: value[k] for name, value in student.items()}, seen, progress) for k in range(self.passes)]
         return {key: torch.stack([run[key] for run in runs]).mean() for key in runs[0]}
+
+    def _teacher_seen(self, entry: Weighted, batch: Batch, outputs: Outputs, teacher: Looks) -> Features:
+        """What a method is given of the teacher: nothing if it needs none, whatever others want."""
+        if not entry.needs_teacher:
+            return {}
+        with torch.no_grad():
+            answer = self.task.answer(self._teacher[0], teacher[entry.teacher_norm], outputs)
+        return self.task.seen(answer, batch)[entry.unit].features
 
     def _gathered(self, batch: Batch, value: Tensor) -> Tensor:
         """A feature of the student over all processes; of several passes, whose dimension stands first, each."""
@@ -160,18 +176,16 @@ class Objective(nn.Module):
             return gather_rows(batch, value)
         return gather_rows(batch, value.transpose(0, 1)).transpose(0, 1)
 
-    def _phase_losses(
-        self, entry: Weighted, phase: Phase, batch: Batch, student: Features, teacher: TeacherFeatures, progress: Progress
-    ) -> Losses:
-        found = entry.method.terms(batch, student, _seen(entry, teacher), progress, phase=phase.name)
-        prefix = f"{entry.name}.{phase.name}"
-        terms = {f"{prefix}.{key}" if key else prefix: value for key, value in found.items()}
+    def _phase_losses(self, entry: Weighted, phase: Phase, batch: Batch, outputs: Outputs, teacher: Looks, progress: Progress) -> Losses:
+        here, student = self.task.seen(outputs, batch)[entry.unit] if outputs else Seen(batch, {})
+        seen = self._teacher_seen(entry, batch, outputs, teacher)
+        terms = _named(f"{entry.name}.{phase.name}", entry.method.terms(here, student, seen, progress, phase=phase.name))
         total = torch.stack(list(terms.values())).sum() * (entry.weight if phase.weighted else 1.0)
         return Losses(torch.zeros_like(total), total, terms, None)
 
-    def forward(self, batch: Batch, teacher: TeacherFeatures, progress: Progress) -> Losses:
+    def forward(self, batch: Batch, teacher: Looks, progress: Progress) -> Losses:
         """Runs the student and evaluates everything."""
-        return self.losses(batch, self.observe(batch.images), teacher, progress)
+        return self.losses(batch, self.observe(batch), teacher, progress)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The student's parameters, then each method's groups: every parameter that is trained now, exactly once."""
@@ -207,6 +221,21 @@ def _wide(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-def _seen(entry: Weighted, teacher: TeacherFeatures) -> Features:
-    """What a method is given of the teacher: nothing if it needs none, whatever others want."""
-    return teacher[entry.teacher_norm] if entry.needs_teacher else {}
+def _named(owner: str, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Terms under the names of the record: `kd`, `dkd.tckd`."""
+    return {f"{owner}.{key}" if key else owner: value for key, value in terms.items()}
+
+
+def _in_a_row(outputs: Outputs) -> Outputs:
+    """What the model returned in several passes, one after the other."""
+    return {OUTPUT: outputs[OUTPUT].flatten(0, 1)}
+
+
+def _repeated(batch: Batch, times: int, *, images: bool) -> Batch:
+    """The images of a batch, or its targets, several times one after the other."""
+    if images:
+        return replace(batch, images=torch.cat([batch.images] * times))
+    targets = batch.targets
+    if targets is not None:
+        targets = torch.cat([targets] * times) if isinstance(targets, Tensor) else [*targets] * times
+    return replace(batch, labels=batch.labels.repeat(times), targets=targets)

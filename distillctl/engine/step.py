@@ -1,27 +1,16 @@
-"""One optimizer step, without a Python branch on data and without a wait for the device."""
+"""One step of a run, without a Python branch on data and without a wait for the device: the teacher once, then every learner."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
-from torch import Tensor
 
-from distillctl.api.method import Batch, Features, Progress
-from distillctl.api.optimizer import SeparateGradients
+from distillctl.api.method import Batch, Progress
 from distillctl.data.hashing import STEP, mix
-from distillctl.engine.data_parallel import Exchange, draws_by_itself
-from distillctl.engine.ema import ModelEMA
-from distillctl.engine.experiment import AUTOCAST, Experiment, Part
-from distillctl.engine.finite_check import Guard
-from distillctl.engine.gradient_pair import GradientPair
+from distillctl.engine.experiment import Experiment, Part
+from distillctl.engine.learner import Learner
 from distillctl.engine.memory import explained_shortage
-from distillctl.engine.meter import Tally
-from distillctl.engine.objective import Losses, TeacherFeatures
-from distillctl.errors import RunError
-from distillctl.models.features import batch_statistics
-
-_SMALLEST_SCALE = 2.0**-16  # a scaler begins at 2^16 and halves
+from distillctl.engine.objective import Looks
+from distillctl.engine.teacher import LiveTeacher
 
 
 class Step:
@@ -34,32 +23,22 @@ class Step:
     def __init__(self, experiment: Experiment, part: Part | None = None) -> None:
         self.experiment = experiment
         self.part = experiment.main if part is None else part
-        settings, device = experiment.settings, experiment.device
-        self.objective = experiment.objective
-        self.objective.enter(self.part.method, self.part.phase)
-        self.optimizer = experiment.build_optimizer(self.objective.parameter_groups())
-        self.pair = GradientPair(self.optimizer) if isinstance(self.optimizer, SeparateGradients) else None
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        averages = settings.ema > 0 and self.part.phase is None
-        self.ema = ModelEMA(experiment.model, settings.ema, settings.ema_ramp) if averages else None
+        device = experiment.device
+        self.learners = [Learner(experiment, objective, self.part) for objective in experiment.objectives]
         self.progress = Progress(torch.zeros((), device=device), torch.zeros((), device=device))
         self.total_steps = self.part.epochs * experiment.loader.steps
         self._before = self.part.begin * experiment.loader.steps
-        self._norms = self.objective.teacher_norms
-        self.exchange = Exchange(self.objective, experiment.processes, compiled=settings.compiled, pair=self.pair)
-        trained = {id(p) for p in self.parameters}
-        named = [(name, p) for name, p in self.objective.named_parameters() if id(p) in trained]
-        self.guard = Guard(named, device, watch_gradients=not self.scaler.is_enabled())
+        self._norms = tuple(dict.fromkeys(norm for learner in self.learners for norm in learner.objective.teacher_norms))
         # The same draws in all processes give every image what it would draw in one; dropout has to differ.
-        self._draws = experiment.processes.rank if draws_by_itself(self.objective) else 0
-        teacher = experiment.teacher
-        self._teacher = torch.compile(teacher, dynamic=False) if settings.compiled and teacher is not None else teacher
+        self._draws = experiment.processes.rank if any(learner.draws for learner in self.learners) else 0
+        if experiment.settings.compiled and isinstance(experiment.teacher, LiveTeacher):
+            experiment.teacher.compile()
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The run's precision for forward passes."""
-        dtype = AUTOCAST.get(self.experiment.settings.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.experiment.device.type, dtype=dtype)
+    @property
+    def learner(self) -> Learner:
+        """The learner of a run that has one."""
+        (only,) = self.learners
+        return only
 
     def begin(self, step: int) -> None:
         """Sets generators, progress and learning rates for the step of this part, counted from 0."""
@@ -70,100 +49,47 @@ class Step:
         fraction = step / self.total_steps
         self.progress.fraction.fill_(fraction)
         rate = self.part.schedule(fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
+        for learner in self.learners:
+            learner.set_rate(rate)
 
-    def teach(self, batch: Batch) -> TeacherFeatures:
-        """What the teacher sees in the batch, with every kind of normalisation that somebody wants."""
-        return {norm: self._teach(batch.images, norm) for norm in self._norms}
-
-    def _teach(self, images: Tensor, norm: str) -> Features:
+    def look(self, batch: Batch) -> Looks:
+        """What the teacher sees in the batch, for all learners."""
         teacher = self.experiment.teacher
-        assert teacher is not None
-        assert self._teacher is not None
-        with torch.no_grad(), self.autocast(), batch_statistics(teacher) if norm == "batch" else nullcontext():
-            features: Features = self._teacher(images)
-        return features
+        return {} if teacher is None or not self._norms else teacher.look(batch, self._norms)
 
-    def __call__(self, batch: Batch, step: int, tally: Tally) -> None:
-        """Trains on one batch and adds its terms to the tally; `step` counts within the part, from 0.
+    def __call__(self, batch: Batch, step: int) -> None:
+        """Trains on one batch; `step` counts within the part, from 0.
 
         Raises:
             RunError: a number was not finite; the weights are as before the step.
             MachineError: memory ran out.
         """
-        with explained_shortage(self.experiment, self.optimizer):
+        with explained_shortage(self.experiment, self.learners):
             self.begin(step)
             pieces = self._pieces(batch)
             for number, piece in enumerate(pieces, start=1):
-                with self.exchange.held_back(number < len(pieces)):
-                    losses = self.learn(step, piece)
-                total = losses.task.detach() + losses.distillation.detach()
-                tally.add(piece.labels, losses.logits, total, losses.terms)
-            self.exchange.finish()
-            self.guard.gradients(step, batch, () if self.pair is None else self.pair.second)
-            self.update()
-            if self.ema is not None:
-                self.guard.average(step, batch, self.ema.model)
+                looks = self.look(piece)
+                for learner in self.learners:
+                    learner.learn(step, piece, looks, self.progress, last=number == len(pieces))
+            for learner in self.learners:
+                learner.update(step, batch)
 
     def _pieces(self, batch: Batch) -> list[Batch]:
-        """The parts of this process's rows that are computed one after the other."""
-        whole = batch.total or len(batch.labels)
-        pieces = self.experiment.loader.share.pieces(whole)
+        """The parts of this process's images that are computed one after the other."""
+        whole = batch.total or batch.count
         result, at = [], 0
-        for piece in pieces:
+        for piece in self.experiment.loader.share.pieces(whole):
             rows = slice(at, at + piece.end - piece.start)
             at = rows.stop
-            result.append(Batch(batch.images[rows], batch.labels[rows], batch.index[rows], piece.before, piece.total, whole))
+            targets = None if batch.targets is None else batch.targets[rows]
+            result.append(Batch(batch.images[rows], batch.labels[rows], batch.index[rows], piece.before, piece.total, whole, targets))
         return result
 
-    def learn(self, step: int, piece: Batch) -> Losses:
-        """Forward and backward of a part of a batch."""
-        teacher = self.teach(piece)
-        with self.autocast():
-            losses: Losses = self.exchange.forward(piece, teacher, self.progress)
-        self.guard.losses(step, piece, teacher, losses)
-        # Gradients are averaged over the processes, whose shares may differ by an image, and summed over the parts.
-        share = self.experiment.processes.count * piece.share
-        self.backward(losses.task * share, losses.distillation * share)
-        return losses
-
-    def backward(self, task: Tensor, distillation: Tensor) -> None:
-        """The gradients of the sum, or of both."""
-        if self.pair is not None:
-            self.pair.backward(self.scaler.scale(task), self.scaler.scale(distillation))
-        else:
-            self.scaler.scale(task + distillation).backward()
-
     def check(self) -> None:
-        """Waits for what the guard has still to read; called before anything is evaluated or saved.
+        """Waits for what is still to be read of past steps; called before anything is evaluated or saved.
 
         Raises:
             RunError: a number was not finite.
         """
-        self.guard.flush()
-        if self.scaler.is_enabled() and self.scaler.get_scale() < _SMALLEST_SCALE:
-            raise RunError(
-                "gradients in half precision are not finite, however small they are scaled", hint='use `train.precision = "bf16"` or "fp32"'
-            )
-
-    def update(self) -> None:
-        """From gradients to new weights, and all that follows from them."""
-        experiment = self.experiment
-        stepper = self.optimizer if self.pair is None else self.pair
-        if experiment.settings.clip_grad_norm > 0:
-            self.scaler.unscale_(stepper)  # type: ignore[arg-type]
-            if self.pair is not None:
-                self.pair.clip(experiment.settings.clip_grad_norm)
-            else:
-                torch.nn.utils.clip_grad_norm_(self.parameters, experiment.settings.clip_grad_norm)
-        watched = self.ema is not None and self.scaler.is_enabled()  # reading the scale waits for the device
-        scale = self.scaler.get_scale() if watched else 1.0
-        self.scaler.step(stepper)  # type: ignore[arg-type]
-        self.scaler.update()
-        stepper.zero_grad()
-        with torch.no_grad():
-            self.objective.after_step()
-        skipped = watched and self.scaler.get_scale() < scale
-        if self.ema is not None and not skipped:
-            self.ema.update(experiment.model)
+        for learner in self.learners:
+            learner.check()

@@ -35,6 +35,8 @@ from distillctl.weights.state_dict import load_into
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "student.safetensors", "model.json"
+TASK = "classification"
+"""The task of a student whose `model.json` names none."""
 
 _KEYS: Mapping[str, type] = {
     "model": str,
@@ -57,6 +59,7 @@ def write_student(
     spec: ModelSpec,
     shown_name: str,
     options: Mapping[str, object],
+    outputs: int,
     classes: Sequence[str],
     preprocessing: Mapping[str, object],
     package: str,
@@ -68,7 +71,8 @@ def write_student(
     model: the bare model, not wrapped or compiled; on any device, in any memory format.
     shown_name: the model's name as the user writes it.
     options: the model's options as JSON data.
-    classes: names in the order of the logits.
+    outputs: how many numbers its last layer gives.
+    classes: names in the order of the logits; empty where the task has no classes.
     preprocessing: `channels`, `size`, `resize` (pixels), `mean` and `std` (one number a channel, for images scaled to [0, 1]).
     package, version: what must be installed to build the model.
     extra: further keys of `model.json`; none of those that it always has.
@@ -85,7 +89,7 @@ def write_student(
         "version": version,
         "implementation": spec.implementation,
         "options": dict(options),
-        "num_classes": len(classes),
+        "num_classes": outputs,
         "classes": list(classes),
         "input": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing.items()},
         "stages": dict(spec.stages),
@@ -130,7 +134,7 @@ def read_model_json(folder: Path | str) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         if not isinstance(info.get(key), kind):
             raise DataError(f"`{path}` has no `{key}`" if key not in info else f"`{key}` in `{path}` is of the wrong type")
-    if len(info["classes"]) != info["num_classes"]:
+    if info["classes"] and len(info["classes"]) != info["num_classes"]:
         raise DataError(f"`{path}` names {len(info['classes'])} classes but says that there are {info['num_classes']}")
     return info
 

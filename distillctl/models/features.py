@@ -179,8 +179,10 @@ class Tapped(nn.Module):
             handle.remove()
         self._handles.clear()
 
-    def probe(self, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-        """Shapes without the batch dimension of all features and the logits, for images of `shape` (C, H, W).
+    def probe(self, shape: tuple[int, int, int], check: Callable[[object, str], None] = lambda *_: None) -> dict[str, tuple[int, ...]]:
+        """Shapes without the batch dimension of all features and of what the model returns, for images of `shape` (C, H, W).
+
+        check: looks at what the model of this name returns, and raises if its task cannot work with it.
 
         Runs the model in evaluation mode, so that no statistics change, and finds captured tensors that are written to
         later: those are cloned in their hook from then on.
@@ -212,8 +214,7 @@ class Tapped(nn.Module):
                 self._recording = False
             self._sample = {name: self._taps[name].arrange(value).clone() for name, value in self._captured.items()}
             self._captured.clear()
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise RunError(f"`{self.spec.name}` does not return logits of shape (B, classes)")
+        check(logits, self.spec.name)
         self._sample["logits"] = logits
         return {name: tuple(value.shape[1:]) for name, value in self._sample.items()}
 

@@ -20,14 +20,14 @@ import pluggy
 
 from distillctl import __version__
 from distillctl.api import hooks
-from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec
+from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
 from distillctl.errors import PluginError, Problem
 from distillctl.plugin.importing import SECONDS, RefusedError, attempt, reason, seconds_allowed, supervised
 from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
 
 GROUP = "distillctl"
-BUILTIN = tuple(f"distillctl.builtin.{module}" for module in ("methods", "torchvision", "imagefolder", "optimizers"))
+BUILTIN = tuple(f"distillctl.builtin.{module}" for module in ("classification", "methods", "torchvision", "imagefolder", "optimizers"))
 
 MAX_SPECS = 10_000
 """Specs that one hook may return."""
@@ -120,7 +120,7 @@ class Catalog(Generic[S]):
             return f"it comes with the package `{package}`: pip install {package}"
         known = [*{**self._own, **self._short}]
         near = difflib.get_close_matches(name, known, 3, 0.6) or [n for n in known if n.lower() == name.lower()]
-        command = {"optimizer": "plugins"}.get(self.kind, "list-" + self.kind.replace(" ", "") + "s")
+        command = dict.fromkeys(("optimizer", "task", "tracker"), "plugins").get(self.kind, "list-" + self.kind.replace(" ", "") + "s")
         listing = f"`distillctl {command}` lists all"
         return f"did you mean {' or '.join(f'`{n}`' for n in near)}? {listing}" if near else listing
 
@@ -134,6 +134,8 @@ class Registry:
         self.models: Catalog[ModelSpec] = Catalog("model", self._left_out)
         self.datasets: Catalog[DatasetSpec] = Catalog("data set", self._left_out)
         self.optimizers: Catalog[OptimizerSpec] = Catalog("optimizer", self._left_out)
+        self.tasks: Catalog[TaskSpec] = Catalog("task", self._left_out)
+        self.trackers: Catalog[TrackerSpec] = Catalog("tracker", self._left_out)
         self.plugins: list[Plugin] = []
         self.seconds = SECONDS  # that the import of one plugin may take
         self._pm = pluggy.PluginManager(hooks.PROJECT)
@@ -220,6 +222,7 @@ class Registry:
         """Files a spec under its kind; returns what is wrong with it."""
         catalogs: dict[type, Catalog[Any]] = {
             MethodSpec: self.methods, ModelSpec: self.models, DatasetSpec: self.datasets, OptimizerSpec: self.optimizers,
+            TaskSpec: self.tasks, TrackerSpec: self.trackers,
         }  # fmt: skip
         catalog = catalogs.get(type(spec))
         if catalog is None:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from distillctl.api.options import Options, PathOption
-from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec
+from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, TrackerSpec
 
 
 class DatasetTable(Options):
@@ -218,6 +218,14 @@ class OptimizerChoice:
 
 
 @dataclass(frozen=True)
+class TrackerChoice:
+    """One tracker of a run."""
+
+    spec: TrackerSpec
+    options: Options
+
+
+@dataclass(frozen=True)
 class Profile:
     """A checked profile with every value filled in.
 
@@ -244,6 +252,7 @@ class Profile:
     resolved: Mapping[str, object]
     origins: Mapping[str, str]
     digest: str
+    trackers: tuple[TrackerChoice, ...] = ()
 
     @property
     def name(self) -> str:

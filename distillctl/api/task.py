@@ -1,0 +1,186 @@
+"""What the targets of a data set are: how they are learnt, what methods see of a forward, and how answers are judged.
+
+A run has one task, which its data set names. Classification is one among others. Everything that only a classifier has (labels, logits,
+top-1, what guessing reaches, whether two models agree) is asked of the task; the engine knows none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from distillctl.api.data import Images, Splits
+from distillctl.api.method import OUTPUT, Batch, Features
+from distillctl.api.options import Options
+from distillctl.errors import ProfileError, RunError
+
+Outputs = Mapping[str, Tensor]
+"""What a model computed for a batch: every captured feature, and what it returned, under `"logits"`."""
+
+
+class Seen(NamedTuple):
+    """What a method works on: a batch, and the features that belong to its rows."""
+
+    batch: Batch
+    features: Features
+
+
+class Meter(Protocol):
+    """Gathers the answers of an evaluation."""
+
+    def add(self, predictions: Any, batch: Batch) -> None:
+        """Takes in what `Task.predict` gave for a batch."""
+
+    def state(self) -> Any:
+        """All that was added, as plain data and tensors on the CPU, for other processes."""
+
+    def merge(self, states: Sequence[Any]) -> None:
+        """Replaces what was added by the states of all processes, by rank. Each went through every N-th batch."""
+
+    def result(self) -> Evaluation:
+        """The figures of all that was added. Called once, after `merge`.
+
+        Raises:
+            RunError: nothing was added, or an answer is not finite.
+        """
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gives.
+
+    figures: by name, as they are recorded: those of `Task.names`, and `count`, the number of images.
+    answers: what the task keeps to compare two models and to break the figures down; only the task looks into it.
+    """
+
+    figures: Mapping[str, float]
+    answers: Any = None
+
+
+class Task:
+    """The base of tasks.
+
+    A subclass states `metric` and overrides `outputs`, `label_loss`, `predict`, `meter` and `floor`; the rest has defaults.
+    One object serves all of a run and holds no state of it.
+    """
+
+    metric: ClassVar[str]
+    """The figure that chooses the best epoch; higher is better."""
+    names: ClassVar[Mapping[str, str]] = {}
+    """Figures in the order in which they are shown, with the words for them. The first is `metric`."""
+    gives: ClassVar[frozenset[str]] = frozenset({"logits"})
+    """What methods can read: `labels`, `logits`. A method that reads more (`MethodSpec.reads`) is refused."""
+    views: ClassVar[tuple[str, ...]] = ()
+    """Kinds of test-time augmentation whose answers `predict` can average: `flip`, `ten_crop`."""
+    smooths: ClassVar[bool] = False
+    """Whether `label_loss` knows label smoothing."""
+
+    def __init__(self, data: Splits, *, label_smoothing: float = 0.0) -> None:
+        if label_smoothing and not self.smooths:
+            raise ProfileError(
+                "`train.label_smoothing` has no effect on this data set, whose targets are not classes", where="train", hint="leave it out"
+            )
+        self.data = data
+        self.label_smoothing = label_smoothing
+
+    # The network.
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model's last layer gives: what its builder is given as `num_classes`."""
+        raise NotImplementedError
+
+    def build(self, builder: Callable[[str, int, Options], nn.Module], name: str, options: Options) -> nn.Module:
+        """A model with fresh weights, from the builder that its plugin names."""
+        return builder(name, self.outputs, options)
+
+    def check_output(self, output: object, model: str) -> None:
+        """Looks at what a model of this name returned for two images of noise.
+
+        Raises:
+            RunError: this task cannot work with it.
+        """
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            raise RunError(f"`{model}` does not return a tensor of shape (B, {self.outputs})")
+
+    def check_teacher(self, outputs: int, classes: Sequence[str], place: str) -> None:
+        """Looks at what the deployed model in `place` says of itself before it teaches.
+
+        Raises:
+            ProfileError: it answers other questions than those of this data set.
+        """
+        if outputs != self.outputs:
+            raise ProfileError(f"the teacher in `{place}` gives {outputs} numbers, and the data set asks for {self.outputs}")
+
+    # Training.
+
+    def forward(self, student: nn.Module, batch: Batch) -> Outputs:
+        """The student's forward in training. `student` takes images and gives `Outputs`."""
+        outputs: Outputs = student(batch.images)
+        return outputs
+
+    def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """The loss against the targets, as 0-dim tensors by name; a single one is called `""`. Empty where there are no targets.
+
+        Called with autocast off; outputs arrive in the run's precision. With several passes over the batch, `outputs` has them
+        one after the other, and so have the batch's targets.
+        """
+        raise NotImplementedError
+
+    def figures(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Figures of training by name, as 0-dim sums over the images, without waiting for the device. Recorded as `train_NAME`."""
+        return {}
+
+    def look(self, teacher: nn.Module, batch: Batch) -> Outputs:
+        """The teacher's share of a batch that does not depend on any student. Called without gradients, once a batch."""
+        outputs: Outputs = teacher(batch.images)
+        return outputs
+
+    def answer(self, teacher: nn.Module | None, look: Outputs, outputs: Outputs) -> Outputs:
+        """What the teacher says to what one student computed. Called without gradients, once for every student."""
+        return look
+
+    def seen(self, outputs: Outputs, batch: Batch) -> Mapping[str, Seen]:
+        """What methods see of a forward, for both units: `images` and `rows`."""
+        one = Seen(batch, outputs)
+        return {"images": one, "rows": one}
+
+    # Evaluation.
+
+    def predict(self, model: nn.Module, batch: Batch) -> Any:
+        """Answers of a model in evaluation mode. Images of shape (B, V, C, H, W) are V views of each image."""
+        raise NotImplementedError
+
+    def meter(self) -> Meter:
+        """A new, empty meter."""
+        raise NotImplementedError
+
+    def floor(self, images: Images) -> float:
+        """What guessing reaches in `metric` on these images. A teacher that is no better is refused."""
+        raise NotImplementedError
+
+    def agreement(self, one: Evaluation, other: Evaluation) -> float | None:
+        """The share of images to which two models give the same answer; None where that means nothing."""
+        return None
+
+    # For people.
+
+    @classmethod
+    def show(cls, figure: str, value: float) -> str:
+        """A figure as text."""
+        return f"{value:.4f}"
+
+    def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """The figures class by class: `name`, `correct`, `count`; empty where there are no classes."""
+        return []
+
+
+def output(outputs: Outputs) -> Tensor:
+    """What the model itself returned."""
+    return outputs[OUTPUT]
+
+
+__all__ = ["Evaluation", "Meter", "Outputs", "Seen", "Task", "output"]

@@ -1,0 +1,85 @@
+"""The data of a profile, what their task is, and how they are evaluated."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from distillctl.api.data import ArrayImages, Images, Splits
+from distillctl.api.task import Task
+from distillctl.data import EvalLoader, Share, eval_loader, limit_training
+from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.errors import PluginError, ProfileError
+from distillctl.plugin.registry import Registry, load
+from distillctl.profile.schema import Profile
+
+
+def build_splits(profile: Profile) -> Splits:
+    """The data of a profile, cut to `dataset.limit`."""
+    choice = profile.dataset
+    splits: Splits = load(choice.spec.implementation, choice.spec.name)(choice.options, profile.seed)
+    return limit_training(splits, choice.table.limit, profile.seed) if choice.table.limit else splits
+
+
+def task_class(profile: Profile, registry: Registry) -> type[Task]:
+    """The task of a profile's data, before there are any.
+
+    Raises:
+        PluginError: no installed package has it.
+    """
+    spec = registry.tasks.get(profile.dataset.spec.task)
+    cls: Any = load(spec.implementation, spec.name)
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise PluginError(f"the implementation of the task `{spec.name}` is not a subclass of `distillctl.Task`")
+    return cls
+
+
+def build_task(profile: Profile, registry: Registry) -> Task:
+    """The task with the data of a profile.
+
+    Raises:
+        DistillError: the data are not there, or the profile states what their task does not know.
+    """
+    return task_class(profile, registry)(build_splits(profile), label_smoothing=profile.train.label_smoothing)
+
+
+def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:
+    """The test-time augmentation that is meant: `auto` is what the profile says, and that may leave it to the kind of data.
+
+    Raises:
+        ProfileError: an unknown word, or one that means nothing for the task.
+    """
+    if tta and not task.views:
+        raise ProfileError(
+            f"test-time augmentation means nothing for `{profile.dataset.spec.name}`: its task averages no views",
+            where="--tta",
+            hint="leave it out",
+        )
+    kind = profile.evaluate.tta if tta == "auto" else tta
+    if kind == "auto":
+        return "flip" if isinstance(images, ArrayImages) else "ten_crop"
+    if kind == "":
+        return ""
+    if kind == "flip":
+        return "flip"
+    if kind == "ten_crop":
+        return "ten_crop"
+    raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint="allowed: flip, ten_crop")
+
+
+def evaluation_loader(
+    profile: Profile, task: Task, images: Images, device: torch.device, *, tta: str = "", processes: Processes = ALONE
+) -> EvalLoader:
+    """Batches of one split for an evaluation by these processes; `tta` is empty, `auto`, `flip` or `ten_crop`."""
+    kind = tta_kind(profile, task, images, tta)
+    return eval_loader(
+        task.data,
+        images,
+        batch_size=max(1, profile.evaluate.batch_size // {"flip": 2, "ten_crop": 10}.get(kind, 1)),
+        device=device,
+        workers=profile.train.workers,
+        tta=kind,
+        tta_resize=profile.evaluate.tta_resize,
+        share=Share(processes.rank, processes.count),
+    )

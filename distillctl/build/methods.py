@@ -1,0 +1,88 @@
+"""The methods of a profile: what they want, and the objects themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from distillctl.api.method import Method, Setup, Wants, Wrapper
+from distillctl.data.hashing import METHODS, mix
+from distillctl.engine.objective import Weighted
+from distillctl.errors import PluginError
+from distillctl.plugin.registry import load
+from distillctl.profile.schema import MethodChoice, Profile
+
+
+def wants_of(choice: MethodChoice) -> Wants:
+    """What a method and the methods that it wraps want."""
+    wants = _method_class(choice).wants(choice.options)
+    if choice.inner is None:
+        return wants
+    inner = wants_of(choice.inner)
+    return Wants(
+        (*wants.student, *inner.student),
+        (*wants.teacher, *inner.teacher),
+        max(wants.passes, inner.passes),
+        "batch" if "batch" in (wants.teacher_norm, inner.teacher_norm) else "running",
+    )
+
+
+def build_methods(
+    profile: Profile, setup: Setup, wanted: Callable[[MethodChoice], bool] = lambda _: True, built: Weighted | None = None
+) -> list[Weighted]:
+    """The wanted methods, each under a name of its own; `built` is one that is there already."""
+    result: list[Weighted] = []
+    seen: Counter[str] = Counter()
+    for number, choice in enumerate(profile.methods):
+        if choice.table.weight == 0:
+            continue
+        # Their own draws, so that a method does not change the student's initial weights.
+        torch.manual_seed(mix(profile.seed, METHODS, number))
+        seen[choice.spec.name] += 1
+        count = seen[choice.spec.name]
+        name = choice.spec.name if count == 1 else f"{choice.spec.name}-{count}"
+        if built is not None and name == built.name:
+            result.append(built)
+            continue
+        if not wanted(choice):
+            continue
+        wants = wants_of(choice)
+        result.append(
+            Weighted(
+                name,
+                _build_method(choice, setup),
+                choice.table.weight,
+                choice.table.warmup_epochs,
+                needs_teacher=_needs_teacher(choice),
+                passes=wants.passes,
+                teacher_norm=wants.teacher_norm,
+                gather=choice.table.gather,
+            )
+        )
+    return result
+
+
+def _needs_teacher(choice: MethodChoice) -> bool:
+    return choice.spec.needs_teacher or (choice.inner is not None and _needs_teacher(choice.inner))
+
+
+def _build_method(choice: MethodChoice, setup: Setup) -> Method:
+    cls = _method_class(choice)
+    if choice.inner is None:
+        return cls(choice.options, setup)
+    return cls(choice.options, setup, _build_method(choice.inner, setup))  # type: ignore[call-arg]
+
+
+def gives_head(choice: MethodChoice) -> bool:
+    """Whether a method, or one that it wraps, may replace the classifier."""
+    return _method_class(choice).head not in (Method.head, Wrapper.head) or (choice.inner is not None and gives_head(choice.inner))
+
+
+def _method_class(choice: MethodChoice) -> type[Method]:
+    cls: Any = load(choice.spec.implementation, choice.spec.name)
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise PluginError(f"the implementation of the method `{choice.spec.name}` is no subclass of `distillctl.Method`")
+    return cls

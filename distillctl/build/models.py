@@ -1,0 +1,102 @@
+"""The networks of a profile, with fresh weights or those that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillctl.api.options import Options
+from distillctl.api.specs import ModelSpec
+from distillctl.api.task import Task
+from distillctl.data.hashing import STUDENT, mix
+from distillctl.errors import PluginError
+from distillctl.models import deploy, heads
+from distillctl.plugin.registry import Registry, load
+from distillctl.profile.schema import Profile
+from distillctl.weights import state_dict
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """A teacher with its weights.
+
+    source: the file that the weights come from; None for weights by name.
+    notes: what had to be changed to load them.
+    """
+
+    spec: ModelSpec
+    model: nn.Module
+    shown: str
+    source: Path | None
+    notes: tuple[str, ...] = ()
+
+
+def build_model(task: Task, spec: ModelSpec, options: Options) -> nn.Module:
+    """A model with fresh weights, drawn from torch's global generator."""
+    model = task.build(load(spec.implementation, spec.name), spec.name, options)
+    if not isinstance(model, nn.Module):
+        raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
+    return model
+
+
+def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tuple[nn.Module, list[str]]:
+    """The student with its initial weights, and notes on what was left out of a pretrained file."""
+    choice = profile.student
+    torch.manual_seed(mix(profile.seed, STUDENT))
+    model = build_model(task, choice.spec, choice.options)
+    notes: list[str] = []
+    state = None
+    if initial and choice.table.weights:
+        state = load(choice.spec.weights_loader, choice.spec.name)(choice.spec.name, choice.table.weights)
+    elif initial and choice.table.checkpoint is not None:
+        state = state_dict.read_state_dict(choice.table.checkpoint)
+    if state is not None:
+        notes = state_dict.load_into(
+            model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
+        )
+    return model, notes
+
+
+def build_deployed(profile: Profile, task: Task, head: Mapping[str, Any] | None) -> nn.Module:
+    """The student with fresh weights, as it is evaluated and deployed: with the head that a method gave it, if one did."""
+    model, _ = build_student(profile, task, initial=False)
+    if head is not None:
+        heads.rebuild(model, profile.student.spec, head)
+    return model
+
+
+def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | None = None) -> TeacherModel:
+    """The teacher with its weights.
+
+    Args:
+        profile: has a [teacher].
+        registry: where a deployed model's name is found.
+        task: knows what a teacher has to answer.
+        run: the run directory that stands for `teacher.profile`.
+
+    Raises:
+        DistillError: its weights do not fit it, or it answers other questions than those of the task.
+    """
+    choice = profile.teacher
+    assert choice is not None
+    folder = run or choice.table.run
+    if folder is not None:
+        model, info = deploy.load_student(folder, registry)
+        found = registry.models.get(info["qualified"])
+        task.check_teacher(info["num_classes"], info["classes"], str(folder))
+        return TeacherModel(found, model, info["model"], folder / "student.safetensors")
+    spec, options = choice.spec, choice.options
+    assert spec is not None
+    assert options is not None
+    model = build_model(task, spec, options)
+    if choice.table.checkpoint is not None:
+        state = state_dict.read_state_dict(choice.table.checkpoint)
+    else:
+        state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
+    notes = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, tuple(notes))

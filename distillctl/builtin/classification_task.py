@@ -1,0 +1,80 @@
+"""Images that belong to one class each: cross entropy, top-1, and what guessing reaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distillctl.api.data import Images
+from distillctl.api.method import Batch
+from distillctl.api.task import Evaluation, Outputs, Task, output
+from distillctl.builtin.classification_meter import ClassificationMeter
+from distillctl.errors import ProfileError, RunError
+
+
+class Classification(Task):
+    """One label for each image, logits (B, classes), cross entropy with label smoothing."""
+
+    metric = "top1"
+    names: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5", "mpa": "mpa", "loss": "loss"}
+    gives = frozenset({"labels", "logits"})
+    views = ("flip", "ten_crop")
+    smooths = True
+
+    @property
+    def outputs(self) -> int:
+        return self.data.num_classes
+
+    def check_output(self, output: object, model: str) -> None:
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            raise RunError(f"`{model}` does not return logits of shape (B, classes)")
+
+    def check_teacher(self, outputs: int, classes: Sequence[str], place: str) -> None:
+        ours = self.data.classes
+        if outputs != len(ours):
+            raise ProfileError(f"the teacher in `{place}` knows {outputs} classes, the data set has {len(ours)}")
+        if list(ours) != list(classes) and sorted(ours) == sorted(classes):
+            raise ProfileError(f"the teacher in `{place}` knows the same classes as the data set, but in another order")
+
+    def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"": F.cross_entropy(output(outputs).float(), batch.labels, label_smoothing=self.label_smoothing)}
+
+    def figures(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"top1": (output(outputs).detach().argmax(1) == batch.labels).sum()}
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits (B, classes) in float32; those of several views are averaged."""
+        images = batch.images
+        logits: Tensor = model(images if images.ndim == 4 else images.flatten(0, 1))
+        if images.ndim == 5:
+            logits = logits.reshape(*images.shape[:2], -1).mean(1)
+        return logits.float()
+
+    def meter(self) -> ClassificationMeter:
+        return ClassificationMeter(self.data.num_classes)
+
+    def floor(self, images: Images) -> float:
+        """The accuracy of guessing the most frequent class, plus three standard deviations of such a count."""
+        counts = torch.bincount(images.labels, minlength=self.data.num_classes)
+        share = max(float(counts.max()) / len(images.labels), 1 / self.data.num_classes)
+        return share + 3 * math.sqrt(share * (1 - share) / len(images.labels))
+
+    def agreement(self, one: Evaluation, other: Evaluation) -> float:
+        same = one.answers.predictions == other.answers.predictions
+        return float(same.double().mean())
+
+    @classmethod
+    def show(cls, figure: str, value: float) -> str:
+        return f"{value:.4f}" if figure == "loss" else f"{value:.2%}"
+
+    def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        counts = zip(self.data.classes, evaluation.answers.correct.tolist(), evaluation.answers.total.tolist(), strict=True)
+        return [{"name": name, "correct": right, "count": count} for name, right, count in counts]
+
+
+__all__ = ["Classification"]

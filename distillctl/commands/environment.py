@@ -1,0 +1,37 @@
+"""With what a run was computed: command, versions, device, commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import distributions
+from typing import Any
+
+import torch
+
+from distillctl import __version__
+
+
+def environment(command: Sequence[str], device: Any, teacher: str | None) -> dict[str, Any]:
+    """What `environment.json` says. teacher: hash of the file of its weights."""
+    ours = {d.name: d.version for d in distributions() if d.name.startswith(("distillctl", "torch"))}
+    return {
+        "command": list(command),
+        "distillctl": __version__,
+        "packages": dict(sorted(ours.items())),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)",
+        "git_commit": _git_commit(),
+        "teacher_sha256": teacher,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder one stands in, if it is a checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

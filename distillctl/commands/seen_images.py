@@ -1,0 +1,39 @@
+"""Held-out images that a teacher has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distillctl.api.data import Splits
+from distillctl.build.data import build_splits
+from distillctl.data.splits import shared_images
+from distillctl.errors import DistillError
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import from_resolved
+from distillctl.profile.schema import Profile
+from distillctl.rundir.directory import RunDirectory
+
+
+def seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folder: Path | None) -> list[str]:
+    """Warns of held-out images that the teacher learnt: its run may have split the same data by another seed."""
+    folder = folder or (profile.teacher.table.run if profile.teacher is not None else None)
+    if folder is None:
+        return []
+    try:
+        other = from_resolved(RunDirectory.open(folder).resolved, registry, student_only=True)
+        if (other.seed, other.resolved["dataset"]) == (profile.seed, profile.resolved["dataset"]):
+            return []
+        learnt = build_splits(other).train
+    except DistillError:  # the teacher comes from elsewhere: its data are not here, so nothing can be compared
+        return []
+    why = "its run split the data otherwise than this one"
+    if other.seed != profile.seed:
+        why += (
+            f", by seed {other.seed} and not {profile.seed}; `--set teacher.overrides.seed={profile.seed}` trains a teacher with this seed"
+        )
+    return [
+        f"WARNING: the teacher learnt {count} of the {len(images)} {name} images, so its figures are too good: {why}"
+        for name, images in (("val", splits.val), ("test", splits.test))
+        # A few may be duplicates within the data: CIFAR's test images have twins among those for training.
+        if images is not None and (count := shared_images(images, learnt)) > len(images) // 100
+    ]

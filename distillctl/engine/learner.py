@@ -1,0 +1,179 @@
+"""One student with what trains it: objective, optimizer, moving average, scaler, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from distillctl.api.method import Batch, Progress
+from distillctl.api.optimizer import SeparateGradients
+from distillctl.engine.data_parallel import Exchange, draws_by_itself
+from distillctl.engine.ema import ModelEMA
+from distillctl.engine.experiment import Experiment, Part
+from distillctl.engine.finite_check import Guard
+from distillctl.engine.gradient_pair import GradientPair
+from distillctl.engine.meter import TrainingMeter
+from distillctl.engine.objective import Looks, Losses, Objective
+from distillctl.engine.precision import autocast
+from distillctl.errors import RunError
+
+_SMALLEST_SCALE = 2.0**-16  # a scaler begins at 2^16 and halves
+
+
+class Learner:
+    """A student in one part of a run. Making it makes its modules ready for that part.
+
+    meter: of the epoch that is trained.
+    """
+
+    def __init__(self, experiment: Experiment, objective: Objective, part: Part) -> None:
+        settings, device = experiment.settings, experiment.device
+        self.objective = objective
+        self.objective.enter(part.method, part.phase)
+        self.optimizer = experiment.build_optimizer(objective.parameter_groups())
+        self.pair = GradientPair(self.optimizer) if isinstance(self.optimizer, SeparateGradients) else None
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        averages = settings.ema > 0 and part.phase is None
+        self.ema = ModelEMA(self.model, settings.ema, settings.ema_ramp) if averages else None
+        self.exchange = Exchange(objective, experiment.processes, compiled=settings.compiled, pair=self.pair)
+        trained = {id(p) for p in self.parameters}
+        named = [(name, p) for name, p in objective.named_parameters() if id(p) in trained]
+        self.guard = Guard(named, device, watch_gradients=not self.scaler.is_enabled())
+        self.draws = draws_by_itself(objective)
+        self.meter = TrainingMeter(device)
+        self._settings, self._device, self._processes = settings, device, experiment.processes
+
+    @property
+    def model(self) -> nn.Module:
+        """The student itself."""
+        return self.objective.student.model
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated and deployed: the moving average if there is one."""
+        return self.model if self.ema is None else self.ema.model
+
+    @property
+    def lr_scale(self) -> float:
+        """By what the first group scales the schedule's rate."""
+        return float(self.optimizer.param_groups[0].get("lr_scale", 1.0))
+
+    def set_rate(self, rate: float) -> None:
+        """Sets the schedule's rate, which groups may scale."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+
+    def learn(self, step: int, piece: Batch, looks: Looks, progress: Progress, *, last: bool) -> None:
+        """Forward and backward of a part of a batch, and its terms for the meter.
+
+        last: whether it is the last part, whose backward ends with the gradients of all processes.
+
+        Raises:
+            RunError: a number was not finite.
+        """
+        with nullcontext() if last else self.exchange.held_back():
+            with autocast(self._device, self._settings.precision):
+                losses: Losses = self.exchange.forward(piece, looks, progress)
+            self.guard.losses(step, piece, looks, losses)
+            # Gradients are averaged over the processes, whose shares may differ by an image, and summed over the parts.
+            share = self._processes.count * piece.share
+            self._backward(losses.task * share, losses.distillation * share)
+        total = losses.task.detach() + losses.distillation.detach()
+        self.meter.add(piece.count, total, losses.terms, losses.figures)
+
+    def _backward(self, task: Tensor, distillation: Tensor) -> None:
+        """The gradients of the sum, or of both."""
+        if self.pair is not None:
+            self.pair.backward(self.scaler.scale(task), self.scaler.scale(distillation))
+        else:
+            self.scaler.scale(task + distillation).backward()
+
+    def update(self, step: int, batch: Batch) -> None:
+        """From gradients to new weights, and all that follows from them.
+
+        Raises:
+            RunError: a number was not finite; the weights are as before the step.
+        """
+        self.exchange.finish()
+        self.guard.gradients(step, batch, () if self.pair is None else self.pair.second)
+        self.apply_gradients()
+        if self.ema is not None:
+            self.guard.average(step, batch, self.ema.model)
+
+    def apply_gradients(self) -> None:
+        """The optimizer's step, what methods do after it, and the moving average."""
+        clip = self._settings.clip_grad_norm
+        stepper = self.optimizer if self.pair is None else self.pair
+        if clip > 0:
+            self.scaler.unscale_(stepper)  # type: ignore[arg-type]
+            if self.pair is not None:
+                self.pair.clip(clip)
+            else:
+                torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+        watched = self.ema is not None and self.scaler.is_enabled()  # reading the scale waits for the device
+        scale = self.scaler.get_scale() if watched else 1.0
+        self.scaler.step(stepper)  # type: ignore[arg-type]
+        self.scaler.update()
+        stepper.zero_grad()
+        with torch.no_grad():
+            self.objective.after_step()
+        skipped = watched and self.scaler.get_scale() < scale
+        if self.ema is not None and not skipped:
+            self.ema.update(self.model)
+
+    def check(self) -> None:
+        """Waits for what is still to be read of the numbers of past steps; called before anything is evaluated or saved.
+
+        Raises:
+            RunError: a number was not finite.
+        """
+        self.guard.flush()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _SMALLEST_SCALE:
+            raise RunError(
+                "gradients in half precision are not finite, however small they are scaled", hint='use `train.precision = "bf16"` or "fp32"'
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {
+            "student": self.model.state_dict(),
+            "methods": self.objective.methods.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, same_part: bool, same_profile: bool) -> None:
+        """Takes over a state.
+
+        same_part: whether it is of this part of the run; otherwise the part begins with an optimizer of its own.
+        same_profile: otherwise the optimizer's hyperparameters are those of now.
+
+        Raises:
+            RuntimeError, ValueError, KeyError: it does not fit.
+        """
+        self.model.load_state_dict(state["student"])
+        self.objective.methods.load_state_dict(state["methods"])
+        if same_part:
+            _load_optimizer(self.optimizer, state["optimizer"], same_profile=same_profile)
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            if state["ema"] is None:
+                self.ema.restart(self.model)
+            else:
+                self.ema.load_state_dict(state["ema"])
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], *, same_profile: bool) -> None:
+    """Takes over momenta and the like; after an accepted change of the profile its hyperparameters count, and not those of before."""
+    now = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    if not same_profile:
+        for group, values in zip(optimizer.param_groups, now, strict=True):
+            group.update(values)
