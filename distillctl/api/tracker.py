@@ -21,6 +21,7 @@ class RunStart:
     steps: in an epoch.
     device: where it trains.
     metric: the figure that chooses the best epoch.
+    names: words for the figures, where there are some.
     show: a figure's name and value as text.
     records: of the epochs that are finished already, oldest first.
     """
@@ -35,6 +36,7 @@ class RunStart:
     steps: int
     device: str
     metric: str
+    names: Mapping[str, str]
     show: Callable[[str, float], str]
     records: Sequence[Mapping[str, Any]] = ()
 

@@ -165,7 +165,7 @@ class Live(Plain):
         for name, value in {"total": report.total, **report.terms}.items():
             table.add_row(Text(one_line(name)), f"{value:.5g}", "")
         for name, value in report.figures.items():
-            table.add_row(Text(one_line(f"train {name}")), self._told.show(name, value), "")
+            table.add_row(Text(one_line(f"train {self._told.names.get(name, name)}")), self._told.show(name, value), "")
         if self._teacher_line:
             table.add_row("teacher", Text(one_line(self._teacher_line)), "")
         if self._best is not None:

@@ -29,7 +29,7 @@ from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.engine.state import restore_student
-from distillctl.engine.trackers import Record, Trackers
+from distillctl.engine.trackers import Trackers
 from distillctl.errors import DataError, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
@@ -172,8 +172,6 @@ class _Plan:
             try:
                 accepted = () if run is None else run.digests
                 run = self._begin(run, experiment, facts)
-                if processes.first:
-                    trackers.add(Record(run))
                 loop = Loop(experiment, run, trackers, previous=from_previous, accepted=accepted)
                 if processes.first and accepted:
                     adopt(run, profile, {**facts, "epochs": experiment.epochs}, lines)
@@ -203,6 +201,7 @@ class _Plan:
             steps=experiment.loader.steps,
             device=str(experiment.device),
             metric=task.metric,
+            names=task.names,
             show=task.show,
             records=run.records()[:finished],
         )

@@ -26,6 +26,7 @@ from distillctl.engine.meter import Reading, TrainingMeter
 from distillctl.engine.position import Clock, Position
 from distillctl.engine.state import full_state, position_of, restore, settle_best
 from distillctl.engine.step import Step
+from distillctl.engine.trackers import Record
 from distillctl.errors import PluginError, StoppedError
 from distillctl.rundir.directory import RunDirectory
 
@@ -33,7 +34,7 @@ from distillctl.rundir.directory import RunDirectory
 class Loop:
     """Trains an experiment in a run directory, from its checkpoint if there is one.
 
-    tracker: is told what happens.
+    tracker: is told what happens, beside the record.
     previous: go on from the checkpoint before the newest.
     accepted: digests of other profiles whose checkpoints are taken.
     """
@@ -43,7 +44,8 @@ class Loop:
     ) -> None:
         self.experiment = experiment
         self.run = run
-        self.tracker = tracker
+        self._record = Record(run) if experiment.processes.first else Tracker()
+        self._tracker = tracker
         processes = experiment.processes
         state = processes.share(checkpoint.load_newest(run, previous=previous) if processes.first else None)
         self.position = Position() if state is None else position_of(state, experiment, run, accepted)
@@ -116,7 +118,7 @@ class Loop:
             if pause.stop:
                 raise self._stopped(pause.stop)
             if pace.due() and done < steps:
-                self.tracker.batch(self._report(part, within + 1, done, meter.read(), pace.rate))
+                self._tracker.batch(self._report(part, within + 1, done, meter.read(), pace.rate))
         reading, rate = meter.read(experiment.processes), pace.rate
         return {
             "phase": part.name,
@@ -180,7 +182,7 @@ class Loop:
         keep_every = self.experiment.settings.keep_every
         if first and keep_every and record["phase"] == MAIN and within % keep_every == 0:
             self._save_student(self.run.kept(within), within)
-        self.tracker.epoch(record)
+        self._record.epoch(record)
         # The full checkpoint comes last: whatever was written before it is written again, alike, after a crash.
         self._save(None)
         if first:
@@ -191,6 +193,7 @@ class Loop:
                 seconds=round(position.seconds, 3),
                 images_per_second=record["images_per_second"],
             )
+        self._tracker.epoch(record)  # what others are told of is saved
 
     def _stopped(self, number: int) -> StoppedError:
         position = self.position

@@ -34,10 +34,6 @@ class Trackers(Tracker):
         self._own = list(own)
         self._foreign = dict(foreign or {})
 
-    def add(self, tracker: Tracker) -> None:
-        """One more of ours, which is told before the others."""
-        self._own.insert(0, tracker)
-
     def begin(self, run: RunStart) -> None:
         self._tell("begin", run)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distillctl.testing.docs import options_table
     from distillctl.testing.methods import MethodContract
     from distillctl.testing.models import ModelContract
-    from distillctl.testing.tensors import make_batch, make_features, make_progress, make_setup, make_side
+    from distillctl.testing.tensors import make_batch, make_features, make_progress, make_setup, make_side, make_task
     from distillctl.testing.tiny_models import TINY_CNN, TINY_MODELS, TINY_VIT, TINY_WIDE
 
 _WHERE = {
@@ -30,14 +30,14 @@ _WHERE = {
     "distillctl.testing.docs": ("options_table",),
     "distillctl.testing.methods": ("MethodContract",),
     "distillctl.testing.models": ("ModelContract",),
-    "distillctl.testing.tensors": ("make_batch", "make_features", "make_progress", "make_setup", "make_side"),
+    "distillctl.testing.tensors": ("make_batch", "make_features", "make_progress", "make_setup", "make_side", "make_task"),
     "distillctl.testing.tiny_models": ("TINY_CNN", "TINY_MODELS", "TINY_VIT", "TINY_WIDE"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "TINY_CNN", "TINY_MODELS", "TINY_VIT", "TINY_WIDE", "DatasetContract", "MethodCase", "MethodContract", "ModelContract", "make_batch",
-    "make_features", "make_progress", "make_setup", "make_side", "options_of", "options_table",
+    "make_features", "make_progress", "make_setup", "make_side", "make_task", "options_of", "options_table",
 ]  # fmt: skip
 
 try:  # so that a failing `assert` in a contract shows its values

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from distillctl.api.data import ArrayImages, Splits, View
 from distillctl.api.method import Batch, Progress, Setup, Side
+from distillctl.api.task import Task
+from distillctl.plugin.registry import load
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape without the batch dimension of every feature, shallow to deep; the names as in `distillctl.Wants`."""
@@ -90,6 +93,15 @@ def make_setup(
         student = make_side("tiny_student", student_shapes, num_classes)
         teacher = None if teacher_shapes is None else make_side("tiny_teacher", teacher_shapes, num_classes)
     return Setup(student, teacher, num_classes, labels, epochs)
+
+
+def make_task(data: Splits | int = 10) -> Task:
+    """The classification of a data set, or of N classes without images."""
+    if isinstance(data, int):
+        none = ArrayImages(torch.zeros(0, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        data = Splits(none, None, None, tuple(f"class {n}" for n in range(data)), (0.5,) * 3, (0.25,) * 3, View(8))
+    task: Task = load("distillctl.builtin.classification_task:Classification", "classification")(data)
+    return task
 
 
 def make_batch(setup: Setup, size: int, seed: int = 0) -> Batch:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from distillctl.api.tracker import RunStart, StepReport
 from distillctl.cli.display import Live, Plain, audience, duration
-from distillctl.engine.experiment import Part
-from distillctl.engine.meter import Reading
-from distillctl.engine.schedule import schedule
+from distillctl.testing import make_task
 
-MAIN = Part("main", 5, 3, schedule("constant", 0.05))
-READING = Reading(images=300, terms={"task": 2.5, "kd": 0.125}, total=0.3625, top1=0.25)
+REPORT = StepReport("main", 2, 3, 9, 0.3625, {"task": 2.5, "kd": 0.125}, {"top1": 0.25}, 300, 50.0, 0.05)
 RECORD = {
     "phase": "main",
     "epoch": 1,
@@ -25,6 +24,12 @@ RECORD = {
     "images_per_second": 100.0,
     "seconds": 60.0,
 }
+
+
+def start(*parts: tuple[str, int]) -> RunStart:
+    task = make_task()
+    path = Path("runs", "a-1")
+    return RunStart(path, "a", {}, "made up", "resnet8", "kd", parts, 9, "cpu", task.metric, task.names, task.show)
 
 
 def test_duration() -> None:
@@ -42,9 +47,9 @@ def test_audience_suits_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_live(capsys: pytest.CaptureFixture[str]) -> None:
     with Live() as shown:
-        shown._parts, shown._left_epochs = {"main": 3, "ft.paraphraser": 5}, 3
+        shown.begin(start(("main", 3)))
         shown.epoch(RECORD)
-        shown.batch(MAIN, 2, 3, 9, READING, 50.0, 0.05)
+        shown.batch(REPORT)
         table = shown._live.renderable
     assert "epoch 1/3  total 0.5  task 2" in capsys.readouterr().out
     drawn = Console(file=io.StringIO(), width=80)
@@ -66,7 +71,8 @@ def test_live(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_phase_is_shown_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     shown = Plain()
-    shown._parts, shown._left_epochs = {"ft.paraphraser": 5, "main": 3}, 8
+    shown.begin(start(("ft.paraphraser", 5), ("main", 3)))
+    capsys.readouterr()
     record = {key: value for key, value in RECORD.items() if key not in ("train_top1", "val")}
     shown.epoch({**record, "phase": "ft.paraphraser", "epoch": 2, "terms": {"ft.paraphraser": 0.5}})
     line = capsys.readouterr().out

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from distillctl.api.tracker import RunStart, Tracker
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.resume_check import adopt, changed, changed_profile, refuse
 from distillctl.commands.train import Result, train
@@ -46,22 +47,17 @@ workers = 0
 """
 
 
-class Ear:
+class Ear(Tracker):
     """Says nothing; `stops` interrupts after so many epochs."""
 
     def __init__(self, stops: int = 0) -> None:
+        super().__init__()
         self.stops, self.resumed = stops, -1
 
-    def start(self, profile: object, run: object, experiment: object, resumed_at: int) -> None:
-        self.resumed = resumed_at
+    def begin(self, run: RunStart) -> None:
+        self.resumed = len(run.records)
 
-    def note(self, text: str) -> None: ...
-
-    def teacher(self, *_: object) -> None: ...
-
-    def batch(self, *_: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Mapping[str, Any]) -> None:
         self.stops -= 1
         if self.stops == 0:
             raise KeyboardInterrupt

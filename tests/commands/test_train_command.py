@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from distillctl.api.data import ArrayImages
-from distillctl.build.experiment import build_splits
+from distillctl.api.tracker import RunStart, Tracker
+from distillctl.build.data import build_splits
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
-from distillctl.engine.evaluate import Evaluation
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.profile.schema import Profile
 
 TEACHER = """
 [dataset]
@@ -58,28 +58,27 @@ epochs = 3
 """
 
 
-class Ear:
+class Ear(Tracker):
     """Keeps what a run tells."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.notes: list[str] = []
         self.epochs: list[dict[str, Any]] = []
         self.teachers: list[float] = []
         self.starts: list[int] = []
 
-    def start(self, profile: Profile, run: object, experiment: object, resumed_at: int) -> None:
-        self.starts.append(resumed_at)
+    def begin(self, run: RunStart) -> None:
+        self.starts.append(len(run.records))
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def teacher(self, evaluation: Evaluation, split: str) -> None:
-        self.teachers.append(evaluation.metrics.top1)
+    def teacher(self, split: str, figures: Mapping[str, float], text: str) -> None:
+        self.teachers.append(figures["top1"])
 
-    def batch(self, *args: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        self.epochs.append(record)
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        self.epochs.append(dict(record))
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +135,9 @@ def test_eval_gives_the_number_that_training_gave(finished: tuple[Path, Result],
     _, result = finished
     report = evaluate_run(result.path, registry, checkpoint=which, device="cpu")
     expected = {k: v for k, v in result.summary[which].items() if k != "epoch"}
-    assert report.metrics.as_dict() == expected
+    assert dict(report.figures) == expected
     assert report.epoch == result.summary[which]["epoch"]
-    assert int(report.total.sum()) == expected["count"]
+    assert sum(line["count"] for line in report.classes) == expected["count"]
 
 
 def test_eval_gives_the_number_of_a_run_in_bf16_to_the_last_digit(folder: Path, registry: Registry) -> None:
@@ -148,7 +147,7 @@ def test_eval_gives_the_number_of_a_run_in_bf16_to_the_last_digit(folder: Path, 
     )
     for which in ("best", "last"):
         report = evaluate_run(result.path, registry, checkpoint=which, device="cpu")
-        assert report.metrics.as_dict() == {k: v for k, v in result.summary[which].items() if k != "epoch"}
+        assert dict(report.figures) == {k: v for k, v in result.summary[which].items() if k != "epoch"}
 
 
 def test_eval_takes_the_newest_finished_run_and_files_and_views(finished: tuple[Path, Result], registry: Registry) -> None:
@@ -157,7 +156,7 @@ def test_eval_takes_the_newest_finished_run_and_files_and_views(finished: tuple[
     assert newest.run == result.path
     assert (newest.split, newest.tta) == ("val", "flip")
     file = evaluate_run(result.path, registry, checkpoint=str(result.path / "student.safetensors"), device="cpu")
-    assert file.metrics.top1 == result.summary["best"]["top1"]
+    assert file.figures["top1"] == result.summary["best"]["top1"]
     with pytest.raises(DataError, match="no finished run"):
         evaluate_run(None, registry, root=base / "nowhere")
     with pytest.raises(DataError, match="not a run directory"):
@@ -218,7 +217,7 @@ def test_eval_needs_no_method_package_and_skips_damaged_runs(finished: tuple[Pat
         report = evaluate_run(None, registry, root=base / "runs", device="cpu")
     finally:
         (result.path / "resolved.toml").write_text(text)
-    assert report.metrics.top1 == result.summary["best"]["top1"]
+    assert report.figures["top1"] == result.summary["best"]["top1"]
 
 
 def test_out_is_never_overwritten(finished: tuple[Path, Result], registry: Registry, tmp_path: Path) -> None:

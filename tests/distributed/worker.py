@@ -22,20 +22,21 @@ from torch import Tensor, nn
 
 from distillctl import ArrayImages, DatasetSpec, Splits, View, hookimpl
 from distillctl.api.method import Batch
-from distillctl.build.experiment import TeacherModel, assemble, build_model, build_splits, evaluation_loader
+from distillctl.build.data import build_splits, evaluation_loader
+from distillctl.build.experiment import assemble
+from distillctl.build.models import TeacherModel, build_model
 from distillctl.cli.display import Quiet
 from distillctl.commands.train import train
 from distillctl.data import EvalLoader, Share
 from distillctl.distributed.process_group import join, leave
 from distillctl.engine.evaluate import evaluate
-from distillctl.engine.experiment import Experiment
-from distillctl.engine.meter import Tally
+from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Plugin, Registry
 from distillctl.plugin.registry import load as load_object
 from distillctl.profile.reading import load
 from distillctl.profile.schema import Profile
-from distillctl.testing import TINY_MODELS, options_of
+from distillctl.testing import TINY_MODELS, make_task, options_of
 
 COUNTS = (1, 2, 4)
 SHARED = ("torch._dynamo", "torch.nn.parallel", "torchvision.models", "sklearn.datasets", "PIL.Image", "distillctl_cifar.builder")
@@ -93,12 +94,18 @@ class Recording(Step):
     first: dict[str, Tensor | None]
     second: dict[str, Tensor | None]
 
-    def update(self) -> None:
-        named = {id(p): name for name, p in self.objective.named_parameters()}
-        self.first = {named[id(p)]: None if p.grad is None else p.grad.clone() for p in self.parameters}
-        pair = [] if self.pair is None else self.pair.second
-        self.second = {named[id(p)]: None if g is None else g.clone() for p, g in zip(self.parameters, pair, strict=False)}
-        super().update()
+    def __init__(self, experiment: Experiment, part: Part) -> None:
+        super().__init__(experiment, part)
+        learner, apply = self.learner, self.learner.apply_gradients
+
+        def keep() -> None:
+            named = {id(p): name for name, p in learner.objective.named_parameters()}
+            self.first = {named[id(p)]: None if p.grad is None else p.grad.clone() for p in learner.parameters}
+            pair = [] if learner.pair is None else learner.pair.second
+            self.second = {named[id(p)]: None if g is None else g.clone() for p, g in zip(learner.parameters, pair, strict=False)}
+            apply()
+
+        learner.apply_gradients = keep  # type: ignore[method-assign]
 
 
 class Bench:
@@ -121,10 +128,10 @@ class Bench:
 
     def experiment(self, case: Found) -> Experiment:
         """An experiment in float64."""
-        experiment = assemble(self.profile(case), noise(), self._teacher(case["teacher"]), CPU, self.processes)
+        experiment = assemble(self.profile(case), make_task(noise()), self._teacher(case["teacher"]), CPU, self.processes)
         experiment.objective.double()
-        if experiment.teacher is not None:
-            experiment.teacher.double()
+        if experiment.network is not None:
+            experiment.network.double()
         return experiment
 
     def _teacher(self, name: str) -> TeacherModel | None:
@@ -132,7 +139,7 @@ class Bench:
             return None
         spec = self.registry.models.get(name)
         torch.manual_seed(1)
-        return TeacherModel(spec, build_model(spec, CLASSES, options_of(spec)), spec.name, None)
+        return TeacherModel(spec, build_model(make_task(CLASSES), spec, options_of(spec)), spec.name, None)
 
     def gradients(self, case: Found) -> Found:
         """Of the first step of every part.
@@ -149,7 +156,7 @@ class Bench:
             if self.processes.count == 1 and case["by_hand"]:
                 found["by_hand"] = {count: _by_hand(step, count) for count in COUNTS}
             for number, batch in enumerate(_wide(batch) for epoch in range(3) for batch in experiment.loader.epoch(epoch)):
-                step(batch, number, Tally(CPU))
+                step(batch, number)
                 if not number:
                     found[part.name] = (step.first, step.second)
                 if number == (2 if part is experiment.main else 0):
@@ -170,15 +177,16 @@ class Bench:
         spec = self.registry.models.get("cifar/resnet8")
         found: Found = {}
         for name, profile, splits in (("memory", of_noise, noise()), ("files", of_files, build_splits(of_files))):
+            task = make_task(splits)
             for tta in ("", "flip", *(("ten_crop",) if name == "files" else ())):
                 assert splits.test is not None
                 torch.manual_seed(3)
-                model = build_model(spec, CLASSES, options_of(spec))
-                _balance(model, evaluation_loader(profile, splits, splits.test, CPU))
-                loader = evaluation_loader(profile, splits, splits.test, CPU, tta=tta, processes=self.processes)
-                result = evaluate(model, loader, CLASSES, self.processes)
+                model = build_model(make_task(CLASSES), spec, options_of(spec))
+                _balance(model, evaluation_loader(profile, task, splits.test, CPU))
+                loader = evaluation_loader(profile, task, splits.test, CPU, tta=tta, processes=self.processes)
+                result = evaluate(task, model, loader, self.processes)
                 loader.close()
-                everybody = self.processes.collect((result.metrics.as_dict(), result.predictions, result.correct, result.total))
+                everybody = self.processes.collect((result.figures, *vars(result.answers).values()))
                 found[f"{name} {tta}".strip()] = everybody
         return found
 
@@ -208,9 +216,10 @@ def _by_hand(step: Recording, count: int) -> dict[str, Tensor | None]:
     for rank in range(count):
         (piece,) = Share(rank, count).pieces(len(batch.labels))
         rows = slice(piece.start, piece.end)
-        step.learn(0, Batch(batch.images[rows], batch.labels[rows], batch.index[rows], whole=len(batch.labels)))
-    grads = {name: None if p.grad is None else p.grad.clone() for name, p in step.objective.named_parameters()}
-    step.optimizer.zero_grad(set_to_none=True)
+        piece_ = Batch(batch.images[rows], batch.labels[rows], batch.index[rows], whole=len(batch.labels))
+        step.learner.learn(0, piece_, step.look(piece_), step.progress, last=True)
+    grads = {name: None if p.grad is None else p.grad.clone() for name, p in step.learner.objective.named_parameters()}
+    step.learner.optimizer.zero_grad(set_to_none=True)
     return grads
 
 

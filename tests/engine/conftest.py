@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +11,8 @@ import torch
 from distillctl.api.data import ArrayImages, Splits, View
 from distillctl.api.method import Method, Setup
 from distillctl.api.options import Options
+from distillctl.api.tracker import Tracker
+from distillctl.builtin.classification_task import Classification
 from distillctl.builtin.kd import KD
 from distillctl.builtin.kd_options import KDOptions
 from distillctl.builtin.optimizer_builders import build_sgd
@@ -19,6 +21,7 @@ from distillctl.data import eval_loader, train_loader
 from distillctl.engine.experiment import MAIN, Experiment, Part, Settings
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.schedule import schedule
+from distillctl.engine.teacher import LiveTeacher
 from distillctl.models.features import Tapped
 from distillctl.plugin.registry import load
 from distillctl.testing import TINY_CNN, TINY_WIDE
@@ -54,10 +57,12 @@ def make_experiment(
     task_weight: float = 0.5,
     epochs: int = 3,
     lr: float = 0.05,
+    label_smoothing: float = 0.0,
     **settings: Any,
 ) -> Experiment:
     torch.manual_seed(0)
     splits = make_splits(val)
+    task = Classification(splits, label_smoothing=label_smoothing)
     build = {spec.name: load(spec.implementation, spec.name) for spec in (TINY_CNN, TINY_WIDE)}
     options = load(TINY_CNN.options, "tiny")
     student = Tapped(build[TINY_CNN.name](TINY_CNN.name, 4, options(width=4)), TINY_CNN, ["last"])
@@ -74,12 +79,11 @@ def make_experiment(
         for phase in entry.method.phases():
             rate = schedule("constant", lr if phase.lr is None else phase.lr)
             phases.append(Part(f"{entry.name}.{phase.name}", sum(p.epochs for p in phases), phase.epochs, rate, entry.name, phase))
-    objective = Objective(student, weighted, task_weight=task_weight)
+    objective = Objective(task, student, weighted, task_weight=task_weight, teacher=teacher)
     return Experiment(
-        student=student,
-        teacher=teacher,
-        objective=objective,
-        splits=splits,
+        task=task,
+        teacher=LiveTeacher(task, teacher, device=CPU, precision=settings.get("precision", "fp32")),
+        objectives=(objective,),
         loader=train_loader(splits, batch_size=16, seed=0, device=CPU, workers=0),
         evaluation=lambda chosen: eval_loader(splits, chosen, batch_size=16, device=CPU, workers=0),
         build_optimizer=lambda groups: build_sgd(groups, SGDOptions(lr=lr)),
@@ -90,16 +94,15 @@ def make_experiment(
     )
 
 
-class Silent:
-    """A watcher that keeps what it is told."""
+class Silent(Tracker):
+    """Keeps what it is told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.records: list[dict[str, Any]] = []
 
-    def batch(self, *args: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        self.records.append(dict(record))
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.options import Options
 from distillctl.data import Share, train_loader
 from distillctl.engine.experiment import Experiment
-from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
 
 Make = Callable[..., Experiment]
@@ -26,12 +25,12 @@ def accumulating(made: Experiment, parts: int) -> Experiment:
 
 
 def one_step(made: Experiment) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    step, tally = Step(made), Tally(made.device)
+    step = Step(made)
     for module in made.model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    step(next(iter(made.loader.epoch(0))), 0, tally)
-    reading = tally.read()
+    step(next(iter(made.loader.epoch(0))), 0)
+    reading = step.learner.meter.read()
     return dict(made.model.named_parameters()), {**reading.terms, "total": reading.total, "images": reading.images}
 
 
@@ -48,7 +47,7 @@ def test_the_student_sees_one_part_at_a_time(experiment: Make) -> None:
     made = accumulating(experiment(), 3)
     sizes: list[int] = []
     made.model.register_forward_hook(lambda _m, args, _o: sizes.append(len(args[0])))
-    Step(made)(next(iter(made.loader.epoch(0))), 0, Tally(made.device))
+    Step(made)(next(iter(made.loader.epoch(0))), 0)
     assert sizes == [6, 5, 5]
 
 
@@ -56,7 +55,7 @@ def test_buffers_of_methods_move_once_a_step(experiment: Make, monkeypatch: pyte
     made = accumulating(experiment(), 2)
     calls: list[Any] = []
     monkeypatch.setattr(made.objective, "after_step", lambda: calls.append(1))
-    Step(made)(next(iter(made.loader.epoch(0))), 0, Tally(made.device))
+    Step(made)(next(iter(made.loader.epoch(0))), 0)
     assert calls == [1]
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from distillctl import files
 from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
-from distillctl.engine.loop import Loop, restore_student
+from distillctl.engine.loop import Loop
+from distillctl.engine.state import restore_student
 from distillctl.errors import DataError, MachineError
 from distillctl.rundir.directory import RunDirectory
 
@@ -392,8 +393,8 @@ def test_the_manifest_names_the_hash_of_every_checkpoint(experiment: Make, watch
 FOREIGN = {
     "an opcode without its operand": b"\x80\x02h\x05.",
     "an opcode that is none": b"\x85.",
-    "no student": {"format": 2},
-    "a student that is a number": {"format": 2, "student": 3},
+    "no student": {"format": checkpoint.FORMAT},
+    "a student that is a number": {"format": checkpoint.FORMAT, "student": 3},
     "another format": {"format": 1, "student": {}},
     "no mapping": [1],
 }
@@ -415,7 +416,7 @@ def test_what_was_made_by_hand_is_refused_in_words(tmp_path: Path, content: obje
 
 
 def test_a_checkpoint_that_unpacks_to_more_than_it_has_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save({"format": 2, "student": {"w": torch.zeros(1 << 20)}}, tmp_path / "stored.pt")
+    torch.save({"format": checkpoint.FORMAT, "student": {"w": torch.zeros(1 << 20)}}, tmp_path / "stored.pt")
     checkpoint.load(tmp_path / "stored.pt")
     with zipfile.ZipFile(tmp_path / "stored.pt") as stored, zipfile.ZipFile(tmp_path / "best.pt", "w", zipfile.ZIP_DEFLATED) as packed:
         for entry in stored.infolist():
@@ -430,6 +431,6 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_has_is_not_opened(tmp_path: P
     "more", [{"student": {"x": 1}, "epoch": 1}, {"student": {}}, {"student": {}, "epoch": "x"}, {"student": {}, "ema": 3}]
 )
 def test_a_student_that_does_not_fit_is_told(tmp_path: Path, more: dict[str, Any]) -> None:
-    torch.save({"format": 2, **more}, tmp_path / "best.pt")
+    torch.save({"format": checkpoint.FORMAT, **more}, tmp_path / "best.pt")
     with pytest.raises(DataError, match="does not fit the run as it is now"):
         restore_student(nn.ReLU(), tmp_path / "best.pt")

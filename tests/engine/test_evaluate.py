@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distillctl.api.data import ArrayImages, Splits, View
 from distillctl.api.method import Batch
-from distillctl.engine.evaluate import chance_level, evaluate
+from distillctl.builtin.classification_task import Classification
+from distillctl.engine.evaluate import evaluate
 from distillctl.errors import RunError
 
 
@@ -23,6 +25,15 @@ class Lookup(nn.Module):
         return images.flatten(1)
 
 
+def task(classes: int) -> Classification:
+    images = ArrayImages(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    return Classification(Splits(images, None, None, tuple(f"c{k}" for k in range(classes)), (0.5,) * 3, (0.5,) * 3, View(1)))
+
+
+def guesses(labels: Tensor, classes: int) -> float:
+    return task(classes).floor(ArrayImages(torch.zeros(len(labels), 1, 1, 3, dtype=torch.uint8), labels))
+
+
 def batch(logits: Tensor, labels: Tensor) -> Batch:
     return Batch(logits[:, :, None, None], labels, torch.arange(len(labels)))
 
@@ -31,7 +42,7 @@ def test_against_plain_loops() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(50, 7), torch.randint(0, 6, (50,))
     model = Lookup().train()
-    result = evaluate(model, [batch(logits[:32], labels[:32]), batch(logits[32:], labels[32:])], 7)
+    result = evaluate(task(7), model, [batch(logits[:32], labels[:32]), batch(logits[32:], labels[32:])])
     assert model.training
     right = five = 0
     loss = 0.0
@@ -42,30 +53,30 @@ def test_against_plain_loops() -> None:
         five += label in order[:5]
         loss += math.log(sum(math.exp(v) for v in row)) - row[label]
         by_class.setdefault(label, []).append(order[0] == label)
-    metrics = result.metrics
-    assert metrics.top1 == right / 50
-    assert metrics.top5 == five / 50
-    assert metrics.loss == pytest.approx(loss / 50, rel=1e-6)
-    assert metrics.mpa == pytest.approx(sum(sum(v) / len(v) for v in by_class.values()) / len(by_class))
-    assert result.total.tolist() == [len(by_class.get(c, [])) for c in range(7)]
-    assert metrics.count == 50
+    metrics = result.figures
+    assert metrics["top1"] == right / 50
+    assert metrics["top5"] == five / 50
+    assert metrics["loss"] == pytest.approx(loss / 50, rel=1e-6)
+    assert metrics["mpa"] == pytest.approx(sum(sum(v) / len(v) for v in by_class.values()) / len(by_class))
+    assert result.answers.total.tolist() == [len(by_class.get(c, [])) for c in range(7)]
+    assert metrics["count"] == 50
 
 
 def test_views_are_averaged_as_logits() -> None:
     views = torch.tensor([[[0.0, 3.0], [5.0, 0.0]]])[..., None, None]  # one image, two views: mean logits favour class 0
-    result = evaluate(Lookup(), [Batch(views, torch.tensor([0]), torch.tensor([0]))], 2)
-    assert result.metrics.top1 == 1.0
-    assert result.metrics.loss == pytest.approx(math.log(1 + math.exp(1.5 - 2.5)))
+    result = evaluate(task(2), Lookup(), [Batch(views, torch.tensor([0]), torch.tensor([0]))])
+    assert result.figures["top1"] == 1.0
+    assert result.figures["loss"] == pytest.approx(math.log(1 + math.exp(1.5 - 2.5)))
 
 
 def test_no_images_and_infinite_logits_are_refused() -> None:
     with pytest.raises(RunError, match="no image"):
-        evaluate(Lookup(), [], 2)
+        evaluate(task(2), Lookup(), [])
     with pytest.raises(RunError, match="not finite"):
-        evaluate(Lookup(), [batch(torch.tensor([[float("nan"), 1.0]]), torch.tensor([0]))], 2)
+        evaluate(task(2), Lookup(), [batch(torch.tensor([[float("nan"), 1.0]]), torch.tensor([0]))])
 
 
 def test_chance_level_knows_unbalanced_classes() -> None:
-    assert chance_level(torch.tensor([0] * 90 + [1] * 10), 2) > 0.9
-    balanced = chance_level(torch.arange(10_000) % 100, 100)
+    assert guesses(torch.tensor([0] * 90 + [1] * 10), 2) > 0.9
+    balanced = guesses(torch.arange(10_000) % 100, 100)
     assert 0.01 < balanced < 0.014

@@ -17,7 +17,6 @@ from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.finite_check import Guard
 from distillctl.engine.loop import Loop
-from distillctl.engine.meter import Tally
 from distillctl.engine.objective import Losses
 from distillctl.engine.step import Step
 from distillctl.errors import RunError
@@ -39,7 +38,7 @@ def refused(made: Experiment, step: Step, batch: Batch, words: str) -> None:
     """The step raises with these words and leaves the weights as they were."""
     before = state(made)
     with pytest.raises(RunError, match=words) as caught:
-        step(batch, 3, Tally(made.device))
+        step(batch, 3)
     assert "at step 4" in str(caught.value)
     assert caught.value.problems[0].hint
     assert all(torch.equal(value, before[name]) for name, value in state(made).items())
@@ -57,7 +56,7 @@ def test_in_the_input(experiment: Make, value: float) -> None:
 @pytest.mark.parametrize("value", BAD)
 def test_in_a_teachers_logit(experiment: Make, value: float) -> None:
     made = experiment()
-    step, teach = Step(made), made.teacher
+    step, teach = Step(made), made.network
     assert teach is not None
     with torch.no_grad():
         teach.model.fc.bias[2] = value  # type: ignore[union-attr, operator, index]
@@ -79,7 +78,7 @@ def test_in_one_term_even_if_no_gradient_flows_from_it(
 ) -> None:
     made = experiment(methods=[("odd", Term, no_options, 0.5)])
     step = Step(made)
-    step(first_batch(made), 2, Tally(made.device))
+    step(first_batch(made), 2)
     monkeypatch.setattr(Term, "value", value)
     refused(made, step, first_batch(made), r"the term `odd\.bad`")
 
@@ -109,12 +108,12 @@ def test_in_one_entry_of_one_gradient(experiment: Make, value: float) -> None:
 def test_in_the_moving_average(experiment: Make, value: float) -> None:
     made = experiment(ema=0.9)
     step = Step(made)
-    step(first_batch(made), 2, Tally(made.device))
-    assert step.ema is not None
+    step(first_batch(made), 2)
+    assert step.learner.ema is not None
     with torch.no_grad():
-        step.ema.model.fc.weight[0, 0] = value  # type: ignore[union-attr, operator, index]
+        step.learner.ema.model.fc.weight[0, 0] = value  # type: ignore[union-attr, operator, index]
     with pytest.raises(RunError, match="the moving average of the weights at step 4"):
-        step(first_batch(made), 3, Tally(made.device))
+        step(first_batch(made), 3)
 
 
 def test_a_run_that_is_stopped_keeps_its_last_good_checkpoint(experiment: Make, watcher: Any, tmp_path: Path, no_options: Options) -> None:
@@ -159,5 +158,5 @@ def test_large_but_finite_numbers_pass(experiment: Make) -> None:
     step = Step(made)
     batch = first_batch(made)
     step.begin(0)
-    step.learn(0, batch)
-    step.guard.gradients(0, batch)
+    step.learner.learn(0, batch, step.look(batch), step.progress, last=True)
+    step.learner.guard.gradients(0, batch)

@@ -12,7 +12,6 @@ from torch import Tensor
 from distillctl.api.optimizer import SeparateGradients
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.gradient_pair import GradientPair
-from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
 
 Make = Callable[..., Experiment]
@@ -41,7 +40,7 @@ class Keeper(SeparateGradients):
 
 def one_step(made: Experiment) -> Step:
     step = Step(made)
-    step(next(iter(made.loader.epoch(0))), 0, Tally(made.device))
+    step(next(iter(made.loader.epoch(0))), 0)
     return step
 
 
@@ -49,13 +48,13 @@ def one_step(made: Experiment) -> Step:
 def test_the_two_gradients_are_those_of_the_two_sums(experiment: Make, clip: float) -> None:
     made = experiment(clip_grad_norm=clip)
     made.build_optimizer = Keeper
-    task, distillation = one_step(made).optimizer.seen[0]  # type: ignore[attr-defined]
+    task, distillation = one_step(made).learner.optimizer.seen[0]  # type: ignore[attr-defined]
     labels = experiment(methods=[], task_weight=0.5)
     labels.build_optimizer = Keeper
     kd = experiment(task_weight=0.0)
     kd.build_optimizer = Keeper
-    alone = one_step(labels).optimizer.seen[0][0]  # type: ignore[attr-defined]
-    other = one_step(kd).optimizer.seen[0][1]  # type: ignore[attr-defined]
+    alone = one_step(labels).learner.optimizer.seen[0][0]  # type: ignore[attr-defined]
+    other = one_step(kd).learner.optimizer.seen[0][1]  # type: ignore[attr-defined]
     if clip:
         norm = torch.stack([(a + b).norm() for a, b in zip(alone, other, strict=True)]).norm()
         assert norm > clip
@@ -69,7 +68,7 @@ def test_the_two_gradients_are_those_of_the_two_sums(experiment: Make, clip: flo
 def test_a_side_without_a_loss_has_no_gradient(experiment: Make) -> None:
     made = experiment(methods=[])
     made.build_optimizer = Keeper
-    task, distillation = one_step(made).optimizer.seen[0]  # type: ignore[attr-defined]
+    task, distillation = one_step(made).learner.optimizer.seen[0]  # type: ignore[attr-defined]
     assert all(grad is not None for grad in task)
     assert all(grad is None for grad in distillation)
 
@@ -121,8 +120,8 @@ def test_half_precision_steps_on_any_device(experiment: Make) -> None:
     made.build_optimizer = Keeper
     before = [p.detach().clone() for p in made.model.parameters()]
     step = one_step(made)
-    assert step.scaler.is_enabled()
-    assert step.optimizer.seen  # type: ignore[attr-defined]
-    assert step.ema is not None
-    assert step.ema.updates == 1
+    assert step.learner.scaler.is_enabled()
+    assert step.learner.optimizer.seen  # type: ignore[attr-defined]
+    assert step.learner.ema is not None
+    assert step.learner.ema.updates == 1
     assert any(not torch.equal(a, b) for a, b in zip(before, made.model.parameters(), strict=True))

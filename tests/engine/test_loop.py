@@ -4,7 +4,7 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup
 from distillctl.api.options import Options
+from distillctl.api.tracker import Tracker
 from distillctl.builtin.kd import KD
 from distillctl.builtin.kd_options import KDOptions
 from distillctl.engine import checkpoint
@@ -64,10 +65,10 @@ def test_it_learns_and_leaves_the_run_directory(experiment: Make, watcher: Any, 
 def test_teacher_and_its_statistics_do_not_change(experiment: Make, watcher: Any, tmp_path: Path) -> None:
     made = experiment()
     assert made.teacher is not None
-    before = {k: v.clone() for k, v in made.teacher.model.state_dict().items()}
+    before = {k: v.clone() for k, v in made.network.model.state_dict().items()}
     Loop(made, new_run(tmp_path / "run"), watcher).train()
-    assert all(torch.equal(v, before[k]) for k, v in made.teacher.model.state_dict().items())
-    assert all(p.grad is None for p in made.teacher.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in made.network.model.state_dict().items())
+    assert all(p.grad is None for p in made.network.parameters())
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4])
@@ -207,15 +208,14 @@ def test_a_signal_saves_and_stops(
     assert len(run.records()) == 3
 
 
-class _StopsAfter:
+class _StopsAfter(Tracker):
     """Interrupts when so many epochs are saved."""
 
     def __init__(self, epochs: int) -> None:
+        super().__init__()
         self.epochs = epochs
 
-    def batch(self, *args: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Mapping[str, Any]) -> None:
         if record["epoch"] == self.epochs:
             raise KeyboardInterrupt
 

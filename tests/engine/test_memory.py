@@ -13,7 +13,6 @@ from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.options import Options
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
-from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
 from distillctl.errors import MachineError
 from distillctl.rundir.directory import RunDirectory
@@ -34,7 +33,7 @@ class Bug(Method):
 
 
 def step_of(made: Experiment) -> None:
-    Step(made)(next(iter(made.loader.epoch(0))), 0, Tally(made.device))
+    Step(made)(next(iter(made.loader.epoch(0))), 0)
 
 
 def test_a_step_names_what_took_the_memory_and_what_to_lower(experiment: Make, no_options: Options) -> None:
@@ -82,7 +81,7 @@ def test_optimizer_state_and_gradients_are_counted(experiment: Make, no_options:
     made = experiment()
     step = Step(made)
     batch = next(iter(made.loader.epoch(0)))
-    step(batch, 0, Tally(made.device))  # momentum is there from now on
-    monkeypatch.setattr(step.guard, "gradients", lambda *_: torch.empty(1 << 55))
+    step(batch, 0)  # momentum is there from now on
+    monkeypatch.setattr(step.learner.guard, "gradients", lambda *_: torch.empty(1 << 55))
     with pytest.raises(MachineError, match=r"the optimizer \d+ KiB, gradients \d+ KiB"):
-        step(replace(batch), 1, Tally(made.device))
+        step(replace(batch), 1)

@@ -36,16 +36,16 @@ class Explosive(Method):
 def run(experiment: Experiment, objective: Objective, epoch: float) -> tuple[Tensor, dict[str, Tensor], Tensor, Batch, Features]:
     batch = next(iter(experiment.loader.epoch(0)))
     assert experiment.teacher is not None
-    teacher = experiment.teacher(batch.images)
-    losses = objective(batch, {"running": teacher}, Progress(torch.tensor(epoch), torch.tensor(0.0)))
-    return losses.task + losses.distillation, losses.terms, losses.logits, batch, teacher
+    looks = experiment.teacher.look(batch, ["running"])
+    losses = objective(batch, looks, Progress(torch.tensor(epoch), torch.tensor(0.0)))
+    return losses.task + losses.distillation, losses.terms, objective.student(batch.images)["logits"], batch, looks["running"]
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(1, 0.25), (3, 0.75), (4, 1.0), (9, 1.0)])
 def test_sum_of_weighted_terms_with_warmup(experiment: Make, no_options: Options, epoch: float, factor: float) -> None:
-    made = experiment()
+    made = experiment(label_smoothing=0.1)
     method = Two(no_options, None)
-    objective = Objective(made.student, [Weighted("two", method, 3.0, 4.0)], task_weight=0.5, label_smoothing=0.1)
+    objective = Objective(made.task, made.student, [Weighted("two", method, 3.0, 4.0)], task_weight=0.5)
     total, terms, logits, batch, teacher = run(made, objective, epoch)
     task = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
     a, b = 2.0 * logits.square().mean(), (logits - teacher["logits"]).abs().mean()
@@ -56,7 +56,7 @@ def test_sum_of_weighted_terms_with_warmup(experiment: Make, no_options: Options
 def test_weight_zero_is_not_evaluated(experiment: Make, no_options: Options) -> None:
     """D-40: a term of weight 0 may be NaN without harm."""
     made = experiment()
-    objective = Objective(made.student, [Weighted("never", Explosive(no_options, None), 0.0)], task_weight=1.0)  # type: ignore[arg-type]
+    objective = Objective(made.task, made.student, [Weighted("never", Explosive(no_options, None), 0.0)], task_weight=1.0)  # type: ignore[arg-type]
     _, terms, *_ = run(made, objective, 1)
     assert list(terms) == ["task"]
 
@@ -64,7 +64,7 @@ def test_weight_zero_is_not_evaluated(experiment: Make, no_options: Options) -> 
 def test_trained_are_student_and_methods_once(experiment: Make, no_options: Options) -> None:
     made = experiment()
     method = Two(no_options, None)
-    objective = Objective(made.student, [Weighted("two", method, 1.0)], task_weight=1.0)
+    objective = Objective(made.task, made.student, [Weighted("two", method, 1.0)], task_weight=1.0)
     grouped = [id(p) for g in objective.parameter_groups() for p in g["params"]]
     assert sorted(grouped) == sorted(id(p) for p in (*made.model.parameters(), *method.parameters()))
     assert len(set(grouped)) == len(grouped)

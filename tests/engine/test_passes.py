@@ -11,7 +11,6 @@ from torch import Tensor
 
 from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.engine.experiment import Experiment
-from distillctl.engine.meter import Tally
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.step import Step
 from distillctl.models.features import batch_statistics
@@ -49,11 +48,11 @@ def test_other_methods_and_labels_see_every_pass(experiment: Make) -> None:
     made = experiment()
     made.model.fc = torch.nn.Sequential(torch.nn.Dropout(0.5), made.model.fc)  # type: ignore[assignment, arg-type]
     methods = [Weighted("both", Both(None, None), 1.0, passes=2), Weighted("one", One(None, None), 1.0)]  # type: ignore[arg-type]
-    objective = Objective(made.student, methods, task_weight=1.0)
+    objective = Objective(made.task, made.student, methods, task_weight=1.0)
     batch = next(iter(made.loader.epoch(0)))
-    assert made.teacher is not None
-    teacher = made.teacher(batch.images)
-    student = objective.observe(batch.images)
+    assert made.network is not None
+    teacher = made.network(batch.images)
+    student = objective.observe(batch)
     losses = objective.losses(batch, student, {"running": teacher}, PROGRESS)
     first, second = student["logits"]
     assert not torch.equal(first, second)
@@ -61,8 +60,8 @@ def test_other_methods_and_labels_see_every_pass(experiment: Make) -> None:
     expected = ((first - teacher["logits"]).square().mean() + (second - teacher["logits"]).square().mean()) / 2
     torch.testing.assert_close(losses.terms["one"], expected)
     torch.testing.assert_close(losses.terms["task"], (F.cross_entropy(first, batch.labels) + F.cross_entropy(second, batch.labels)) / 2)
-    assert losses.logits is not None
-    assert torch.equal(losses.logits, first)
+    assert losses.figures is not None
+    assert losses.figures["top1"] == (first.argmax(1) == batch.labels).sum()
 
 
 def test_teacher_runs_once_for_each_kind_of_normalisation(experiment: Make) -> None:
@@ -70,25 +69,25 @@ def test_teacher_runs_once_for_each_kind_of_normalisation(experiment: Make) -> N
     assert made.teacher is not None
     running = [Weighted("a", Mean(None, None), 1.0), Weighted("c", Mean(None, None), 1.0)]  # type: ignore[arg-type]
     batch_ = Weighted("b", Mean(None, None), 1.0, teacher_norm="batch")  # type: ignore[arg-type]
-    before = {k: v.clone() for k, v in made.teacher.model.state_dict().items()}
+    before = {k: v.clone() for k, v in made.network.model.state_dict().items()}
     for methods, forwards in ((running, 1), ([batch_], 1), ([*running, batch_], 2)):
-        made.objective = Objective(made.student, methods, task_weight=1.0)
-        step, tally, calls = Step(made), Tally(made.device), []
-        handle = made.teacher.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        step(next(iter(made.loader.epoch(0))), 0, tally)
+        made.objectives = (Objective(made.task, made.student, methods, task_weight=1.0),)
+        step, calls = Step(made), []
+        handle = made.network.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        step(next(iter(made.loader.epoch(0))), 0)
         handle.remove()
         assert len(calls) == forwards
-        terms = tally.read().terms
+        terms = step.learner.meter.read().terms
         if len(methods) == 3:
             assert terms["a"] == terms["c"] != terms["b"]
-    assert all(torch.equal(v, before[k]) for k, v in made.teacher.model.state_dict().items()), "no buffer of the teacher changes"
+    assert all(torch.equal(v, before[k]) for k, v in made.network.model.state_dict().items()), "no buffer of the teacher changes"
 
 
 def test_batch_statistics_are_those_of_training_mode(experiment: Make) -> None:
     """D-15: what a teacher in training mode gives, without what it does to its buffers."""
     made = experiment()
     assert made.teacher is not None
-    model: Any = made.teacher.model
+    model: Any = made.network.model
     images = torch.randn(6, 3, 8, 8)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with batch_statistics(model):

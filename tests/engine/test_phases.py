@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup
+from distillctl.api.tracker import Tracker
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
 from distillctl.rundir.directory import RunDirectory
@@ -57,15 +58,14 @@ def snapshot(made: Experiment) -> dict[str, Tensor]:
     return copy.deepcopy({**made.model.state_dict(), **{f"m.{k}": v for k, v in made.objective.methods.state_dict().items()}})
 
 
-class Spy:
+class Spy(Tracker):
     """Keeps what is trained in every epoch: the names that differ from the epoch before."""
 
     def __init__(self, made: Experiment) -> None:
+        super().__init__()
         self.made, self.before, self.changed, self.records = made, snapshot(made), [], []
 
-    def batch(self, *args: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Mapping[str, Any]) -> None:
         now = snapshot(self.made)
         self.changed.append({name for name, value in now.items() if not torch.equal(value, self.before[name])})
         self.before = now
@@ -151,7 +151,7 @@ def test_a_method_of_phases_alone_costs_nothing_afterwards(experiment: Make, wat
     ran: list[str] = []
     loop = Loop(made, new_run(tmp_path / "run"), watcher)
     assert made.teacher is not None
-    made.teacher.register_forward_hook(lambda *_: ran.append(loop.step.part.name))
+    made.network.register_forward_hook(lambda *_: ran.append(loop.step.part.name))
     loop.train()
     assert set(ran) == {"early.warm", "early.body"}, "the teacher rests where nobody needs it"
     assert set(watcher.records[-1]["terms"]) == {"task"}

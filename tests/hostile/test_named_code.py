@@ -130,7 +130,7 @@ def deployed(tmp_path, registry):
     folder = tmp_path / "sent"
     folder.mkdir()
     write_student(
-        folder, model, spec=spec, shown_name="resnet8", options={}, classes=[str(i) for i in range(10)],
+        folder, model, spec=spec, shown_name="resnet8", options={}, outputs=10, classes=[str(i) for i in range(10)],
         preprocessing={"channels": 3, "size": 8, "resize": 8, "mean": [0.5], "std": [0.5]},
         package="distillctl-cifar", version="0.1.0", extra={},
     )  # fmt: skip

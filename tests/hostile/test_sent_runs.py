@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from distillctl.build.experiment import build_deployed
+from distillctl.build.models import build_deployed
 from distillctl.commands.evaluate import evaluate_run
+from distillctl.engine import checkpoint
 from distillctl.errors import DataError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load, write_toml
 from distillctl.rundir.directory import RunDirectory
+from distillctl.testing import make_task
 from distillctl.weights import process
 
 PROFILE = """
@@ -51,7 +53,7 @@ def run(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def student(registry: Registry) -> dict[str, Any]:
-    return build_deployed(load("profile.toml", registry=registry), 10, None).state_dict()
+    return build_deployed(load("profile.toml", registry=registry), make_task(10), None).state_dict()
 
 
 def test_the_student_that_was_evaluated_is_read_in_a_process_of_its_own(
@@ -59,8 +61,8 @@ def test_the_student_that_was_evaluated_is_read_in_a_process_of_its_own(
 ) -> None:
     weights = student(registry)
     average = {name: value + 1 if value.is_floating_point() else value for name, value in weights.items()}
-    torch.save({"format": 2, "student": weights, "epoch": 1}, run.best)
-    torch.save({"format": 2, "student": weights, "epoch": 2, "ema": {"model": average}}, run.last)
+    torch.save({"format": checkpoint.FORMAT, "student": weights, "epoch": 1}, run.best)
+    torch.save({"format": checkpoint.FORMAT, "student": weights, "epoch": 2, "ema": {"model": average}}, run.last)
     for phase in ("first", "main", "main"):
         run.append({"phase": phase})
     opened = []
@@ -68,16 +70,16 @@ def test_the_student_that_was_evaluated_is_read_in_a_process_of_its_own(
     monkeypatch.setattr(process, "run_child", lambda source, *more: (opened.append(source.name), start(source, *more)))
     best, last = (evaluate_run(run.path, registry, checkpoint=which, device="cpu") for which in ("best", "last"))
     assert (best.epoch, last.epoch) == (1, 2)
-    assert best.metrics != last.metrics
+    assert best.figures != last.figures
     assert opened == ["best.pt", "last.pt"]
 
 
 FOREIGN = {
     "an opcode without its operand": b"\x80\x02h\x05.",
     "an opcode that is none": b"\x80\x02\x85.",
-    "no student": {"format": 2},
-    "a student that is a number": {"format": 2, "student": 3},
-    "another student": {"format": 2, "student": {"fc": torch.zeros(3)}},
+    "no student": {"format": checkpoint.FORMAT},
+    "a student that is a number": {"format": checkpoint.FORMAT, "student": 3},
+    "another student": {"format": checkpoint.FORMAT, "student": {"fc": torch.zeros(3)}},
 }
 
 

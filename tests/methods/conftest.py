@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from distillctl import ArrayImages, DatasetSpec, Splits, View, hookimpl
-from distillctl.build.experiment import TeacherModel, assemble, build_model
+from distillctl.build.experiment import assemble
+from distillctl.build.models import TeacherModel, build_model
 from distillctl.engine.experiment import Experiment, Part
-from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Plugin, Registry
 from distillctl.profile.reading import load
 from distillctl.profile.schema import Profile
-from distillctl.testing import TINY_MODELS, options_of
+from distillctl.testing import TINY_MODELS, make_task, options_of
 
 CLASSES = 6
 
@@ -85,7 +85,7 @@ class Bench:
         if name not in self._teachers:
             spec = self.registry.models.get(name)
             torch.manual_seed(1)
-            self._teachers[name] = TeacherModel(spec, build_model(spec, CLASSES, options_of(spec)), spec.name, None)
+            self._teachers[name] = TeacherModel(spec, build_model(make_task(self.splits), spec, options_of(spec)), spec.name, None)
         return self._teachers[name]
 
     def experiment(self, profile: Profile) -> Experiment:
@@ -94,7 +94,7 @@ class Bench:
         if profile.teacher is not None:
             assert profile.teacher.spec is not None
             teacher = self.teacher(profile.teacher.spec.qualified)
-        return assemble(profile, self.splits, teacher, torch.device("cpu"))
+        return assemble(profile, make_task(self.splits), teacher, torch.device("cpu"))
 
     def run(self, profile: Profile, steps: int = 2) -> tuple[Experiment, dict[str, dict[str, float]]]:
         """Some steps of every part; the terms of each part. Whoever calls closes the experiment."""
@@ -104,10 +104,10 @@ class Bench:
 
     def steps(self, experiment: Experiment, count: int, part: Part | None = None) -> dict[str, float]:
         """Some steps of one part, by default the main one; its terms."""
-        tally, step = Tally(experiment.device), Step(experiment, part)
+        step = Step(experiment, part)
         for number, batch in zip(range(count), experiment.loader.epoch(0), strict=False):
-            step(batch, number, tally)
-        return tally.read().terms  # raises where one is not finite
+            step(batch, number)
+        return step.learner.meter.read().terms  # raises where one is not finite
 
 
 @pytest.fixture(scope="session")

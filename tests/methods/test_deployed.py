@@ -65,8 +65,8 @@ def test_simkd_deploys_its_head(folder: Path, ema: float) -> None:
     registry = Registry.load()
     reports = [evaluate_run(path, registry, checkpoint=name, device="cpu") for name in ("best", "last")]
     info = json.loads((path / "run.json").read_text())
-    assert reports[0].metrics.top1 == info["result"]["best"]["top1"]
-    assert reports[1].metrics.top1 == info["result"]["last"]["top1"]
+    assert reports[0].figures["top1"] == info["result"]["best"]["top1"]
+    assert reports[1].figures["top1"] == info["result"]["last"]["top1"]
     weights = load_file(path / "student.safetensors")
     teacher = torch.load("teacher.pt", weights_only=True)
     assert torch.equal(weights["fc.layers.classifier.weight"], teacher["fc.weight"])

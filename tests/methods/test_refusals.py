@@ -8,10 +8,10 @@ import pytest
 
 from distillctl import Head, Method, Phase, PluginError, ProfileError, RunError
 from distillctl.build.checks import check_passes, check_phase, head_owner
-from distillctl.build.experiment import build_model
+from distillctl.build.models import build_model
 from distillctl.engine.objective import Weighted
 from distillctl.plugin.registry import Registry
-from distillctl.testing import make_setup, options_of
+from distillctl.testing import make_setup, make_task, options_of
 
 REGISTRY = Registry.load()
 SETUP = make_setup({}, {})
@@ -33,7 +33,7 @@ def method(name: str, more: str = "") -> str:
 )
 def test_passes_are_tried_and_not_guessed(model: str, options: dict[str, Any], drops: bool) -> None:
     spec = REGISTRY.models.get(model)
-    network = build_model(spec, 5, options_of(spec, **options))
+    network = build_model(make_task(5), spec, options_of(spec, **options))
     methods = [Weighted("rdrop", Method(None, SETUP), 1.0, passes=2)]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     if drops:
@@ -56,7 +56,7 @@ def test_rdrop_beside_simkd_sees_the_dropout_that_the_student_had(bench: Any) ->
 
 
 def test_different_numbers_of_passes() -> None:
-    network = build_model(REGISTRY.models.get("cifar/resnet8"), 5, options_of(REGISTRY.models.get("cifar/resnet8"), dropout=0.2))
+    network = build_model(make_task(5), REGISTRY.models.get("cifar/resnet8"), options_of(REGISTRY.models.get("cifar/resnet8"), dropout=0.2))
     methods = [Weighted(str(n), Method(None, SETUP), 1.0, passes=n) for n in (2, 3)]
     with pytest.raises(RunError, match="different numbers of passes: 2, 3"):
         check_passes(methods, None, network, "resnet8", (3, 32, 32))
@@ -154,11 +154,11 @@ def test_a_method_without_a_teacher_sees_none_beside_others(bench: Any) -> None:
 def test_an_optimizer_and_its_declaration_agree(bench: Any) -> None:
     from dataclasses import replace
 
-    from distillctl.build.experiment import _build_optimizer
+    from distillctl.build.parts import build_optimizer
 
     choice = bench.profile(method("kd"), "cifar/resnet8", "cifar/resnet14").optimizer
     wrong = replace(choice, spec=replace(choice.spec, separate_gradients=True))
     import torch
 
     with pytest.raises(PluginError, match="disagree on `separate_gradients`"):
-        _build_optimizer(wrong, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+        build_optimizer(wrong, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])

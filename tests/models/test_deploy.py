@@ -41,6 +41,7 @@ def write(folder, model, spec=TINY_CNN, **changes):
         "spec": spec,
         "shown_name": spec.name,
         "options": {},
+        "outputs": 3,
         "classes": CLASSES,
         "preprocessing": PREPROCESSING,
         "package": "distillctl-test",

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from distillctl import RunError
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.models.features import Tapped
-from distillctl.testing import TINY_CNN, TINY_WIDE, make_batch, make_features, make_progress, make_setup, options_of
+from distillctl.testing import TINY_CNN, TINY_WIDE, make_batch, make_features, make_progress, make_setup, make_task, options_of
 from distillctl.testing.tiny_models import build_tiny
 from distillctl_ab.method import AB
 from distillctl_ab.plugin import SPEC
@@ -61,12 +61,12 @@ def test_classifier_gets_no_gradient_in_the_phase():
     setup = make_setup({}, {})
     sides = [one.side(one.probe((3, 8, 8)), one.spec.name) for one in (student, teacher)]
     method = AB(options_of(SPEC), type(setup)(*sides, setup.num_classes, setup.labels))
-    objective = Objective(student, [Weighted("ab", method, weight=2.0)], task_weight=1.0)
+    objective = Objective(make_task(), student, [Weighted("ab", method, weight=2.0)], task_weight=1.0)
     objective.enter("ab", method.phases()[0])
     batch = make_batch(setup, 4)
     with torch.no_grad():
         theirs = teacher.eval()(batch.images)
-    losses = objective.losses(batch, objective.observe(batch.images), {"running": theirs}, make_progress())
+    losses = objective.losses(batch, objective.observe(batch), {"running": theirs}, make_progress())
     (term,) = losses.terms.values()
     torch.testing.assert_close(losses.distillation, 2 * term)
     assert losses.task == 0

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from distillctl.build.experiment import assemble, build_splits, build_teacher
+from distillctl.api.tracker import Tracker
+from distillctl.build.data import build_task
+from distillctl.build.experiment import assemble
+from distillctl.build.models import build_teacher
 from distillctl.commands.train import train
 from distillctl.engine.gradient_pair import GradientPair
-from distillctl.engine.meter import Tally
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
@@ -36,19 +38,12 @@ DOT_TABLE = 'name = "dot"\nlr = 0.02\n'
 SGD_TABLE = 'name = "sgd"\nlr = 0.02\n'
 
 
-class Ear:
+class Ear(Tracker):
     """Keeps the records of a run."""
 
     def __init__(self):
+        super().__init__()
         self.epochs = []
-
-    def start(self, *args): ...
-
-    def note(self, text): ...
-
-    def teacher(self, *args): ...
-
-    def batch(self, *args): ...
 
     def epoch(self, record):
         self.epochs.append(record)
@@ -79,12 +74,12 @@ def stepped(registry):
     made = []
 
     def run(profile, steps=5):
-        splits = build_splits(profile)
-        experiment = assemble(profile, splits, build_teacher(profile, registry, splits.classes), torch.device("cpu"))
+        task = build_task(profile, registry)
+        experiment = assemble(profile, task, build_teacher(profile, registry, task), torch.device("cpu"))
         made.append(experiment)
         step = Step(experiment)
         for number, batch in zip(range(steps), experiment.loader.epoch(0), strict=False):
-            step(batch, number, Tally(experiment.device))
+            step(batch, number)
         return step, experiment
 
     yield run
@@ -115,7 +110,7 @@ def test_delta_changes_the_weights(profile, stepped):
 def test_sides_of_student_and_generator(profile, stepped):
     """MGD reads the last map: its generator has the methods' side alone, and the classifier both, through KD."""
     step, experiment = stepped(profile(KD_AND_MGD, DOT_TABLE), steps=2)
-    state = step.optimizer.state
+    state = step.learner.optimizer.state
     own = {id(p) for p in experiment.objective.methods.parameters()}
     assert own
     for p in experiment.objective.parameters():
@@ -123,7 +118,7 @@ def test_sides_of_student_and_generator(profile, stepped):
             assert set(state[p]) == ({DISTILLATION} if id(p) in own else {TASK, DISTILLATION})
     step, experiment = stepped(profile('[method]\nname = "mgd"\nweight = 0.001\n', DOT_TABLE), steps=1)
     classifier = experiment.model.get_submodule(experiment.student.spec.classifier)
-    assert all(set(step.optimizer.state[p]) == {TASK} for p in classifier.parameters())
+    assert all(set(step.learner.optimizer.state[p]) == {TASK} for p in classifier.parameters())
 
 
 def test_a_run_that_was_stopped_goes_on_exactly(profile, registry, tmp_path):
