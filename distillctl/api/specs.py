@@ -97,7 +97,7 @@ class MethodSpec(Spec):
     warmup_epochs: float = 0.0
     needs_teacher: bool = True
     compares_images: bool = False
-    reads: tuple[Reads, ...] = ("logits",)
+    reads: tuple[Reads, ...] = ()
     unit: Unit = "images"
     takes_temperature: bool = False
     inner: str = ""

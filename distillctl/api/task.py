@@ -71,8 +71,9 @@ class Task:
     """The figure that chooses the best epoch; higher is better."""
     names: ClassVar[Mapping[str, str]] = {}
     """Figures in the order in which they are shown, with the words for them. The first is `metric`."""
-    gives: ClassVar[frozenset[str]] = frozenset({"logits"})
-    """What methods can read: `labels`, `logits`. A method that reads more (`MethodSpec.reads`) is refused."""
+    gives: ClassVar[frozenset[str]] = frozenset()
+    """What methods can read beside features: `labels` (a class for each row), `logits` (a score for each class). A method that reads more
+    (`MethodSpec.reads`) is refused."""
     views: ClassVar[tuple[str, ...]] = ()
     """Kinds of test-time augmentation whose answers `predict` can average: `flip`, `ten_crop`."""
     smooths: ClassVar[bool] = False
@@ -93,9 +94,10 @@ class Task:
         """How many numbers the model's last layer gives: what its builder is given as `num_classes`."""
         raise NotImplementedError
 
-    def build(self, builder: Callable[[str, int, Options], nn.Module], name: str, options: Options) -> nn.Module:
-        """A model with fresh weights, from the builder that its plugin names."""
-        return builder(name, self.outputs, options)
+    @classmethod
+    def build(cls, builder: Callable[[str, int, Options], nn.Module], name: str, outputs: int, options: Options) -> nn.Module:
+        """A model with fresh weights, from the builder that its plugin names. A deployed student is built so too, without data."""
+        return builder(name, outputs, options)
 
     def check_output(self, output: object, model: str) -> None:
         """Looks at what a model of this name returned for two images of noise.

@@ -38,7 +38,7 @@ class TeacherModel:
 
 def build_model(task: Task, spec: ModelSpec, options: Options) -> nn.Module:
     """A model with fresh weights, drawn from torch's global generator."""
-    model = task.build(load(spec.implementation, spec.name), spec.name, options)
+    model = task.build(load(spec.implementation, spec.name), spec.name, task.outputs, options)
     if not isinstance(model, nn.Module):
         raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
     return model

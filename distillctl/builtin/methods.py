@@ -21,6 +21,7 @@ def register_method() -> list[MethodSpec]:
         MethodSpec(
             name="kd",
             kind="logits",
+            reads=("logits",),
             summary="match the teacher's softened class probabilities",
             paper="Hinton, Vinyals, Dean 2015, arXiv 1503.02531",
             implementation="distillctl.builtin.kd:KD",
@@ -40,6 +41,7 @@ def register_method() -> list[MethodSpec]:
         MethodSpec(
             name="soft-target",
             kind="logits",
+            reads=("logits",),
             summary="`kd` with its weight given as a ratio, as in pytorch-classifier",
             paper="Hinton, Vinyals, Dean 2015, arXiv 1503.02531",
             implementation="distillctl.builtin.soft_target:SoftTarget",

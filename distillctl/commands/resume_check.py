@@ -41,6 +41,7 @@ def packages(profile: Profile, registry: Registry) -> dict[str, str]:
     """Versions of what a run is computed with: the packages of its names, distillctl and torch."""
     plugins = [registry.datasets.plugin(profile.dataset.spec), registry.models.plugin(profile.student.spec)]
     plugins += [registry.optimizers.plugin(profile.optimizer.spec)]
+    plugins += [registry.tasks.plugin(registry.tasks.get(profile.dataset.spec.task))]
     if profile.teacher is not None and profile.teacher.spec is not None:
         plugins.append(registry.models.plugin(profile.teacher.spec))
     choices: list[MethodChoice] = list(profile.methods)

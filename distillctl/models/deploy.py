@@ -160,7 +160,9 @@ def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
             f"the options of `{info['model']}` in `{Path(folder, DESCRIPTION)}` are not valid: {error.errors()[0]['msg']}",
             hint=f"it was made with `{info['package']}` {info['version']}",
         ) from error
-    model = load(spec.implementation, spec.name)(spec.name, info["num_classes"], options)
+    task = registry.tasks.get(info.get("task", TASK))
+    builder = load(spec.implementation, spec.name)
+    model = load(task.implementation, task.name).build(builder, spec.name, info["num_classes"], options)
     if not isinstance(model, nn.Module):
         raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
     if info.get("head") is not None:

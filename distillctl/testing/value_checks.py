@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -81,6 +82,20 @@ class ValueChecks(MethodCase):
             return
         how = "set `compares_images` in the spec, draw by `draw_rows`, or divide sums over images by `batch.share`"
         torch.testing.assert_close(torch.stack(shares).mean(), whole, rtol=1e-4, atol=1e-6, msg=lambda text: f"{text}\n{how}")
+
+    def test_reads_what_it_declares(self) -> None:
+        """Without the labels or logits that its spec does not name in `reads`, the loss is the same."""
+        setup = self.setup()
+        inputs = self.inputs(setup)
+        reads = {*self.spec.reads, *(() if self.inner_spec is None else self.inner_spec.reads)}
+        expected = self.loss(self.build(setup), inputs)
+        if "logits" not in reads:
+            student, teacher = ({k: v for k, v in side.items() if k != "logits"} for side in (inputs.student, inputs.teacher))
+            inputs = replace(inputs, student=student, teacher=teacher)
+        if "labels" not in reads:
+            nothing = torch.empty(0, dtype=torch.int64)
+            inputs, setup = replace(inputs, batch=replace(inputs.batch, labels=nothing)), replace(setup, labels=nothing)
+        torch.testing.assert_close(self.loss(self.build(setup), inputs), expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_memory_layout_does_not_matter(self, layout: str) -> None:

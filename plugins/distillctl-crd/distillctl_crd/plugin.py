@@ -11,6 +11,7 @@ def register_method() -> MethodSpec:
     return MethodSpec(
         name="crd",
         kind="features",
+        reads=("labels",),
         summary="tell the image's own teacher embedding from those of thousands of other images",
         paper="Tian, Krishnan, Isola 2020, arXiv 1910.10699",
         implementation="distillctl_crd.method:CRD",

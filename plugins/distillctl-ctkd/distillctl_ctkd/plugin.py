@@ -7,6 +7,7 @@ from distillctl import MethodSpec, Preset, hookimpl
 SPEC = MethodSpec(
     name="ctkd",
     kind="wrapper",
+    reads=("logits",),
     summary="learn the temperature of another method against the student, harder from epoch to epoch",
     paper="Li, Li, Yang, Zhao, Song, Luo, Li, Yang 2023, arXiv 2211.16231",
     implementation="distillctl_ctkd.method:CTKD",

@@ -7,6 +7,7 @@ from distillctl import MethodSpec, Preset, hookimpl
 SPEC = MethodSpec(
     name="dist",
     kind="logits",
+    reads=("logits",),
     summary="correlate the probabilities of student and teacher, within each sample and within each class",
     paper="Huang, You, Wang, Qian, Xu 2022, arXiv 2205.10536",
     implementation="distillctl_dist.method:DIST",

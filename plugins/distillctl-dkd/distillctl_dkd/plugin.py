@@ -23,6 +23,7 @@ _IMAGENET = {("resnet34", "resnet18"): 0.5, ("resnet50", "mobilenetv1*"): 2.0}
 SPEC = MethodSpec(
     name="dkd",
     kind="logits",
+    reads=("labels", "logits"),
     summary="distil the target class and the other classes apart, each with its own weight",
     paper="Zhao, Cui, Song, Qiu, Liang 2022, arXiv 2203.08679",
     implementation="distillctl_dkd.method:DKD",

@@ -17,6 +17,7 @@ _SETTINGS = {  # (teacher, student) on CIFAR-100, where the authors' runs of KD 
 SPEC = MethodSpec(
     name="lskd",
     kind="wrapper",
+    reads=("logits",),
     summary="standardise each sample's logits before another method compares them",
     paper="Sun, Ren, Li, Wang, Cao 2024, arXiv 2403.01427",
     implementation="distillctl_lskd.method:LSKD",

@@ -7,6 +7,7 @@ from distillctl import MethodSpec, Preset, hookimpl
 SPEC = MethodSpec(
     name="nkd",
     kind="logits",
+    reads=("labels", "logits"),
     summary="distil the target class by cross-entropy and the renormalised other classes by another, each with its own weight",
     paper="Yang, Zeng, Li, Zhang, Yuan, Li 2023, arXiv 2303.13005",
     implementation="distillctl_nkd.method:NKD",

@@ -7,6 +7,7 @@ from distillctl import MethodSpec, Preset, hookimpl
 SPEC = MethodSpec(
     name="ofa",
     kind="features",
+    reads=("labels", "logits"),
     summary="give every stage of the student a classifier that learns the teacher's probabilities, the target class enhanced",
     paper="Hao, Guo, Han, Tang, Hu, Wang, Xu 2023, arXiv 2310.19444",
     implementation="distillctl_ofa.method:OFA",

@@ -7,6 +7,7 @@ from distillctl import MethodSpec, hookimpl
 SPEC = MethodSpec(
     name="rdrop",
     kind="self",
+    reads=("logits",),
     summary="run the student twice with different dropout and make both answers agree",
     paper="Liang, Wu, Li, Wang, Meng, Qin, Chen, Zhang, Liu 2021, arXiv 2106.14448",
     implementation="distillctl_rdrop.method:RDrop",

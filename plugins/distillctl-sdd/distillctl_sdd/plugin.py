@@ -25,6 +25,7 @@ SPEC = MethodSpec(
     weight=0.9,
     task_weight=0.1,
     takes_temperature=True,
+    reads=("labels", "logits"),
     presets=(*_GRIDS, *_BASES),
 )
 

@@ -7,6 +7,7 @@ from distillctl import MethodSpec, hookimpl
 SPEC = MethodSpec(
     name="mimic",
     kind="logits",
+    reads=("logits",),
     summary="match the teacher's logits by squared error",
     paper="Ba, Caruana 2014, arXiv 1312.6184",
     implementation="distillctl_example.method:Mimic",
