@@ -1,8 +1,8 @@
 """Opens files of weights that anybody may have made, without ever building an object that a file describes.
 
-`opening` looks at the first bytes; `safetensors_files` reads what has no pickle in it. A torch file is opened by a process of its own
-(`child`, with limits on memory, time and what it may write), which takes the weights out of whatever mapping holds them
-(`torch_files`, `contents`) and writes them as safetensors; `conversion` reads those and keeps them in the cache.
+`opening` looks at the first bytes; `safetensors_files` reads what has no pickle in it; `torch_files` lets torch read its own files, after
+`claims` has compared what they claim with what they have. `contents` finds the mapping that holds the weights, and `state_dict`
+knows the names that programs give them.
 """
 
 from __future__ import annotations

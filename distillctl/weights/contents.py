@@ -55,7 +55,7 @@ def _inner(value: Mapping[object, object]) -> Mapping[object, object] | None:
         value = {"student": average.get("model")}
     for key in _CONTAINERS:
         part = value.get(key)
-        if isinstance(part, Mapping) and _holds_tensors(part, _DEPTH):
+        if isinstance(part, Mapping) and _holds_tensors(part, _DEPTH, set()):
             return part
     # One group of tensors under a name that we do not know; tensors beside it are figures such as the accuracy.
     groups = [part for part in value.values() if isinstance(part, Mapping) and part and all(isinstance(v, Tensor) for v in part.values())]
@@ -63,9 +63,13 @@ def _inner(value: Mapping[object, object]) -> Mapping[object, object] | None:
     return groups[0] if len(groups) == 1 and len(groups[0]) > lying_open else None
 
 
-def _holds_tensors(value: object, depth: int) -> bool:
+def _holds_tensors(value: object, depth: int, seen: set[tuple[int, int]]) -> bool:
+    """seen: mappings that were looked into, with the depth: one that holds itself a thousand times is looked into once."""
     if isinstance(value, Mapping):
-        return depth > 0 and any(_holds_tensors(part, depth - 1) for part in value.values())
+        if depth == 0 or (id(value), depth) in seen:
+            return False
+        seen.add((id(value), depth))
+        return any(_holds_tensors(part, depth - 1, seen) for part in value.values())
     return isinstance(value, Tensor)
 
 

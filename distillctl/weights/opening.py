@@ -1,4 +1,4 @@
-"""What a file is by its first bytes; most files that are no weights are told here, before a process is started for them."""
+"""What a file is by its first bytes; most files that are not weights are told here."""
 
 from __future__ import annotations
 

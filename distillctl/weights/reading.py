@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from distillctl.errors import DataError
-from distillctl.weights import conversion, safetensors_files
+from distillctl.weights import safetensors_files, torch_files
 from distillctl.weights.contents import shown, weights_in
 from distillctl.weights.opening import Kind, recognise
 
@@ -20,10 +20,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
     Raises:
         DataError: no such file, not a file of weights, damaged, or holding objects that are not read.
-        MachineError: there is no room to convert a torch file, or no process can be started.
     """
     kind = recognise(path)
-    state = weights_in(safetensors_files.read(path)[0], path) if kind is Kind.SAFETENSORS else conversion.read(path)
+    state = weights_in(safetensors_files.read(path)[0], path) if kind is Kind.SAFETENSORS else torch_files.read(path)
     for name in state:
         # Names stand in messages: one that moves the cursor of a terminal must not get there.
         if not name.isprintable() or len(name) > _NAME_LENGTH:

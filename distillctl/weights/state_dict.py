@@ -44,7 +44,6 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 
     Raises:
         DataError: no such file, not a file of weights, damaged, or holding objects that are not read.
-        MachineError: a torch file cannot be converted here.
     """
     state = {name: value for name, value in read_file(Path(path)).items() if name.rpartition(".")[2] not in _COUNTERS}
     state = {name: _to_float(value) for name, value in _strip(state).items()}

@@ -1,35 +1,28 @@
-"""Turns a torch file into safetensors. It runs in a process of its own (`child`), and works the same in any other.
+"""Reads the weights in files that `torch.save` wrote.
 
 Torch reads with `weights_only=True`: a closed list of classes, of which none runs code. What stands beside the weights in common files
 (an `argparse.Namespace`, numpy scalars, configurations) is replaced by something that does nothing. Any other object is refused.
+Before torch opens a file, what the file claims is held against what it has (`claims`).
 """
 
 from __future__ import annotations
 
-import json
+import os
 import pickle
 import re
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distillctl.errors import DataError
+from distillctl.weights.claims import check_claims
 from distillctl.weights.contents import shown, weights_in
-
-NAMES = "names"
-"""Key in the metadata of a converted file: a JSON list of the tensors' names, which in the file are numbers."""
-
-
-class UnwritableError(Exception):
-    """The converted file could not be written: the fault of the place, not of what is converted."""
+from distillctl.weights.opening import open_file
 
 
 class _Placeholder:
@@ -101,87 +94,50 @@ _DTYPES = {
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8),
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
 }
-"""Numeric types that safetensors has."""
+"""Numeric types that weights have."""
 
 
-def convert(source: Path, target: Path, shown_as: Path, memory: int) -> None:
-    """Writes the weights of the torch file `source` to `target` as safetensors, numbered, with their names in the metadata.
-
-    shown_as: names the file in messages.
-    memory: bytes that the file may unpack to.
+def read(path: Path) -> dict[str, Tensor]:
+    """The weights in a torch file by name, dense, each in memory of its own. Those of a large file stay on the disk until they are used.
 
     Raises:
-        DataError: not a file of weights, damaged, or holding objects that are not read.
-        UnwritableError: `target` cannot be written.
+        DataError: not a file of weights, damaged, changing, or holding objects that are not read.
     """
+    with open_file(path) as file:  # its errors are the clear ones
+        before = _identity(os.fstat(file.fileno()))
     try:
-        weights = _dense(_load(source, shown_as, memory), shown_as)
+        checked = check_claims(path)
+        weights = _dense(_load(path, checked.mapped), path)
     except DataError:
         raise
     except pickle.UnpicklingError as error:
-        raise _refusal(shown_as, str(error)) from error
+        raise _refusal(path, str(error)) from error
     except Exception as error:  # a damaged file makes torch raise nearly anything
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            raise too_much_memory(shown_as) from error
-        raise DataError(f"`{shown_as}` is damaged or no file of weights ({type(error).__name__})") from error
-    try:
-        save_file({str(number): value for number, value in enumerate(weights.values())}, target, {NAMES: json.dumps(list(weights))})
-    except (OSError, SafetensorError) as error:
-        if "os error 27" in str(error).lower():  # EFBIG: the limit on what this process may write
-            raise too_much_memory(shown_as) from error
-        raise UnwritableError(str(error)) from error
+        raise DataError(f"`{path}` is damaged or no file of weights ({type(error).__name__})") from error
+    if not checked.whole:
+        raise DataError(f"`{path}` is damaged or no file of weights")
+    if not path.exists() or _identity(path.stat()) != before:
+        raise DataError(f"`{path}` changed while it was read", hint="is it still being written?")
+    return weights
 
 
-def too_much_memory(path: Path) -> DataError:
-    """What is said of a file that asks for more than its size explains."""
-    return DataError(
-        f"`{path}` asks for far more memory than a file of its size needs",
-        hint="it is damaged or was made to do harm: get it anew from where it came from",
-    )
+def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
+    """Size, times and place of a file: what differs if somebody writes to it. The time of change, unlike the other, cannot be set back."""
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def _load(path: Path, shown_as: Path, memory: int) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
-    if zipped:
-        _check_archive(path, shown_as, memory)
+def _load(path: Path, mapped: bool) -> dict[str, Tensor]:
     allowed: list[Any] = [(_Placeholder, name) for name in _PLACEHOLDERS]
     allowed += [(OrderedDict, name) for name in _MAPPINGS]
     allowed += [(_empty_list, "collections.deque"), (_empty_mapping, "collections.defaultdict")]
     allowed += [(_method_of_placeholder, "builtins.getattr")]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # old files make torch speak of its own storage classes
-        return weights_in(torch.load(path, map_location="cpu", weights_only=True, mmap=False), shown_as)
+        return weights_in(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), path)
 
 
-def _check_archive(path: Path, shown_as: Path, memory: int) -> None:
-    """Sizes and checksums of a zip archive: torch compares neither."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        names = {entry.filename.partition("/")[2] for entry in entries}
-        if "constants.pkl" in names:
-            raise DataError(
-                f"`{shown_as}` is a TorchScript program, not a file of weights", hint="save the `state_dict()` of the model instead"
-            )
-        if "data.pkl" not in names:
-            raise DataError(
-                f"`{shown_as}` is damaged or an archive of other files, not one that `torch.save` wrote",
-                hint="if it holds checkpoints, unpack it and name one of them",
-            )
-        if len({entry.filename for entry in entries}) < len(entries):
-            raise DataError(f"`{shown_as}` is damaged: two parts of it have the same name")
-        if sum(entry.file_size for entry in entries) > memory:
-            raise too_much_memory(shown_as)
-        if not any(entry.CRC for entry in entries):
-            return  # torch writes none if it is told so
-        for entry in entries:
-            with archive.open(entry) as part:
-                while part.read(1 << 20):  # compares at the end
-                    pass
-
-
-def _dense(weights: Mapping[str, Tensor], shown_as: Path) -> dict[str, Tensor]:
-    """The tensors without strides and shared memory, for which safetensors has no room; tied ones become copies."""
+def _dense(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors without strides and shared memory; tied ones become copies."""
     result: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in weights.items():
@@ -189,7 +145,7 @@ def _dense(weights: Mapping[str, Tensor], shown_as: Path) -> dict[str, Tensor]:
         if not plain or value.dtype not in _DTYPES:
             kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
             raise DataError(
-                f"the weights in `{shown_as}` are not all plain numbers (first {shown(name)}: {kind})",
+                f"the weights in `{path}` are not all plain numbers (first {shown(name)}: {kind})",
                 hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
             )
         value = value.detach().resolve_conj().resolve_neg()

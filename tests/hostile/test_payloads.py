@@ -40,9 +40,8 @@ from torch.jit import unsupported_tensor_ops
 from torch.utils import collect_env
 
 from distillctl.errors import DataError
-from distillctl.weights import process
+from distillctl.weights import torch_files
 from distillctl.weights.state_dict import read_state_dict
-from distillctl.weights.torch_files import convert
 
 WEIGHTS = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
 
@@ -268,18 +267,10 @@ def written(tmp_path):
     return stored, markers
 
 
-@pytest.fixture
-def _in_this_process(monkeypatch, tmp_path):
-    """Without a process for each file: what runs, runs here, and leaves its marker all the same."""
-    monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(process, "run_child", lambda source, target, limits: convert(source, target, source, limits.memory))
-
-
 def ran(stored, markers):
     return {path.stem for path in stored.iterdir() if (markers / path.stem).exists()}
 
 
-@pytest.mark.usefixtures("_in_this_process")
 def test_no_payload_runs(written):
     stored, markers = written
     accepted = []
@@ -294,11 +285,11 @@ def test_no_payload_runs(written):
     assert len(kinds) >= 40
 
 
-def test_no_payload_runs_in_what_converts_even_if_the_first_bytes_were_not_looked_at(written, tmp_path):
+def test_no_payload_runs_even_if_the_first_bytes_were_not_looked_at(written):
     stored, markers = written
     for path in sorted(stored.iterdir()):
         with pytest.raises(DataError):
-            convert(path, tmp_path / "out", path, 1 << 30)
+            torch_files.read(path)
     assert ran(stored, markers) == set()
 
 
@@ -323,13 +314,3 @@ def test_every_payload_runs_if_it_is_believed(written):
     stored, markers = written
     subprocess.run([sys.executable, "-W", "ignore", "-c", BELIEVE, stored], check=True, capture_output=True, stdin=subprocess.DEVNULL)
     assert {path.stem for path in stored.iterdir()} - ran(stored, markers) == set()
-
-
-@pytest.mark.parametrize("name", ["os_system-zipped", "beside_the_weights-legacy"])
-def test_no_payload_runs_in_a_process_of_its_own(name, written, tmp_path, monkeypatch):
-    monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "cache"))
-    stored, markers = written
-    with pytest.raises(DataError):
-        read_state_dict(stored / f"{name}.pth")
-    assert ran(stored, markers) == set()
-    assert list((tmp_path / "cache").rglob("*.safetensors")) == []

@@ -1,7 +1,4 @@
-"""Files that people have load, files that could do harm do not, and what does not fit is told clearly.
-
-Torch files are converted in this process here, by the same code; what the process of its own adds is shown in `hostile`.
-"""
+"""Files that people have load, files that could do harm do not, and what does not fit is told clearly."""
 
 from __future__ import annotations
 
@@ -30,15 +27,7 @@ from torch import nn
 
 from distillctl.errors import DataError
 from distillctl.testing.tiny_models import TinyCNN
-from distillctl.weights import process
 from distillctl.weights.state_dict import fingerprint, load_into, read_state_dict, torchvision_names
-from distillctl.weights.torch_files import convert
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(process, "run_child", lambda source, target, limits: convert(source, target, source, limits.memory))
 
 
 def net(classes=5, width=4):

@@ -1,0 +1,162 @@
+"""What a torch file claims to hold, against what it has, before torch takes it at its word.
+
+Torch compares neither checksums nor sizes: it would allocate what a storage says to have, and read beyond the end of one.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from distillctl.errors import DataError
+
+_UNPACKED = 16 << 20
+_RATIO = 8
+"""A packed archive may unpack to so many bytes, and to so many times its size; `torch.save` packs nothing."""
+_PICKLES = 5
+"""Of a file in the old form: a magic number, a version, the system, the content, the keys of the storages."""
+_BYTES = {"Double": 8, "Long": 8, "ComplexFloat": 8, "ComplexDouble": 16, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2}
+"""Of one number of a storage class; of those that are not here at least one."""
+
+
+class _Inert:
+    """Stands for whatever a file names: takes what it is given, and keeps nothing."""
+
+    name: ClassVar[str] = ""
+    claimed: ClassVar[dict[str, int]] = {}
+
+    def __new__(cls, *arguments: object) -> _Inert:
+        if cls.name == "bytearray" or cls.name.endswith(("Tensor", "Storage")):  # they would be made as large as the number says
+            for size in arguments:
+                if isinstance(size, int):
+                    cls.claimed[f"{cls.name}()"] = size
+        return object.__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __call__(self, *_: object) -> _Inert:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("append", "extend", "add", "update", "__setstate__"):
+            return lambda *_: None
+        raise AttributeError(name)
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+
+class _Claims(pickle._Unpickler):  # the one in Python: the one in C keeps a table as large as a file says
+    """Goes through a pickle, builds nothing, and notes what its storages claim."""
+
+    def __init__(self, file: Any, claimed: dict[str, int]) -> None:
+        super().__init__(file, encoding="bytes")
+        self._claimed = claimed
+
+    def find_class(self, module: str, name: str) -> type[_Inert]:
+        return type(name, (_Inert,), {"name": name, "claimed": self._claimed})
+
+    def get_extension(self, code: int) -> None:
+        raise pickle.UnpicklingError("an extension")
+
+    def persistent_load(self, claim: Any) -> _Inert:
+        if isinstance(claim, tuple) and len(claim) >= 5 and claim[0] in ("storage", b"storage"):
+            _, kind, key, _, count = claim[:5]
+            if isinstance(count, int):
+                text = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+                size = count * _BYTES.get(str(getattr(kind, "name", "")).removesuffix("Storage"), 1)
+                self._claimed[text] = max(self._claimed.get(text, 0), size)
+        return _Inert()
+
+
+class Checked(NamedTuple):
+    """Of a file whose claims are not false.
+
+    mapped: whether it can be mapped into memory.
+    whole: whether all of it was gone through. Otherwise torch says why it refuses it, or it is refused after torch took it.
+    """
+
+    mapped: bool
+    whole: bool
+
+
+def check_claims(path: Path) -> Checked:
+    """Compares sizes, names and checksums.
+
+    Raises:
+        DataError: it claims more than it has, is damaged, or something else than weights.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            file.seek(0)
+            return Checked(False, _check_old_form(path, file))
+    with zipfile.ZipFile(path) as archive:
+        return _check_archive(path, archive)
+
+
+def too_much_memory(path: Path) -> DataError:
+    """What is said of a file that asks for more than its size explains."""
+    return DataError(
+        f"`{path}` asks for far more memory than a file of its size needs",
+        hint="it is damaged or was made to do harm: get it anew from where it came from",
+    )
+
+
+def _check_archive(path: Path, archive: zipfile.ZipFile) -> Checked:
+    """Names, sizes and checksums of a zip archive, and what its pickle says of them."""
+    entries = archive.infolist()
+    parts = {entry.filename.partition("/")[2]: entry for entry in entries}
+    if "constants.pkl" in parts:
+        raise DataError(f"`{path}` is a TorchScript program, not a file of weights", hint="save the `state_dict()` of the model instead")
+    if "data.pkl" not in parts:
+        raise DataError(
+            f"`{path}` is damaged or an archive of other files, not one that `torch.save` wrote",
+            hint="if it holds checkpoints, unpack it and name one of them",
+        )
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise DataError(f"`{path}` is damaged: two parts of it have the same name")
+    if sum(entry.file_size for entry in entries) > _UNPACKED + _RATIO * path.stat().st_size:
+        raise too_much_memory(path)
+    if any(entry.CRC for entry in entries):
+        for entry in entries:
+            with archive.open(entry) as part:
+                while part.read(1 << 20):  # compares at the end
+                    pass
+    else:  # torch writes none if it is told so, and `zipfile` compares what is there
+        del parts["data.pkl"].CRC
+    claimed: dict[str, int] = {}
+    whole = _read(io.BytesIO(archive.read(parts["data.pkl"])), claimed, 1)
+    has = {name.removeprefix("data/"): entry.file_size for name, entry in parts.items()}
+    _compare(path, claimed, has)
+    return Checked(all(entry.compress_type == zipfile.ZIP_STORED for entry in entries), whole)
+
+
+def _check_old_form(path: Path, file: Any) -> bool:
+    """The storages follow the pickles, one after the other: all of them together are no larger than the file."""
+    claimed: dict[str, int] = {}
+    whole = _read(file, claimed, _PICKLES)
+    if sum(claimed.values()) > path.stat().st_size:
+        raise too_much_memory(path)
+    return whole
+
+
+def _read(file: Any, claimed: dict[str, int], pickles: int) -> bool:
+    """Goes through N pickles; whether it came to the end of them."""
+    try:
+        for _ in range(pickles):
+            _Claims(file, claimed).load()
+    except Exception:  # noqa: BLE001 - a damaged pickle makes the reader raise nearly anything
+        return False
+    return True
+
+
+def _compare(path: Path, claimed: Mapping[str, int], has: Mapping[str, int]) -> None:
+    for key, count in claimed.items():
+        if count > has.get(key, 0):
+            raise DataError(
+                f"`{path}` is damaged: a tensor in it claims {count} bytes, where {has.get(key, 0)} are",
+                hint="get the file anew from where it came from",
+            )
