@@ -9,7 +9,7 @@ import torch
 from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.task import Task
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.registry import Registry, load
 from distillctl.profile.schema import Profile
@@ -69,7 +69,7 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal[
 
 
 def evaluation_loader(
-    profile: Profile, task: Task, images: Images, device: torch.device, *, tta: str = "", processes: Processes = ALONE
+    profile: Profile, task: Task, images: Images, device: torch.device, *, tta: str = "", processes: ProcessGroup = ALONE
 ) -> EvalLoader:
     """Batches of one split for an evaluation by these processes; `tta` is empty, `auto`, `flip` or `ten_crop`."""
     kind = tta_kind(profile, task, images, tta)

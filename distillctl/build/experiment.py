@@ -20,7 +20,7 @@ from distillctl.build.methods import build_methods, gives_head, wants_of
 from distillctl.build.models import TeacherModel, build_student
 from distillctl.build.parts import build_optimizer, build_parts
 from distillctl.data import Share, train_loader
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.engine.batch_norm import synchronise
 from distillctl.engine.experiment import Experiment, Settings
 from distillctl.engine.objective import Objective, Weighted
@@ -34,7 +34,9 @@ from distillctl.profile.schema import Profile, seconds
 _COMPILE_REPAYS = 20_000
 
 
-def assemble(profile: Profile, task: Task, teacher: TeacherModel | None, device: torch.device, processes: Processes = ALONE) -> Experiment:
+def assemble(
+    profile: Profile, task: Task, teacher: TeacherModel | None, device: torch.device, processes: ProcessGroup = ALONE
+) -> Experiment:
     """Builds everything for a run on one device, for this one of the processes that train together.
 
     Raises:

@@ -9,12 +9,12 @@ from torch import nn
 
 from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Task
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.models.features import evaluating
 
 
 @torch.no_grad()
-def evaluate(task: Task, model: nn.Module, batches: Iterable[Batch], processes: Processes = ALONE) -> Evaluation:
+def evaluate(task: Task, model: nn.Module, batches: Iterable[Batch], processes: ProcessGroup = ALONE) -> Evaluation:
     """Runs `model` in evaluation mode over all batches; the modes of its modules are put back afterwards.
 
     Of several processes each runs over its own batches (every N-th) with equal weights, and all get the same evaluation, which is
@@ -27,5 +27,5 @@ def evaluate(task: Task, model: nn.Module, batches: Iterable[Batch], processes: 
     with evaluating(model):
         for batch in batches:
             meter.add(task.predict(model, batch), batch)
-    meter.merge(processes.collect(meter.state(), patient=True))
+    meter.merge(processes.all_gather(meter.state(), patient=True))
     return meter.result()

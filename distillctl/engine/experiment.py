@@ -13,7 +13,7 @@ from distillctl.api.data import Images, Splits
 from distillctl.api.method import Phase
 from distillctl.api.task import Task
 from distillctl.data import EvalLoader, TrainLoader
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.engine.objective import Objective
 from distillctl.engine.precision import Precision
 from distillctl.engine.schedule import Schedule
@@ -87,7 +87,7 @@ class Experiment:
     digest: str
     head: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    processes: Processes = ALONE
+    processes: ProcessGroup = ALONE
 
     @property
     def splits(self) -> Splits:

@@ -47,7 +47,7 @@ class Loop:
         self._record = Record(run) if experiment.processes.first else Tracker()
         self._tracker = tracker
         processes = experiment.processes
-        state = processes.share(checkpoint.load_newest(run, previous=previous) if processes.first else None)
+        state = processes.broadcast(checkpoint.load_newest(run, previous=previous) if processes.first else None)
         self.position = Position() if state is None else position_of(state, experiment, run, accepted)
         # After the last step of the last epoch there may be no more of it to train.
         self.step = Step(experiment, experiment.part(min(self.position.epoch, experiment.epochs - 1)))
@@ -154,7 +154,7 @@ class Loop:
     def evaluate(self, model: nn.Module, split: str, *, interruptible: bool = False) -> Evaluation:
         """Evaluates a model on `val` or `test`."""
         experiment = self.experiment
-        experiment.processes.take_over(list(model.buffers()))  # statistics of batch normalisation are those of the first process
+        experiment.processes.broadcast_tensors(list(model.buffers()))  # statistics of batch normalisation are those of the first process
         loader = experiment.evaluation(getattr(experiment.splits, split))
         try:
             with explained_shortage(experiment):
@@ -211,7 +211,7 @@ class Loop:
         if processes.count == 1:
             return
         sums = {name: float(b.sum(dtype=torch.float64)) for name, b in self.experiment.objective.own_buffers() if b.numel()}
-        for other in processes.collect(sums):
+        for other in processes.all_gather(sums):
             if differing := [name for name in sums if sums[name] != other[name]]:
                 raise PluginError(
                     f"the method's buffer `{differing[0]}` differs between processes",
@@ -225,13 +225,13 @@ class Loop:
     def _save_within_epoch(self) -> None:
         """The full checkpoint, with what the epoch has added up so far."""
         self._clock.tick()
-        self._save(self.experiment.processes.collect(self.step.learner.meter.state_dict()))
+        self._save(self.experiment.processes.all_gather(self.step.learner.meter.state_dict()))
 
     def _save(self, meters: list[dict[str, Any]] | None) -> None:
         """Writes the full checkpoint; `meters` are those of an epoch that is not finished."""
         if self.experiment.processes.first:
             checkpoint.save_last(self.run, full_state(self.experiment, self.step, self.position, meters))
-        self.experiment.processes.share(None)  # however long it takes; and what all say of it is true then
+        self.experiment.processes.broadcast(None)  # however long it takes; and what all say of it is true then
         self._pauses.saved()
 
 

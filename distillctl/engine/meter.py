@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.errors import RunError
 
 _TOTAL = "total"
@@ -54,10 +54,10 @@ class TrainingMeter:
         self._sums += values
         self.images += images
 
-    def read(self, processes: Processes = ALONE) -> Reading:
+    def read(self, processes: ProcessGroup = ALONE) -> Reading:
         """The means so far, over all of these processes, each of which asks. Waits for the device."""
         own = (self._names, self._figures, [] if self._sums is None else self._sums.tolist(), self.images)
-        parts = [part for part in processes.collect(own) if part[2]]  # a process may have had nothing to do
+        parts = [part for part in processes.all_gather(own) if part[2]]  # a process may have had nothing to do
         names, figures = parts[0][:2]
         images = sum(part[3] for part in parts)
         means = [math.fsum(column) / images for column in zip(*(part[2] for part in parts), strict=True)]

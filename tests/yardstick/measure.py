@@ -88,7 +88,7 @@ _PLAIN = (
     "ctkd(dkd)", "lskd(ctkd)", "kd+at", "simkd+sp", "ofd+kd", "rdrop+kd", "ft init_epochs=1+fsp init_epochs=1+ab init_epochs=1+kd",
 )  # fmt: skip
 _DOT = 'optimizer={name="dot", lr=0.02}'
-_FILES = 'dataset={name="imagefolder", root="photos", image_size=24, resize=28, augment="%s"}'
+_FILES = 'dataset={name="imagefolder", root="photos", image_size=24, augment="%s"}'
 _RESNET18 = ('student={name="torchvision/resnet18"}', 'teacher={name="torchvision/resnet34", checkpoint="large.pt", allow_untrained=true}')
 CASES: Mapping[str, Case] = {
     **{f"method {re.sub(' [a-z_]+=[0-9]+', '', text)}": Case(_method(text)) for text in _PLAIN},
