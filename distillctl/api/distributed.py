@@ -38,13 +38,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, start: int, total: int) -> Tensor:
         ctx.start, ctx.count = start, len(rows)
-        return current().rows_of_all(rows, total)
+        return current().all_gather_rows(rows, total)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         # Every process has the gradient of its own copy of the loss; the mean over processes is taken of the parameters' gradients.
         # A copy: autograd may hand the same tensor to others.
-        whole = current().sum(grads[0].clone(memory_format=torch.contiguous_format))
+        whole = current().all_reduce(grads[0].clone(memory_format=torch.contiguous_format))
         return whole[ctx.start : ctx.start + ctx.count], None, None
 
 

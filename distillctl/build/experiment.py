@@ -21,7 +21,7 @@ from distillctl.build.checks import check_effects, check_passes, check_phase, he
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training, train_loader
 from distillctl.data.hashing import METHODS, STUDENT, mix
 from distillctl.distributed import heartbeat
-from distillctl.distributed.process_group import ALONE, Processes, announced
+from distillctl.distributed.process_group import ALONE, ProcessGroup, announced
 from distillctl.engine.batch_norm import synchronise
 from distillctl.engine.experiment import AUTOCAST, MAIN, Experiment, Part, Settings
 from distillctl.engine.objective import Objective, Weighted
@@ -191,7 +191,7 @@ def tta_kind(profile: Profile, images: Images, tta: str) -> Literal["", "flip", 
 
 
 def evaluation_loader(
-    profile: Profile, splits: Splits, images: Images, device: torch.device, *, tta: str = "", processes: Processes = ALONE
+    profile: Profile, splits: Splits, images: Images, device: torch.device, *, tta: str = "", processes: ProcessGroup = ALONE
 ) -> EvalLoader:
     """Batches of one split for an evaluation by these processes; `tta` is empty, `auto`, `flip` or `ten_crop`."""
     kind = tta_kind(profile, images, tta)
@@ -208,7 +208,7 @@ def evaluation_loader(
 
 
 def assemble(
-    profile: Profile, splits: Splits, teacher: TeacherModel | None, device: torch.device, processes: Processes = ALONE
+    profile: Profile, splits: Splits, teacher: TeacherModel | None, device: torch.device, processes: ProcessGroup = ALONE
 ) -> Experiment:
     """Builds everything for a run on one device, for this one of the processes that train together.
 

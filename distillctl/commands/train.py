@@ -28,7 +28,7 @@ from distillctl.build.experiment import (
 from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, packages, refuse
 from distillctl.data.splits import shared_images
 from distillctl.data.workers import worker_deaths
-from distillctl.distributed.process_group import Processes, join, losses_of_processes
+from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
 from distillctl.engine.determinism import prepare, promise
 from distillctl.engine.evaluate import Evaluation, chance_level, evaluate
 from distillctl.engine.experiment import Experiment
@@ -113,7 +113,7 @@ def train(
     keep_freed_memory(chosen)
     processes = join(chosen)
     found = place(profile.name, profile.digest, root=root, out=out, fresh=fresh) if processes.first else (root, None)
-    path, existing = processes.share(found)
+    path, existing = processes.broadcast(found)
     if existing is None and (from_previous or accept_change):
         raise DataError(
             f"there is no run in `{path}` to continue",
@@ -148,7 +148,7 @@ class _Plan:
     registry: Registry
     audience: Audience
     device: torch.device
-    processes: Processes
+    processes: ProcessGroup
     path: Path
     root: Path
     command: tuple[str, ...]
@@ -157,7 +157,7 @@ class _Plan:
     def run(self, *, from_previous: bool, accept_change: bool) -> Result:
         """Does all of it; what may have changed is compared as soon as it is known."""
         profile, registry, processes = self.profile, self.registry, self.processes
-        run = RunDirectory.open(self.path) if processes.share((self.path / "run.json").is_file()) else None
+        run = RunDirectory.open(self.path) if processes.broadcast((self.path / "run.json").is_file()) else None
         trainer = _trainer(profile, registry)
         with processes.one_after_the_first():
             splits = build_splits(profile)
@@ -220,7 +220,7 @@ class _Plan:
             )
         if self.processes.first:
             RunDirectory.open(self.path).tidy()
-        self.processes.share(None)  # nobody reads it before it is there
+        self.processes.broadcast(None)  # nobody reads it before it is there
         return RunDirectory.open(self.path)
 
     def _train_teacher(self, trainer: Profile) -> Path:
@@ -289,7 +289,7 @@ class _Plan:
         if self.processes.first:
             _deploy(profile, self.registry, run, model, splits, head)
             run.update(state="finished", result=summary)
-        self.processes.share(None)
+        self.processes.broadcast(None)
         return summary
 
 

@@ -33,7 +33,7 @@ _LOST = re.compile(
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """This process among those of a run.
 
     rank: its number, from 0. The first one writes files and talks.
@@ -54,7 +54,7 @@ class Processes:
         """Whether this one writes and talks."""
         return self.rank == 0
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process has."""
         if self.count == 1:
             return value
@@ -62,7 +62,7 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
-    def collect(self, value: T, *, patient: bool = False) -> list[T]:
+    def all_gather(self, value: T, *, patient: bool = False) -> list[T]:
         """What every process has, by rank. patient: some may take long to come to it."""
         if self.count == 1:
             return [value]
@@ -74,12 +74,12 @@ class Processes:
     def one_after_the_first(self) -> Iterator[None]:
         """The first process does the body, then all others: for what is downloaded or cached once."""
         if not self.first:
-            self.share(None)
+            self.broadcast(None)
         yield
         if self.first:
-            self.share(None)
+            self.broadcast(None)
 
-    def agree(self, *values: int) -> list[int]:
+    def all_reduce_max(self, *values: int) -> list[int]:
         """The largest of every number over all processes."""
         if self.count == 1:
             return list(values)
@@ -87,7 +87,7 @@ class Processes:
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self.control)
         return [int(n) for n in numbers]
 
-    def take_over(self, tensors: list[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: list[Tensor]) -> None:
         """Replaces tensors, in place, by those of the first process."""
         if self.count == 1:
             return
@@ -99,7 +99,7 @@ class Processes:
                 for tensor, values in zip(some, flat.split([tensor.numel() for tensor in some]), strict=True):
                     tensor.copy_(values.view_as(tensor))
 
-    def rows_of_all(self, rows: Tensor, total: int) -> Tensor:
+    def all_gather_rows(self, rows: Tensor, total: int) -> Tensor:
         """The rows of all processes, `total` in all, which were cut among them as `distillctl.data.order` does."""
         size, longer = divmod(total, self.count)
         padded = rows.new_zeros(size + (longer > 0), *rows.shape[1:])
@@ -108,12 +108,12 @@ class Processes:
         dist.all_gather(found, padded, group=self.features)
         return torch.cat([part[: size + (rank < longer)] for rank, part in enumerate(found)])
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         dist.all_reduce(tensor, group=self.features)
         return tensor
 
-    def average(self, gradients: list[Tensor | None], parameters: list[Tensor]) -> list[Tensor | None]:
+    def mean_gradients(self, gradients: list[Tensor | None], parameters: list[Tensor]) -> list[Tensor | None]:
         """The mean of every gradient over all processes; None counts as zeros, and stays None where all have None.
 
         All are summed as one tensor, in the order of the parameters, so that the sums are the same after a resume.
@@ -135,11 +135,11 @@ class Processes:
         return result
 
 
-ALONE = Processes()
-_joined: Processes | None = None
+ALONE = ProcessGroup()
+_joined: ProcessGroup | None = None
 
 
-def current() -> Processes:
+def current() -> ProcessGroup:
     """Those that this process has joined; alone if none."""
     return _joined or ALONE
 
@@ -160,7 +160,7 @@ def announced() -> tuple[int, int, int]:
     return rank, count, local
 
 
-def join(device: torch.device) -> Processes:
+def join(device: torch.device) -> ProcessGroup:
     """Meets the others that the launcher has started, if it has; at a second call, those that were met before.
 
     Raises:
@@ -184,7 +184,7 @@ def join(device: torch.device) -> Processes:
         features = data if backend == "nccl" else dist.new_group(backend=backend, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the {count} processes of this run cannot meet: {str(error).splitlines()[0]}") from error
-    _joined = Processes(rank, count, local, control, data, features)
+    _joined = ProcessGroup(rank, count, local, control, data, features)
     return _joined
 
 

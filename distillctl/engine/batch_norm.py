@@ -69,8 +69,8 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
-        return current().sum(tensor.clone())
+        return current().all_reduce(tensor.clone())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
-        return current().sum(grads[0].clone())
+        return current().all_reduce(grads[0].clone())

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distillctl.api.method import Batch, Progress
-from distillctl.distributed.process_group import Processes
+from distillctl.distributed.process_group import ProcessGroup
 from distillctl.engine.gradient_pair import GradientPair
 from distillctl.engine.objective import Losses, Objective, TeacherFeatures
 
@@ -46,13 +46,13 @@ class Exchange:
     pair: for two gradients from one graph, of which DistributedDataParallel would see one.
     """
 
-    def __init__(self, objective: Objective, processes: Processes, *, compiled: bool, pair: GradientPair | None) -> None:
+    def __init__(self, objective: Objective, processes: ProcessGroup, *, compiled: bool, pair: GradientPair | None) -> None:
         self._processes = processes
         self._pair = pair
         self._parallel: DistributedDataParallel | None = None
         module: nn.Module = objective
         if processes.count > 1:
-            processes.take_over([*objective.parameters(), *objective.buffers()])
+            processes.broadcast_tensors([*objective.parameters(), *objective.buffers()])
             if pair is None:
                 self._parallel = module = _parallel(objective, processes)
         self.forward: Callable[..., Any] = torch.compile(module, dynamic=False) if compiled else module
@@ -67,7 +67,7 @@ class Exchange:
             self._pair.average(self._processes)
 
 
-def _parallel(objective: Objective, processes: Processes) -> DistributedDataParallel:
+def _parallel(objective: Objective, processes: ProcessGroup) -> DistributedDataParallel:
     # For 1×1 convolutions, where two layouts are the same; said once, from within a backward pass.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides", category=UserWarning)
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl.api.method import Batch
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.errors import RunError
 from distillctl.models.features import evaluating
 
@@ -54,7 +54,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int, processes: Processes = ALONE) -> Evaluation:
+def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int, processes: ProcessGroup = ALONE) -> Evaluation:
     """Runs `model` in evaluation mode over all batches; the modes of its modules are put back afterwards.
 
     Images of shape (B, V, C, H, W) are V views of each image, whose logits are averaged. Of several processes each runs over its own
@@ -76,7 +76,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], num_classes: int, proce
             loss = F.cross_entropy(logits, batch.labels, reduction="sum")
             sums.append(torch.stack([top5.double(), loss.double()]))
     found = _in_order(
-        processes.collect([tuple(t.cpu() for t in batch) for batch in zip(predictions, labels, sums, strict=True)], patient=True)
+        processes.all_gather([tuple(t.cpu() for t in batch) for batch in zip(predictions, labels, sums, strict=True)], patient=True)
     )
     if not found:
         raise RunError("there is no image to evaluate")

@@ -12,7 +12,7 @@ from torch import nn
 from distillctl.api.data import Images, Splits
 from distillctl.api.method import Phase
 from distillctl.data import EvalLoader, TrainLoader
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.engine.objective import Objective
 from distillctl.engine.schedule import Schedule
 from distillctl.models.features import Tapped
@@ -85,7 +85,7 @@ class Experiment:
     digest: str
     head: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    processes: Processes = ALONE
+    processes: ProcessGroup = ALONE
 
     @property
     def model(self) -> nn.Module:

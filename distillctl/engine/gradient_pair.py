@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distillctl.api.optimizer import SeparateGradients
-from distillctl.distributed.process_group import Processes
+from distillctl.distributed.process_group import ProcessGroup
 
 
 class GradientPair:
@@ -49,10 +49,10 @@ class GradientPair:
         """The gradients of what the methods add, in the order of the parameters."""
         return [twin.grad for twin in self._twins]
 
-    def average(self, processes: Processes) -> None:
+    def average(self, processes: ProcessGroup) -> None:
         """Replaces both gradients by their means over all processes. DistributedDataParallel does not see those of `autograd.grad`."""
         for tensors in (self.parameters, self._twins):
-            for tensor, mean in zip(tensors, processes.average([t.grad for t in tensors], tensors), strict=True):
+            for tensor, mean in zip(tensors, processes.mean_gradients([t.grad for t in tensors], tensors), strict=True):
                 tensor.grad = mean
 
     def clip(self, largest: float) -> None:

@@ -14,7 +14,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from distillctl.distributed.process_group import Processes
+from distillctl.distributed.process_group import ProcessGroup
 from distillctl.distributed.stop_signals import SIGNALS, exit_code
 
 _AGREE_EVERY = 0.25  # seconds
@@ -38,7 +38,7 @@ class Pauses:
     save_every: seconds between two checkpoints.
     """
 
-    def __init__(self, processes: Processes, save_every: float) -> None:
+    def __init__(self, processes: ProcessGroup, save_every: float) -> None:
         self._processes = processes
         self._save_every = save_every
         self._number = 0
@@ -71,7 +71,7 @@ class Pauses:
 
     def stopping(self) -> int:
         """The signal on which all agree now; 0 if there is none."""
-        return self._tell(self._processes.agree(self._number)[0])
+        return self._tell(self._processes.all_reduce_max(self._number)[0])
 
     def after_step(self) -> Pause:
         """What to do after the step that was just taken."""
@@ -85,7 +85,7 @@ class Pauses:
         each = (now - self._agreed) / self._steps
         wanted = max(1, min(_MOST_STEPS, round(_AGREE_EVERY / max(each, 1e-6))))
         first = self._processes.first
-        stop, save, steps = self._processes.agree(self._number, int(due and first), wanted if first else 0)
+        stop, save, steps = self._processes.all_reduce_max(self._number, int(due and first), wanted if first else 0)
         self._steps = self._until = steps
         self._agreed = time.monotonic()
         return Pause(bool(save), self._tell(stop))

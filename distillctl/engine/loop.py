@@ -71,7 +71,7 @@ class Loop:
         self.watcher = watcher
         self.position = Position()
         processes = experiment.processes
-        state = processes.share(checkpoint.load_newest(run, previous=previous) if processes.first else None)
+        state = processes.broadcast(checkpoint.load_newest(run, previous=previous) if processes.first else None)
         if state is not None:
             self.position = self._position(state, accepted)
         if self.position.epoch > experiment.epochs:
@@ -191,7 +191,7 @@ class Loop:
     def evaluate(self, model: nn.Module, split: str, *, interruptible: bool = False) -> Evaluation:
         """Evaluates a model on `val` or `test`."""
         experiment = self.experiment
-        experiment.processes.take_over(list(model.buffers()))  # statistics of batch normalisation are those of the first process
+        experiment.processes.broadcast_tensors(list(model.buffers()))  # statistics of batch normalisation are those of the first process
         loader = experiment.evaluation(getattr(experiment.splits, split))
         try:
             with explained_shortage(experiment):
@@ -260,7 +260,7 @@ class Loop:
         if processes.count == 1:
             return
         sums = {name: float(b.sum(dtype=torch.float64)) for name, b in self.experiment.objective.own_buffers() if b.numel()}
-        for other in processes.collect(sums):
+        for other in processes.all_gather(sums):
             if differing := [name for name in sums if sums[name] != other[name]]:
                 raise PluginError(
                     f"the method's buffer `{differing[0]}` differs between processes",
@@ -272,10 +272,10 @@ class Loop:
 
     def _save(self, tally: Tally | None) -> None:
         """Writes the full checkpoint; `tally` is that of an epoch that is not finished."""
-        tallies = None if tally is None else self.experiment.processes.collect(tally.state_dict())
+        tallies = None if tally is None else self.experiment.processes.all_gather(tally.state_dict())
         if self.experiment.processes.first:
             checkpoint.save_last(self.run, self._state(tallies))
-        self.experiment.processes.share(None)  # however long it takes; and what all say of it is true then
+        self.experiment.processes.broadcast(None)  # however long it takes; and what all say of it is true then
         self._pauses.saved()
 
     def _state(self, tallies: list[dict[str, Any]] | None) -> dict[str, Any]:

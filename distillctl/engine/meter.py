@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distillctl.distributed.process_group import ALONE, Processes
+from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.errors import RunError
 
 
@@ -53,10 +53,10 @@ class Tally:
         self._sums += values
         self.images += len(labels)
 
-    def read(self, processes: Processes = ALONE) -> Reading:
+    def read(self, processes: ProcessGroup = ALONE) -> Reading:
         """The means so far, over all of these processes, each of which asks. Waits for the device."""
         own = (self._names, [] if self._sums is None else self._sums.tolist(), self.images, self._classifies)
-        parts = [part for part in processes.collect(own) if part[1]]  # a process may have had nothing to do
+        parts = [part for part in processes.all_gather(own) if part[1]]  # a process may have had nothing to do
         names, _, _, classifies = parts[0]
         sums = [math.fsum(column) for column in zip(*(part[1] for part in parts), strict=True)]
         images = sum(part[2] for part in parts)

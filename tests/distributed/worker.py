@@ -156,9 +156,9 @@ class Bench:
                     break
             del step
         found["moves"] = {name: p.detach() - start[name] for name, p in experiment.objective.named_parameters()}
-        found["sums"] = self.processes.collect({name: float(move.sum()) for name, move in found["moves"].items()})
-        found["buffers"] = self.processes.collect({name: b.clone() for name, b in experiment.objective.own_buffers()})
-        found["metrics"] = self.processes.collect({name: float(value) for name, value in experiment.objective.metrics()})
+        found["sums"] = self.processes.all_gather({name: float(move.sum()) for name, move in found["moves"].items()})
+        found["buffers"] = self.processes.all_gather({name: b.clone() for name, b in experiment.objective.own_buffers()})
+        found["metrics"] = self.processes.all_gather({name: float(value) for name, value in experiment.objective.metrics()})
         experiment.close()
         return found
 
@@ -178,7 +178,7 @@ class Bench:
                 loader = evaluation_loader(profile, splits, splits.test, CPU, tta=tta, processes=self.processes)
                 result = evaluate(model, loader, CLASSES, self.processes)
                 loader.close()
-                everybody = self.processes.collect((result.metrics.as_dict(), result.predictions, result.correct, result.total))
+                everybody = self.processes.all_gather((result.metrics.as_dict(), result.predictions, result.correct, result.total))
                 found[f"{name} {tta}".strip()] = everybody
         return found
 
