@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from distillctl.api.optimizer import SeparateGradients, split_decay
     from distillctl.api.options import Options, PathOption, StageName, StageNames
     from distillctl.api.pairing import pair_stages
-    from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset
+    from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset, TaskSpec, TrackerSpec
     from distillctl.data.archives import unpacked
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
     from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
@@ -52,7 +52,9 @@ _WHERE = {
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames"),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
-    "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset"),
+    "distillctl.api.specs": (
+        "CommandSpec", "DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
+    ),
     "distillctl.api.pairing": ("pair_stages",),
     "distillctl.data.archives": ("unpacked",),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
@@ -62,13 +64,13 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images",
+    "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Features", "FileImages", "Head", "Images",
     "LenientBatchNorm2d", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "PathOption", "Phase", "PluginError",
     "Preset", "Problem", "ProfileError", "Progress", "RunError", "SeparateGradients", "Setup", "Side", "Splits", "StageName",
-    "StageNames", "TemperatureMethod", "View", "Wants", "Wrapper", "__version__", "cache_folder", "draw_rows", "fp32", "gather_rows",
-    "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution",
-    "other_divergence", "others", "pair_stages", "split_decay", "split_target", "stratified_split", "target_divergence",
-    "three_way_split", "unit_rows", "unpacked", "widen",
+    "StageNames", "TaskSpec", "TemperatureMethod", "TrackerSpec", "View", "Wants", "Wrapper", "__version__", "cache_folder",
+    "draw_rows", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size",
+    "matching_convolution", "other_divergence", "others", "pair_stages", "split_decay", "split_target", "stratified_split",
+    "target_divergence", "three_way_split", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

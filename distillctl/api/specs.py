@@ -77,6 +77,7 @@ class MethodSpec(Spec):
     needs_teacher: False for methods that work without one.
     compares_images: its loss is no mean over images: it compares those of a batch with each other, or with a memory of others.
         Then the key `gather` of its table says whether, with several processes, it sees the whole batch.
+    gives_head: it replaces the student's classifier: its class overrides `head`.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
     inner: for wrappers, the method that is wrapped when the profile names none in `[method.inner]`.
@@ -91,6 +92,7 @@ class MethodSpec(Spec):
     warmup_epochs: float = 0.0
     needs_teacher: bool = True
     compares_images: bool = False
+    gives_head: bool = False
     takes_temperature: bool = False
     inner: str = ""
     inner_kinds: tuple[MethodKind, ...] = ()
@@ -126,11 +128,13 @@ class DatasetSpec(Spec):
     """A data set of labelled images.
 
     implementation: a function `build(options: Options, seed: int) -> distillctl.Splits`.
+    task: name of the task that its targets belong to.
     family: a name that presets may match for several data sets alike (`cifar100`); empty means the name itself, and the option
         `family` where the data set has one.
     """
 
     family: str = ""
+    task: str = "classification"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,3 +149,30 @@ class OptimizerSpec(Spec):
     """
 
     separate_gradients: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(Spec):
+    """A task: what the targets of a data set are, and how they are learnt and judged.
+
+    implementation: a subclass of `distillctl.Task`, which the engine builds for the data sets whose spec names the task.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerSpec(Spec):
+    """A tracker: it is told what happens in a run, and cannot change it.
+
+    implementation: a subclass of `distillctl.Tracker`, called with its options.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSpec(Spec):
+    """A command of the command line: `distillctl NAME`.
+
+    implementation: a function that typer can take as a command. Its parameters are the arguments and options, so that `options` stays
+        empty; its docstring is the help, and what stands there below `Examples:` is printed as it is. A `DistillError` that it raises is
+        shown in one sentence and sets the exit code, and so does an integer that it returns.
+    summary: the line of `distillctl --help`, for which `implementation` is not loaded.
+    """

@@ -35,6 +35,7 @@ from distillctl.weights import state_dict
 
 # Steps below which compiling costs more than it gains on a GPU.
 _COMPILE_REPAYS = 20_000
+_GIVES_HEAD = "the spec says `gives_head=True` if the class overrides `head`, and only then"
 
 
 @dataclass(frozen=True)
@@ -354,7 +355,7 @@ def _build_method(choice: MethodChoice, setup: Setup) -> Method:
 
 def _gives_head(choice: MethodChoice) -> bool:
     """Whether a method, or one that it wraps, may replace the classifier."""
-    return _method_class(choice).head not in (Method.head, Wrapper.head) or (choice.inner is not None and _gives_head(choice.inner))
+    return choice.spec.gives_head or (choice.inner is not None and _gives_head(choice.inner))
 
 
 def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: torch.device) -> Mapping[str, Any]:
@@ -402,6 +403,8 @@ def _method_class(choice: MethodChoice) -> type[Method]:
     cls: Any = load(choice.spec.implementation, choice.spec.name)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise PluginError(f"the implementation of the method `{choice.spec.name}` is no subclass of `distillctl.Method`")
+    if (cls.head not in (Method.head, Wrapper.head)) != choice.spec.gives_head:
+        raise PluginError(f"the method `{choice.spec.name}` and its declaration disagree on `gives_head`", hint=_GIVES_HEAD)
     return cls
 
 
