@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +163,25 @@ def test_a_name_of_ours_is_refused(distillctl):
     assert plugin["problem"] == "the command `train` is already provided by distillctl"
     assert plugin["provides"] == {"commands": ["broken", "zoo/evil", "greet", "number", "odd"]}
     assert "the same command again continues" in distillctl("train", "--help").stdout
+
+
+def test_the_command_of_the_guide(tmp_path):
+    guide = (Path(__file__).parents[2] / "plugins" / "README.md").read_text(encoding="utf-8").partition("\n### Commands\n")[2]
+    package = tmp_path / "distillctl_size"
+    package.mkdir()
+    for name, block in zip(("plugin", "command"), guide.split("```py\n")[1:3], strict=True):
+        (package / f"{name}.py").write_text(block.partition("```")[0], encoding="utf-8")
+    info = tmp_path / "distillctl_size-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: distillctl-size\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[distillctl]\nsize = distillctl_size.plugin\n")
+    (tmp_path / "student.safetensors").write_bytes(b"12345")
+
+    def size(run):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "DISTILLCTL_PLUGINS": "size"}
+        command = [sys.executable, "-m", "distillctl", "size", run]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert size(".") == (0, "5 bytes\n", "")
+    assert size("nowhere") == (1, "", "error: `nowhere` has no deployed student\n\nhint: `distillctl train` finishes a run\n")

@@ -247,5 +247,13 @@ def test_implementations_that_cannot_be_loaded(tmp_path):
         assert why in done.stderr
 
 
+def test_what_options_print_stays_out_of_json(tmp_path):
+    install(tmp_path, "talks", good("talks", ", options='inner_talks:Talks'"))
+    (tmp_path / "inner_talks.py").write_text("from distillctl import Options\nprint('inner')\nclass Talks(Options): pass\n")
+    done = shell(tmp_path, "show", "talks", "--json")
+    assert (done.returncode, done.stderr) == (0, "inner\n")
+    assert json.loads(done.stdout)["found"][0]["name"] == "talks"
+
+
 def test_there_are_enough_of_them():
     assert len(ALL) >= 15
