@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from distillctl.api.optimizer import SeparateGradients, split_decay
     from distillctl.api.options import Options, PathOption, StageName, StageNames
     from distillctl.api.pairing import pair_stages
-    from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset, TaskSpec, TrackerSpec
+    from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset, TaskSpec, TrackerSpec
     from distillctl.api.task import Evaluation, Meter, Outputs, Seen, Task
     from distillctl.api.tracker import RunStart, StepReport, Tracker
     from distillctl.data.archives import unpacked
@@ -54,7 +54,9 @@ _WHERE = {
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames"),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
-    "distillctl.api.specs": ("DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec"),
+    "distillctl.api.specs": (
+        "CommandSpec", "DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
+    ),
     "distillctl.api.task": ("Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
     "distillctl.api.pairing": ("pair_stages",),
@@ -66,7 +68,7 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "DataError", "DatasetSpec", "DistillError", "Evaluation", "Features", "FileImages", "Head", "Images",
+    "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Evaluation", "Features", "FileImages", "Head", "Images",
     "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase",
     "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup",
     "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "TemperatureMethod", "Tracker", "TrackerSpec",

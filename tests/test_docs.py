@@ -16,7 +16,7 @@ import torch
 
 from distillctl import cli
 from distillctl.plugin.registry import Registry
-from distillctl.testing.docs import methods_table, options_table
+from distillctl.testing.docs import options_table
 from distillctl.testing.tensors import make_batch, make_features, make_progress, make_setup
 
 ROOT = Path(__file__).parents[1]
@@ -161,15 +161,6 @@ def quickstart(place):
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
-
-
-def test_table_of_methods():
-    registry = Registry.load()
-    packages = {"distillctl", *(p.name for p in PLUGINS)}
-    wanted = methods_table(registry, packages)
-    assert after("methods") == wanted, f"README.md needs this table:\n{wanted}"
-    own = sum(registry.methods.plugin(spec).package in packages for spec in registry.methods)
-    assert f"| {own - 1}, and labels alone |" in read(README)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda p: p.name)

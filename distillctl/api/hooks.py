@@ -1,4 +1,4 @@
-"""The hooks. A plugin package implements those it needs and names its module as an entry point:
+"""The seven hooks. A plugin package implements those it needs and names its module as an entry point:
 
     [project.entry-points.distillctl]
     mgd = "distillctl_mgd"
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, TaskSpec, TrackerSpec
+from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, TaskSpec, TrackerSpec
 
 PROJECT = "distillctl"
 API_VERSION = 1
@@ -44,9 +44,14 @@ def register_optimizer() -> OptimizerSpec | Sequence[OptimizerSpec]:  # type: ig
 
 @hookspec
 def register_task() -> TaskSpec | Sequence[TaskSpec]:  # type: ignore[empty-body]
-    """What the targets of data sets are, and how they are learnt and judged."""
+    """What data sets can ask of a student: classification, detection, …"""
 
 
 @hookspec
 def register_tracker() -> TrackerSpec | Sequence[TrackerSpec]:  # type: ignore[empty-body]
-    """Those who are told what happens in a run."""
+    """What is told of a run: displays, files, services."""
+
+
+@hookspec
+def register_command() -> CommandSpec | Sequence[CommandSpec]:  # type: ignore[empty-body]
+    """Commands of the command line."""

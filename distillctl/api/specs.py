@@ -83,6 +83,7 @@ class MethodSpec(Spec):
         is refused for a task that does not give it.
     unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
         For classification the two are the same.
+    gives_head: it replaces the student's classifier: its class overrides `head`.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
     inner: for wrappers, the method that is wrapped when the profile names none in `[method.inner]`.
@@ -99,6 +100,7 @@ class MethodSpec(Spec):
     compares_images: bool = False
     reads: tuple[Reads, ...] = ()
     unit: Unit = "images"
+    gives_head: bool = False
     takes_temperature: bool = False
     inner: str = ""
     inner_kinds: tuple[MethodKind, ...] = ()
@@ -158,16 +160,27 @@ class OptimizerSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackerSpec(Spec):
-    """Somebody who is told what happens in a run, and cannot stop or change it.
+class TaskSpec(Spec):
+    """A task: what the targets of a data set are, and how they are learnt and judged.
 
-    implementation: a class, called with its options: a subclass of `distillctl.Tracker`.
+    implementation: a subclass of `distillctl.Task`, which the engine builds for the data sets whose spec names the task.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSpec(Spec):
-    """What the targets of a data set are, and how they are learnt and judged.
+class TrackerSpec(Spec):
+    """A tracker: it is told what happens in a run, and cannot change it.
 
-    implementation: a subclass of `distillctl.Task`.
+    implementation: a subclass of `distillctl.Tracker`, called with its options.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSpec(Spec):
+    """A command of the command line: `distillctl NAME`.
+
+    implementation: a function that typer can take as a command. Its parameters are the arguments and options, so that `options` stays
+        empty; its docstring is the help, and what stands there below `Examples:` is printed as it is. A `DistillError` that it raises is
+        shown in one sentence and sets the exit code, and so does an integer that it returns.
+    summary: the line of `distillctl --help`, for which `implementation` is not loaded.
     """

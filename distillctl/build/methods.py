@@ -15,6 +15,8 @@ from distillctl.errors import PluginError
 from distillctl.plugin.registry import load
 from distillctl.profile.schema import MethodChoice, Profile
 
+_GIVES_HEAD = "the spec says `gives_head=True` if the class overrides `head`, and only then"
+
 
 def wants_of(choice: MethodChoice) -> Wants:
     """What a method and the methods that it wraps want."""
@@ -78,11 +80,13 @@ def _build_method(choice: MethodChoice, setup: Setup) -> Method:
 
 def gives_head(choice: MethodChoice) -> bool:
     """Whether a method, or one that it wraps, may replace the classifier."""
-    return _method_class(choice).head not in (Method.head, Wrapper.head) or (choice.inner is not None and gives_head(choice.inner))
+    return choice.spec.gives_head or (choice.inner is not None and gives_head(choice.inner))
 
 
 def _method_class(choice: MethodChoice) -> type[Method]:
     cls: Any = load(choice.spec.implementation, choice.spec.name)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise PluginError(f"the implementation of the method `{choice.spec.name}` is no subclass of `distillctl.Method`")
+        raise PluginError(f"the implementation of the method `{choice.spec.name}` is not a subclass of `distillctl.Method`")
+    if (cls.head not in (Method.head, Wrapper.head)) != choice.spec.gives_head:
+        raise PluginError(f"the method `{choice.spec.name}` and its declaration disagree on `gives_head`", hint=_GIVES_HEAD)
     return cls

@@ -47,14 +47,12 @@ def run(arguments: list[str]) -> int:
     """Runs a command and gives its exit code; errors that a user can put right are printed to stderr."""
     import typer
 
-    from distillctl.cli.app import COMMANDS, command_for
+    from distillctl.cli.app import command_for
 
     usage_error = typer.BadParameter.__bases__[0]  # click's classes, which typer does not export under their own names
     click_exception = usage_error.__bases__[0]
     arguments = join_tta(arguments) or ["--help"]
     name = arguments[0]
-    if not name.startswith("-") and name not in COMMANDS:
-        return _wrong_command(name, list(COMMANDS))
     try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
     except LostProcessError as error:
@@ -99,15 +97,6 @@ def join_tta(arguments: Sequence[str]) -> list[str]:
         else:
             result.append("--tta=auto" if argument == "--tta" else argument)
     return result
-
-
-def _wrong_command(name: str, known: Sequence[str]) -> int:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    hint = (f"did you mean `{near[0]}`? " if near else "") + "`distillctl --help` lists all commands"
-    print(_clean(str(Problem(f"no command is called `{name}`", "", hint))), file=sys.stderr)  # noqa: T201
-    return 2
 
 
 def _usage(error: Any, name: str) -> str:

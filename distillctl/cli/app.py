@@ -1,4 +1,4 @@
-"""The commands by name. Only the module of the command that runs is imported, so that listing stays fast."""
+"""The commands by name, ours and those of plugins. Only the module of the command that runs is imported, so that listing stays fast."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from inspect import cleandoc
 from typing import Any
 
 import typer
+import typer.core
+
+from distillctl.api.specs import CommandSpec
+from distillctl.errors import PluginError
+from distillctl.plugin.catalog import Catalog
+from distillctl.text import one_line
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,33 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
+class _Commands(typer.core.TyperGroup):
+    """The list of commands with those of plugins below ours. Plugins are looked for when it is printed."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        super().format_commands(ctx, formatter)
+        found = plugin_commands()
+        if len(found):
+            with formatter.section("Plugins"):
+                formatter.write_dl([(found.shown_name(spec), one_line(spec.summary)) for spec in found])
+
+
+def plugin_commands() -> Catalog[CommandSpec]:
+    """The commands of the installed plugins."""
+    from distillctl.plugin.registry import Registry
+
+    return Registry.load(own_commands=COMMANDS).commands
+
+
 def command_for(name: str) -> Any:
-    """The command line as click's object, with the function of one command loaded and only the names of the others."""
+    """The command line as click's object, with the function of one command loaded and only the names of the others.
+
+    Raises:
+        PluginError: no command is called so, or that of a plugin cannot be loaded.
+    """
     app = typer.Typer(
         name="distillctl",
+        cls=_Commands,
         help="Knowledge distillation of vision models from one TOML profile.",
         epilog=_examples(["distillctl init && distillctl train quickstart.toml", "distillctl list-methods"]),
         add_completion=False,
@@ -56,12 +85,33 @@ def command_for(name: str) -> Any:
     app.callback()(_top_level)
     for other, command in COMMANDS.items():
         if other == name:
-            function = _load(command.function)
-            text, _, examples = cleandoc(function.__doc__ or "").partition("Examples:\n")
-            app.command(other, help=text.strip(), short_help=command.summary, epilog=_examples(examples.split("\n")))(function)
+            _add(app, other, command.summary, _load(command.function))
         else:
             app.command(other, help=command.summary)(_not_loaded)
-    return typer.main.get_command(app)
+    if name in COMMANDS or name.startswith("-"):
+        return typer.main.get_command(app)
+    return _with_plugin(app, name)
+
+
+def _add(app: typer.Typer, name: str, summary: str, function: Callable[..., Any]) -> None:
+    text, _, examples = cleandoc(function.__doc__ or "").partition("Examples:\n")
+    app.command(name, help=text.strip() or summary, short_help=summary, epilog=_examples(examples.split("\n")))(function)
+
+
+def _with_plugin(app: typer.Typer, name: str) -> Any:
+    """The command line with a plugin's command in it."""
+    from distillctl.plugin.importing import RefusedError, attempt
+    from distillctl.plugin.registry import load
+
+    spec = plugin_commands().get(name)
+    function = load(spec.implementation, spec.name)
+    if not callable(function):
+        raise PluginError(f"the implementation of the command `{spec.name}` is not a function")
+    _add(app, name, spec.summary, function)
+    try:
+        return attempt(lambda: typer.main.get_command(app))
+    except RefusedError as error:
+        raise PluginError(f"typer cannot make the command `{spec.name}` of `{spec.implementation}`: {error}") from error
 
 
 def _load(reference: str) -> Callable[..., Any]:

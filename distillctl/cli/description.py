@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, ModelSpec, Spec
-from distillctl.plugin.registry import Catalog
+from distillctl.plugin.catalog import Catalog
 
 SECTIONS = {"method": "method", "model": "student", "data set": "dataset", "optimizer": "optimizer"}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from distillctl.api.specs import MethodSpec
 from distillctl.cli import render
+from distillctl.cli.app import COMMANDS
 from distillctl.cli.options import JsonOption
-from distillctl.plugin.registry import Catalog, Plugin, Registry
+from distillctl.plugin.catalog import Catalog
+from distillctl.plugin.registry import Registry
 
 
 def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
@@ -37,15 +38,9 @@ def problem_rows(registry: Registry) -> list[dict[str, str]]:
 
 def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
     """Every plugin as plain data, with the qualified names of what it provides by kind."""
-    catalogs: tuple[tuple[str, Catalog[Any]], ...] = (
-        ("methods", registry.methods),
-        ("models", registry.models),
-        ("datasets", registry.datasets),
-        ("optimizers", registry.optimizers),
-    )
     rows = []
     for plugin in registry.plugins:
-        provides = {kind: [s.qualified for s in catalog if catalog.plugin(s) is plugin] for kind, catalog in catalogs}
+        provides = {kind: [s.qualified for s in catalog if catalog.plugin(s) is plugin] for kind, catalog in registry.catalogs.items()}
         rows.append(
             {
                 "name": plugin.name,
@@ -53,7 +48,6 @@ def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
                 "version": plugin.version,
                 "provides": {kind: names for kind, names in provides.items() if names},
                 "problem": plugin.problem,
-                "notes": plugin.notes,
             }
         )
     return rows
@@ -67,7 +61,7 @@ def list_methods(json: JsonOption = False) -> None:
 
         distillctl list-methods --json
     """
-    registry = Registry.load()
+    registry = Registry.load(own_commands=COMMANDS)
     _list("methods", registry.methods, registry, json, ("name", "kind", "summary", "paper", "package", "version"))
 
 
@@ -79,7 +73,7 @@ def list_models(json: JsonOption = False) -> None:
 
         distillctl list-models --json
     """
-    registry = Registry.load()
+    registry = Registry.load(own_commands=COMMANDS)
     _list("models", registry.models, registry, json, ("name", "summary", "paper", "package", "version"))
 
 
@@ -91,19 +85,19 @@ def list_datasets(json: JsonOption = False) -> None:
 
         distillctl list-datasets --json
     """
-    registry = Registry.load()
+    registry = Registry.load(own_commands=COMMANDS)
     _list("datasets", registry.datasets, registry, json, ("name", "summary", "paper", "package", "version"))
 
 
 def plugins(json: JsonOption = False) -> None:
-    """List the installed plugins, what each provides, what is wrong with it, and what else it does while it is imported.
+    """List the installed plugins, what each provides, and what is wrong with it.
 
     Examples:
         distillctl plugins
 
         DISTILLCTL_PLUGINS=cifar,crd distillctl plugins --json
     """
-    registry = Registry.load()
+    registry = Registry.load(own_commands=COMMANDS)
     rows = plugin_rows(registry)
     if json:
         render.as_json({"plugins": rows, "problems": problem_rows(registry)})
@@ -112,7 +106,6 @@ def plugins(json: JsonOption = False) -> None:
         ("plugin", "package", "version", "provides"), [(r["name"], r["package"], r["version"], _provides(r["provides"])) for r in rows]
     )
     _problems(registry)
-    _lines("notes", [(p, "; ".join(p.notes)) for p in registry.plugins if p.notes])
 
 
 def _provides(provides: dict[str, list[str]]) -> str:
@@ -135,15 +128,10 @@ def _list(title: str, catalog: Catalog[Any], registry: Registry, json: bool, col
 
 
 def _problems(registry: Registry) -> None:
-    _lines("broken plugins", [(p, p.problem) for p in registry.broken])
-
-
-def _lines(title: str, told: Sequence[tuple[Plugin, str]]) -> None:
-    """A list of plugins and what is to be said of each, if there is any."""
-    if not told:
+    if not registry.broken:
         return
     render.line()
-    render.heading(title)
-    for plugin, text in told:
+    render.heading("broken plugins")
+    for plugin in registry.broken:
         name = plugin.package if plugin.package == plugin.name else f"{plugin.package} ({plugin.name})"
-        render.line(f"  {name} {plugin.version}: {text}")
+        render.line(f"  {name} {plugin.version}: {plugin.problem}")

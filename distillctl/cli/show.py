@@ -10,7 +10,8 @@ from distillctl.cli import render
 from distillctl.cli.description import description
 from distillctl.cli.options import JsonOption
 from distillctl.errors import PluginError, ProfileError
-from distillctl.plugin.registry import Catalog, Registry
+from distillctl.plugin.catalog import Catalog
+from distillctl.plugin.registry import Registry
 
 
 def show(

@@ -1,28 +1,27 @@
 """Finds plugins, owns names, and keeps a broken plugin from taking the others down.
 
-Built-in methods, models, data sets and optimizers come through the same hooks as everybody else's. Nothing here
-imports torch: what a spec names is loaded by `load`, when a run is assembled.
+Built-in methods, models, data sets and optimizers come through the same hooks as everybody else's. Nothing here imports torch: what a
+spec names is loaded by `load`, when a run is assembled.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
-from itertools import islice
-from typing import Any, Generic, TypeVar
+from itertools import compress, islice
+from typing import Any, Generic, TypeVar, overload
 
 import pluggy
 
 from distillctl import __version__
 from distillctl.api import hooks
-from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
+from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
 from distillctl.errors import PluginError, Problem
-from distillctl.plugin.importing import SECONDS, RefusedError, attempt, reason, seconds_allowed, supervised
+from distillctl.plugin.catalog import Catalog, Plugin
+from distillctl.plugin.importing import RefusedError, attempt, reason, stdout_to_stderr
 from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
 
@@ -37,135 +36,71 @@ MAX_PROBLEMS = 5
 S = TypeVar("S", bound=Spec)
 
 
-@dataclass
-class Plugin:
-    """One entry point: what it provides, or why it does not.
+class Kind(Generic[S]):
+    """One kind of objects, as an attribute of the registry that gives their catalog.
 
-    problem: empty if all is well. `loaded` tells whether the rest of it works all the same.
-    notes: what it does besides while it is imported, as sentences. That was undone, and the plugin works.
+    word: what one of them is called in messages.
+    spec: what a hook returns for one.
+    listing: the command that lists all.
     """
 
-    name: str
-    package: str
-    version: str
-    provides: list[Spec] = field(default_factory=list)
-    problem: str = ""
-    loaded: bool = False
-    notes: list[str] = field(default_factory=list)
+    def __init__(self, word: str, spec: type[S], listing: str = "plugins") -> None:
+        self.word, self.spec, self.listing = word, spec, listing
+        self.attribute = ""
 
+    def __set_name__(self, owner: type[Registry], name: str) -> None:
+        self.attribute = name
 
-class Catalog(Generic[S]):
-    """The objects of one kind, by name, qualified name and alias."""
+    @overload
+    def __get__(self, registry: None, owner: type[Registry]) -> Kind[S]: ...
 
-    def __init__(self, kind: str, left_out: set[str] | None = None) -> None:
-        self.kind = kind
-        self.left_out = set() if left_out is None else left_out
-        self._entries: dict[str, tuple[S, Plugin]] = {}
-        self._own: dict[str, S] = {}  # by qualified name and alias, which nobody else can have
-        self._short: dict[str, list[S]] = {}  # by name without namespace, which several may have
+    @overload
+    def __get__(self, registry: Registry, owner: type[Registry]) -> Catalog[S]: ...
 
-    def add(self, spec: S, plugin: Plugin) -> None:
-        """Takes a spec in.
-
-        Raises:
-            PluginError: the name is taken; the message names the package that has it.
-        """
-        names = {spec.qualified, *spec.aliases}
-        for name in names:
-            if name in self._own:
-                raise PluginError(f"the {self.kind} `{name}` is already provided by {self.plugin(self._own[name]).package}")
-        self._entries[spec.qualified] = (spec, plugin)
-        self._own |= dict.fromkeys(names, spec)
-        self._short.setdefault(spec.name, []).append(spec)
-
-    def __iter__(self) -> Iterator[S]:
-        return iter(sorted((s for s, _ in self._entries.values()), key=lambda s: (s.name.lower(), s.namespace)))
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, name: str) -> bool:
-        return len(self._meant(name)) == 1
-
-    def shown_name(self, spec: S) -> str:
-        """The shortest name that means this spec and no other."""
-        return spec.name if self._meant(spec.name) == [spec] else spec.qualified
-
-    def plugin(self, spec: S) -> Plugin:
-        """Who provides it."""
-        return self._entries[spec.qualified][1]
-
-    def get(self, name: str) -> S:
-        """The spec of this name. A qualified name or an alias goes before the short names of others.
-
-        Raises:
-            PluginError: no such name (with the nearest spelling, or the package to install), or several.
-        """
-        found = self._meant(name)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            choices = " or ".join(f"`{s.qualified}`" for s in found)
-            raise PluginError(f"the {self.kind} name `{name}` is ambiguous", hint=f"write {choices}")
-        raise PluginError(f"no {self.kind} is called `{name}`", hint=self._hint(name))
-
-    def _meant(self, name: str) -> list[S]:
-        return [self._own[name]] if name in self._own else self._short.get(name, [])
-
-    def _hint(self, name: str) -> str:
-        package = known_package(self.kind, name)
-        if package in self.left_out:
-            return f"it comes with the package `{package}`, which is installed but left out by `DISTILLCTL_PLUGINS`"
-        if package:
-            return f"it comes with the package `{package}`: pip install {package}"
-        known = [*{**self._own, **self._short}]
-        near = difflib.get_close_matches(name, known, 3, 0.6) or [n for n in known if n.lower() == name.lower()]
-        command = dict.fromkeys(("optimizer", "task", "tracker"), "plugins").get(self.kind, "list-" + self.kind.replace(" ", "") + "s")
-        listing = f"`distillctl {command}` lists all"
-        return f"did you mean {' or '.join(f'`{n}`' for n in near)}? {listing}" if near else listing
+    def __get__(self, registry: Registry | None, owner: type[Registry]) -> Kind[S] | Catalog[S]:
+        return self if registry is None else registry.catalogs[self.attribute]
 
 
 class Registry:
-    """All plugins of this installation. `Registry.load()` makes one."""
+    """All plugins of this installation. `Registry.load()` makes one. Its kinds of objects are the lines below, and stand nowhere else."""
 
-    def __init__(self) -> None:
-        self._left_out: set[str] = set()  # packages that are installed but not wanted
-        self.methods: Catalog[MethodSpec] = Catalog("method", self._left_out)
-        self.models: Catalog[ModelSpec] = Catalog("model", self._left_out)
-        self.datasets: Catalog[DatasetSpec] = Catalog("data set", self._left_out)
-        self.optimizers: Catalog[OptimizerSpec] = Catalog("optimizer", self._left_out)
-        self.tasks: Catalog[TaskSpec] = Catalog("task", self._left_out)
-        self.trackers: Catalog[TrackerSpec] = Catalog("tracker", self._left_out)
+    methods = Kind("method", MethodSpec, "list-methods")
+    models = Kind("model", ModelSpec, "list-models")
+    datasets = Kind("data set", DatasetSpec, "list-datasets")
+    optimizers = Kind("optimizer", OptimizerSpec)
+    tasks = Kind("task", TaskSpec)
+    trackers = Kind("tracker", TrackerSpec)
+    commands = Kind("command", CommandSpec, "--help")
+
+    def __init__(self, left_out: Collection[str] = ()) -> None:
+        kinds: list[Kind[Any]] = [kind for kind in vars(Registry).values() if isinstance(kind, Kind)]
+        self.catalogs: dict[str, Catalog[Any]] = {k.attribute: Catalog(k.word, k.listing, left_out) for k in kinds}
+        self._attribute = {kind.spec: kind.attribute for kind in kinds}
         self.plugins: list[Plugin] = []
-        self.seconds = SECONDS  # that the import of one plugin may take
         self._pm = pluggy.PluginManager(hooks.PROJECT)
         self._pm.add_hookspecs(hooks)
 
     @classmethod
-    def load(cls, environment: Mapping[str, str] | None = None) -> Registry:
+    def load(cls, environment: Mapping[str, str] | None = None, *, own_commands: Collection[str] = ()) -> Registry:
         """Built-ins, and the installed plugins; `DISTILLCTL_PLUGINS=a,b` limits the latter to these names.
 
-        Raises:
-            PluginError: `DISTILLCTL_PLUGIN_TIMEOUT` is no number of seconds.
+        own_commands: names that a plugin cannot have for its commands.
         """
-        environment = os.environ if environment is None else environment
-        registry = cls()
-        registry.seconds = seconds_allowed(environment)
-        for module in BUILTIN:
-            registry.add(Plugin(module.rpartition(".")[2], "distillctl", __version__), partial(import_module, module), limited=False)
-        wanted = environment.get("DISTILLCTL_PLUGINS")
+        wanted = (os.environ if environment is None else environment).get("DISTILLCTL_PLUGINS")
         chosen = None if wanted is None else {w.strip() for w in wanted.split(",") if w.strip()}
-        found: set[str] = set()
         points, unreadable = _entry_points()
-        for point in sorted(_unique(points), key=lambda e: e.name):
-            package, version = _package(point.dist)
-            found |= {point.name, package}
-            if chosen is None or point.name in chosen or package in chosen:
+        found = [(point, *_package(point.dist)) for point in sorted(_unique(points), key=lambda e: e.name)]
+        used = [chosen is None or point.name in chosen or package in chosen for point, package, _ in found]
+        registry = cls({package for (_, package, _), use in zip(found, used, strict=True) if not use})
+        registry.commands.reserve(own_commands, "distillctl")
+        with stdout_to_stderr():
+            for module in BUILTIN:
+                registry.add(Plugin(module.rpartition(".")[2], "distillctl", __version__), partial(import_module, module))
+            for point, package, version in compress(found, used):
                 registry.add(Plugin(point.name, package, version), point.load)
-            else:
-                registry._left_out.add(package)
         registry.plugins += unreadable
-        for name in sorted((chosen or set()) - found):
+        there = {name for point, package, _ in found for name in (point.name, package)}
+        for name in sorted((chosen or set()) - there):
             problem = "`DISTILLCTL_PLUGINS` names it, but no installed plugin or package is called so"
             registry.plugins.append(Plugin(name, name, "", problem=problem))
         return registry
@@ -175,17 +110,11 @@ class Registry:
         """Plugins with a problem."""
         return [p for p in self.plugins if p.problem]
 
-    def add(self, plugin: Plugin, load: Callable[[], Any], *, limited: bool = True) -> None:
-        """Imports one plugin and takes its specs in; whatever goes wrong is written into `plugin.problem`, the rest into `plugin.notes`.
-
-        limited: whether the import ends after `seconds`; what everything needs may take as long as the disk takes.
-
-        Raises:
-            PluginError: it was interrupted where the process cannot go on.
-        """
+    def add(self, plugin: Plugin, load: Callable[[], Any]) -> None:
+        """Imports one plugin and takes its specs in; whatever goes wrong is written into `plugin.problem`."""
         self.plugins.append(plugin)
         try:
-            specs, plugin.notes = supervised(plugin.name, lambda: list(self._collect(plugin, load())), self.seconds if limited else 0)
+            specs = attempt(lambda: list(self._collect(plugin, load())))
         except RefusedError as error:
             cause = error.__cause__
             plugin.problem = cause.problems[0].message if isinstance(cause, PluginError) else str(error)
@@ -220,18 +149,14 @@ class Registry:
 
     def _take(self, spec: object, plugin: Plugin) -> str:
         """Files a spec under its kind; returns what is wrong with it."""
-        catalogs: dict[type, Catalog[Any]] = {
-            MethodSpec: self.methods, ModelSpec: self.models, DatasetSpec: self.datasets, OptimizerSpec: self.optimizers,
-            TaskSpec: self.tasks, TrackerSpec: self.trackers,
-        }  # fmt: skip
-        catalog = catalogs.get(type(spec))
-        if catalog is None:
+        attribute = self._attribute.get(type(spec))
+        if attribute is None:
             return f"a hook returned {type(spec).__name__!r} instead of a spec"
         assert isinstance(spec, Spec)
         if problem := malformed(spec):
             return problem
         try:
-            catalog.add(spec, plugin)
+            self.catalogs[attribute].add(spec, plugin)
         except PluginError as error:
             return error.problems[0].message
         plugin.provides.append(spec)
@@ -246,7 +171,8 @@ def load(reference: str, plugin: str) -> Any:
     """
     module, _, attribute = reference.partition(":")
     try:
-        return attempt(lambda: getattr(import_module(module), attribute))
+        with stdout_to_stderr():
+            return attempt(lambda: getattr(import_module(module), attribute))
     except RefusedError as error:
         cause = error.__cause__
         why = str(cause) if isinstance(cause, ImportError | AttributeError | SyntaxError) else str(error)
@@ -254,13 +180,6 @@ def load(reference: str, plugin: str) -> Any:
             f"`{plugin}` cannot be loaded from `{reference}`: {one_line(why, 300)}", "", f"`python -c 'import {module}'` shows where"
         )
         raise PluginError(problem) from cause
-
-
-def known_package(kind: str, name: str) -> str:
-    """The package of this project that provides a name, if there is one; empty otherwise."""
-    from distillctl.plugin.known_packages import PACKAGES
-
-    return next((package for package, names in PACKAGES.get(kind, {}).items() if name in names), "")
 
 
 def _some(problems: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from distillctl.api.specs import Preset, Spec
+from distillctl.api.specs import CommandSpec, DatasetSpec, Preset, Spec
 
 MAX_NAME = 100
 """Characters of a name."""
@@ -31,6 +31,10 @@ def malformed(spec: Spec) -> str:
         return f"`{wrong}` of `{spec.name}` is not of the type that {kind} declares"
     if not all(part and _is_name(part) for alias in spec.aliases for part in alias.split("/")):
         return f"`aliases` of `{spec.name}` has a name that is no name"
+    if isinstance(spec, DatasetSpec) and not _is_name(spec.task):
+        return f"`task` of `{spec.name}` is not a name"
+    if isinstance(spec, CommandSpec) and spec.options:
+        return f"the command `{spec.name}` has `options`, which are the parameters of its function"
     references = [
         ("implementation", spec.implementation),
         ("options", spec.options),

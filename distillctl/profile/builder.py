@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from distillctl.api.options import Options
 from distillctl.api.specs import Spec
 from distillctl.errors import PluginError
-from distillctl.plugin.registry import Catalog, Registry, known_package, load
+from distillctl.plugin.catalog import Catalog, known_package
+from distillctl.plugin.registry import Registry, load
 from distillctl.profile.checking import check_table
 from distillctl.profile.locate import Key
 from distillctl.profile.source import Source, dotted

@@ -44,6 +44,7 @@ class DeclarationChecks(MethodCase):
         assert issubclass(implementation, Method)
         assert issubclass(implementation, Wrapper) == (self.spec.kind == "wrapper") == bool(self.spec.inner)
         assert issubclass(implementation, TemperatureMethod) == self.spec.takes_temperature
+        assert (implementation.head not in (Method.head, Wrapper.head)) == self.spec.gives_head, "`gives_head` tells who overrides `head`"
         assert implementation.__doc__ not in (None, Method.__doc__), "the class needs a docstring with formula, reduction and source"
         assert self.spec.formula, "show NAME prints the formula"
         assert self.spec.paper, "name the paper with its arXiv id"

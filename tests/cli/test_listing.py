@@ -13,7 +13,8 @@ import pytest
 from distillctl import ModelSpec, __version__, hookimpl
 from distillctl.cli import join_tta, main, run
 from distillctl.cli.app import COMMANDS
-from distillctl.plugin.registry import Plugin, Registry
+from distillctl.plugin.catalog import Plugin
+from distillctl.plugin.registry import Registry
 
 
 def shell(*arguments, **options):
@@ -46,7 +47,7 @@ def registry(monkeypatch):
     made = type("Made", (), {"register_model": staticmethod(register_model)})
     original = Registry.load
 
-    def load(environment=None):
+    def load(environment=None, own_commands=()):
         registry = original({"DISTILLCTL_PLUGINS": ""})
         registry.add(Plugin("made", "package-made", "2.0"), lambda: made)
         registry.add(Plugin("ill", "package-ill", "3.1"), lambda: 1 / 0)
@@ -104,7 +105,7 @@ class TestLists:
         assert "package-ill (ill) 3.1: ZeroDivisionError" in out
 
     def test_nothing_installed(self, monkeypatch, capsys):
-        monkeypatch.setattr(Registry, "load", staticmethod(lambda environment=None: Registry()))
+        monkeypatch.setattr(Registry, "load", staticmethod(lambda environment=None, own_commands=(): Registry()))
         assert run(["list-datasets"]) == 0
         assert capsys.readouterr().out == "no datasets are installed\n"
 
@@ -133,8 +134,12 @@ class TestCommandLine:
         ("arguments", "message", "hint"),
         [
             (["trian"], "no command is called `trian`", "did you mean `train`? `distillctl --help`"),
-            (["list-method"], "no command is called `list-method`", "did you mean `list-methods`?"),
-            (["\x1b[31m"], "no command is called `\\x1b[31m`", "`distillctl --help` lists all commands"),
+            (
+                ["list-method"],
+                "no command is called `list-method`",
+                "did you mean `list-methods` or `list-models`? `distillctl --help` lists all",
+            ),
+            (["\x1b[31m"], "no command is called `\\x1b[31m`", "`distillctl --help` lists all"),
             (["list-methods", "--jsn"], "no option is called `--jsn`", "did you mean `--json`? `distillctl list-methods --help`"),
             (["list-methods", "extra"], "got unexpected extra argument", "`distillctl list-methods --help`"),
             (["check"], "missing argument", "`distillctl check --help`"),
@@ -163,7 +168,7 @@ class TestCommandLine:
         assert caught.value.code == 0
 
     def test_interrupting(self, monkeypatch, capsys):
-        def interrupt(environment=None):
+        def interrupt(environment=None, own_commands=()):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Registry, "load", staticmethod(interrupt))
@@ -171,7 +176,7 @@ class TestCommandLine:
         assert capsys.readouterr().err == "interrupted\n"
 
     def test_bugs_keep_their_traceback(self, monkeypatch):
-        def bug(environment=None):
+        def bug(environment=None, own_commands=()):
             raise ZeroDivisionError
 
         monkeypatch.setattr(Registry, "load", staticmethod(bug))

@@ -72,10 +72,14 @@ def table(bench: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_table_of_the_guide_is_current(bench: Any) -> None:
+def test_the_table_of_the_guide_is_current(bench: Any, request: pytest.FixtureRequest) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     made = table(bench)
-    assert text.partition(BEGIN)[2].partition(END)[0] == made, f"the guide needs this table:\n{made}"
+    if request.config.getoption("--write"):
+        before, _, rest = text.partition(BEGIN)
+        text = f"{before}{BEGIN}{made}{END}{rest.partition(END)[2]}"
+        GUIDE.write_text(text, encoding="utf-8")
+    assert text.partition(BEGIN)[2].partition(END)[0] == made, "uv run pytest tests/methods/test_pairs.py --write"
 
 
 def test_a_method_for_any_pair_is_refused_by_none(bench: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,16 @@ def test_two_heads() -> None:
         head_owner(methods, REGISTRY.models.get("cifar/resnet8"))
 
 
+def test_a_method_and_its_declaration_agree_on_the_head(bench: Any) -> None:
+    """In both directions: a head that is not declared would be installed too late, or never."""
+    for name, declared in (("simkd", False), ("kd", True)):
+        profile = bench.profile(method(name), "cifar/resnet8", "cifar/resnet14")
+        (choice,) = profile.methods
+        object.__setattr__(profile, "methods", (replace(choice, spec=replace(choice.spec, gives_head=declared)),))
+        with pytest.raises(PluginError, match=f"the method `{name}` and its declaration disagree on `gives_head`"):
+            bench.experiment(profile)
+
+
 class Phased(Method):
     def __init__(self) -> None:
         import torch
@@ -152,8 +163,6 @@ def test_a_method_without_a_teacher_sees_none_beside_others(bench: Any) -> None:
 
 
 def test_an_optimizer_and_its_declaration_agree(bench: Any) -> None:
-    from dataclasses import replace
-
     from distillctl.build.parts import build_optimizer
 
     choice = bench.profile(method("kd"), "cifar/resnet8", "cifar/resnet14").optimizer

@@ -274,6 +274,7 @@ def test_declared_exceptions_must_be_true():
     [
         ("test_spec_agrees_with_the_class", {"kind": "wrapper", "inner": "kd"}),
         ("test_spec_agrees_with_the_class", {"takes_temperature": True}),
+        ("test_spec_agrees_with_the_class", {"gives_head": True}),
         ("test_spec_agrees_with_the_class", {"formula": ""}),
         ("test_presets_are_valid", {"presets": (Preset(dataset="cifar100", values={"weight": 2.0}),)}),
         ("test_presets_are_valid", {"presets": (Preset(values={"weight": 2.0}, source="paper"),)}),

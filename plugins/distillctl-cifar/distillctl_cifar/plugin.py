@@ -5,6 +5,7 @@ from __future__ import annotations
 from distillctl import DatasetSpec, ModelSpec, hookimpl
 from distillctl_cifar.zoo import SPECS
 
+DISTILLCTL_API = 1
 _PAPER = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
 
 

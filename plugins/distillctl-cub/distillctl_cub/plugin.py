@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import DatasetSpec, hookimpl
 
+DISTILLCTL_API = 1
 CUB200 = DatasetSpec(
     name="cub200",
     summary="200 kinds of birds, 11,788 photographs (CUB-200-2011), with the official or a seeded split",

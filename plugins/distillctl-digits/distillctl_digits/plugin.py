@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import DatasetSpec, hookimpl
 
+DISTILLCTL_API = 1
 DIGITS = DatasetSpec(
     name="digits",
     summary="1797 handwritten digits of 8×8 grey pixels that come with scikit-learn: no download, seconds to train",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, Preset, hookimpl
 
+DISTILLCTL_API = 1
 _BENCHMARK = "mdistiller's setting for this pair"
 _BETA = {  # (teacher, student) on CIFAR-100
     ("resnet32x4", "resnet8x4"): 8.0,

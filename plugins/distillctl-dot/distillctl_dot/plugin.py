@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import OptimizerSpec, hookimpl
 
+DISTILLCTL_API = 1
 SPEC = OptimizerSpec(
     name="dot",
     summary="stochastic gradient descent with more momentum for what is distilled than for the labels",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, Preset, hookimpl
 
+DISTILLCTL_API = 1
 _SETTINGS = {  # (teacher, student) on CIFAR-100, where the authors' runs of KD have not temperature 2 and weight 9
     ("vgg13", "vgg8"): {"temperature": 3.0},
     ("vgg13", "MobileNetV2"): {"temperature": 3.0},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, Preset, hookimpl
 
+DISTILLCTL_API = 1
+
 
 @hookimpl
 def register_method() -> MethodSpec:

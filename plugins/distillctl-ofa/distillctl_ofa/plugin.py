@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, Preset, hookimpl
 
+DISTILLCTL_API = 1
 SPEC = MethodSpec(
     name="ofa",
     kind="features",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, Preset, hookimpl
 
+DISTILLCTL_API = 1
 _WEIGHT = {  # (teacher, student) on CIFAR-100
     ("resnet32x4", "resnet8x4"): 5.0,
     ("resnet32x4", "ShuffleV1"): 5.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, Preset, hookimpl
 
+DISTILLCTL_API = 1
 _GRIDS = tuple(
     Preset(teacher=family, student=family, values={"scales": [1, 2]}, source="the authors' grids for pairs of one family")
     for family in ("resnet*", "ResNet*", "wrn_*", "vgg*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, hookimpl
 
+DISTILLCTL_API = 1
 SPEC = MethodSpec(
     name="simkd",
     kind="features",
@@ -13,6 +14,7 @@ SPEC = MethodSpec(
     options="distillctl_simkd.options:SimKDOptions",
     formula="mean (P(f_s) − f_t)²; the student's logits are W_t · mean_hw P(f_s) + b_t",
     task_weight=0.0,
+    gives_head=True,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, hookimpl
 
+DISTILLCTL_API = 1
 _PAPER = "Yuan, Tay, Li, Wang, Feng 2020, arXiv 1909.11723"
 
 TFKD = MethodSpec(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillctl import MethodSpec, hookimpl
 
+DISTILLCTL_API = 1
 SPEC = MethodSpec(
     name="vid",
     kind="features",

@@ -1,0 +1,125 @@
+"""The objects of one kind, by their names."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from distillctl.api.specs import Spec
+from distillctl.errors import PluginError
+
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass
+class Plugin:
+    """One entry point: what it provides, or why it does not.
+
+    problem: empty if all is well. `loaded` tells whether the rest of it works all the same.
+    """
+
+    name: str
+    package: str
+    version: str
+    provides: list[Spec] = field(default_factory=list)
+    problem: str = ""
+    loaded: bool = False
+
+
+class Catalog(Generic[S]):
+    """The objects of one kind, by name, qualified name and alias.
+
+    kind: the word for one of them.
+    listing: the command that lists all.
+    left_out: packages that are installed but not wanted.
+    """
+
+    def __init__(self, kind: str, listing: str = "plugins", left_out: Collection[str] = ()) -> None:
+        self.kind = kind
+        self._listing = listing
+        self._left_out = left_out
+        self._entries: dict[str, tuple[S, Plugin]] = {}
+        self._own: dict[str, S] = {}  # by qualified name and alias, which nobody else can have
+        self._short: dict[str, list[S]] = {}  # by name without namespace, which several may have
+        self._reserved: dict[str, str] = {}  # name → package
+
+    def add(self, spec: S, plugin: Plugin) -> None:
+        """Takes a spec in.
+
+        Raises:
+            PluginError: the name is taken; the message names the package that has it.
+        """
+        names = {spec.qualified, *spec.aliases}
+        for name in sorted(names):
+            package = self._reserved.get(name) or (self.plugin(self._own[name]).package if name in self._own else "")
+            if package:
+                raise PluginError(f"the {self.kind} `{name}` is already provided by {package}")
+        self._entries[spec.qualified] = (spec, plugin)
+        self._own |= dict.fromkeys(names, spec)
+        self._short.setdefault(spec.name, []).append(spec)
+
+    def reserve(self, names: Collection[str], package: str) -> None:
+        """Nobody can have these names any more: the package has what they mean elsewhere."""
+        self._reserved |= dict.fromkeys(names, package)
+
+    def __iter__(self) -> Iterator[S]:
+        return iter(sorted((s for s, _ in self._entries.values()), key=lambda s: (s.name.lower(), s.namespace)))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return len(self._meant(name)) == 1
+
+    def shown_name(self, spec: S) -> str:
+        """The shortest name that means this spec and no other."""
+        return spec.name if self._meant(spec.name) == [spec] else spec.qualified
+
+    def plugin(self, spec: S) -> Plugin:
+        """Who provides it."""
+        return self._entries[spec.qualified][1]
+
+    def get(self, name: str) -> S:
+        """The spec of this name. A qualified name or an alias goes before the short names of others.
+
+        Raises:
+            PluginError: no such name (with the nearest spelling, or the package to install), or several.
+        """
+        found = self._meant(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            choices = " or ".join(f"`{s.qualified}`" for s in found)
+            raise PluginError(f"the {self.kind} name `{name}` is ambiguous", hint=f"write {choices}")
+        raise PluginError(f"no {self.kind} is called `{name}`", hint=self._hint(name))
+
+    def _meant(self, name: str) -> list[S]:
+        return [self._own[name]] if name in self._own else self._short.get(name, [])
+
+    def _hint(self, name: str) -> str:
+        package = known_package(self.kind, name)
+        if package in self._left_out:
+            return f"it comes with the package `{package}`, which is installed but left out by `DISTILLCTL_PLUGINS`"
+        if package:
+            return f"it comes with the package `{package}`: pip install {package}"
+        known = [*{**self._own, **self._short, **self._reserved}]
+        near = difflib.get_close_matches(name, known, 3, 0.6) or [n for n in known if n.lower() == name.lower()]
+        listing = f"`distillctl {self._listing}` lists all"
+        return f"did you mean {' or '.join(f'`{n}`' for n in near)}? {listing}" if near else listing
+
+
+def known_package(kind: str, name: str) -> str:
+    """The package of this project that provides a name, if there is one; empty otherwise."""
+    return next((package for package, names in known_packages().get(kind, {}).items() if name in names), "")
+
+
+@cache
+def known_packages() -> Mapping[str, Mapping[str, list[str]]]:
+    """Kind → package → names. The file is written by `tests/generate.py`."""
+    found: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("known_packages.json").read_text(encoding="utf-8"))
+    return found
