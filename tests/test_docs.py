@@ -61,6 +61,7 @@ FIGURES = ["teacher", "student", "agreement", "run"]
 ELSEWHERE = {
     "distillctl train profiles/quickstart.toml --nproc 2": "tests/cli/test_nproc.py",
     "pip install uv && uv run pytest": ".ci/run",
+    'uv run pytest -m "slow or not slow"': ".ci/run",
     "uv pip install -e plugins/example": "tests/plugin/test_example_package.py",
     "distillctl show mimic": "tests/plugin/test_example_package.py",
     "distillctl train profiles/quickstart.toml --method mimic": "tests/plugin/test_example_package.py",

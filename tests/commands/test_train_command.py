@@ -253,11 +253,11 @@ def test_a_changed_teacher_stops_a_continued_run(folder: Path, registry: Registr
 
     class Stops(Ear):
         def epoch(self, record: dict[str, Any]) -> None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("of the test")
 
     save(0)
     profile = load("student.toml", registry=registry, overrides=['teacher={name="resnet14", checkpoint="t.pt", allow_untrained=true}'])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
         train(profile, registry, Stops(), device="cpu")
     save(1)
     with pytest.raises(DataError, match=r"changed since .* the teacher's weights: [0-9a-f]{12} → [0-9a-f]{12}"):

@@ -126,12 +126,12 @@ def test_resuming_is_exact_wherever_it_stopped(experiment: Make, watcher: Any, t
         def epoch(self, record: dict[str, Any]) -> None:
             self.epochs += 1
             if self.epochs == stop:
-                raise Stop
+                raise Stop("of the test")
 
     whole = early(experiment, epochs=2, ema=0.9, ema_ramp=5.0)
     Loop(whole, new_run(tmp_path / "whole"), watcher).train()
     first = early(experiment, epochs=2, ema=0.9, ema_ramp=5.0)
-    with pytest.raises(Stop):
+    with pytest.raises(Stop, match="of the test"):
         Loop(first, new_run(tmp_path / "cut"), Stopper()).train()
     second = early(experiment, epochs=2, ema=0.9, ema_ramp=5.0)
     run = RunDirectory.open(tmp_path / "cut")

@@ -149,15 +149,15 @@ def test_a_full_cache_and_a_full_machine(file, cache, monkeypatch, tmp_path):
 
 def test_refused_files_and_crashes_leave_nothing(tmp_path, converted, cache, monkeypatch, file):
     torch.save(3, tmp_path / "number.pth")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="its content is of type int"):
         read_state_dict(tmp_path / "number.pth")
 
     def interrupted(source, target, limits):
         target.write_bytes(b"half")
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("of the test")
 
     monkeypatch.setattr(process, "run_child", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
         read_state_dict(file)
     assert list(cache.iterdir()) == []
 
@@ -315,8 +315,14 @@ def test_devices_pipes_and_folders_are_not_waited_for(tmp_path, converted):
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(DataError, match="is a device or a pipe"):
             read_state_dict(path)
-    for path in (tmp_path, tmp_path / "none", tmp_path / "x\0y", tmp_path / ("x" * 300), tmp_path / "pipe" / "x"):
-        with pytest.raises(DataError):
+    for path, message in (
+        (tmp_path, "is a folder, not a file of weights"),
+        (tmp_path / "none", "there is no file"),
+        (tmp_path / "x\0y", "null"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / "pipe" / "x", "Not a directory"),
+    ):
+        with pytest.raises(DataError, match=message):
             read_state_dict(path)
     assert converted == []
 

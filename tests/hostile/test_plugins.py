@@ -355,6 +355,7 @@ def test_a_compiled_package_that_never_ends_ends_the_command(tmp_path):
     ],
     ids=["a loop in C", "a deaf loop", "a stopped clock"],
 )
+@pytest.mark.slow
 def test_an_import_that_cannot_be_interrupted_ends_the_process(tmp_path, code):
     """Its place is in the traceback."""
     install(tmp_path, "stuck", code)

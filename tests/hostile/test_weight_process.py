@@ -110,7 +110,7 @@ print([r.getrlimit(x) for x in (r.RLIMIT_FSIZE, r.RLIMIT_CORE, r.RLIMIT_NPROC)],
 def test_a_full_disk_is_not_the_fault_of_the_file(tmp_path):
     torch.save(WEIGHTS, tmp_path / "x.pth")
     (tmp_path / "out").mkdir()
-    with pytest.raises(UnwritableError):
+    with pytest.raises(UnwritableError, match="Is a directory"):
         convert(tmp_path / "x.pth", tmp_path / "out", tmp_path / "x.pth", 1 << 30)
 
 
