@@ -239,4 +239,4 @@ def test_a_process_whose_starter_is_gone_already_does_nothing(tmp_path):
     job = {"parent": 1, "source": "x", "target": "y", "shown_as": "x", "memory": 1 << 30, "written": 1, "seconds": 1}
     script = "import sys; from distillctl.weights.child import main; main(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", script, json.dumps(job)], capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == (1, b"")
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b""), "an error of another kind says something"
