@@ -79,7 +79,8 @@ def kill_at(process: subprocess.Popen[bytes], run: Path, epoch: int) -> int:
     raise AssertionError("the run did not come so far in time")
 
 
-@pytest.mark.parametrize("method", [name if name == "kd" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_twenty_epochs_straight_equal_eleven_a_kill_and_the_rest(method: str, tmp_path: Path) -> None:
     from distillctl_cifar.models import resnet8
 

@@ -75,6 +75,7 @@ def test_a_file_that_asks_for_terabytes_is_refused(tmp_path, limits):
         run_child(tmp_path / "x.pth", tmp_path / "out", limits)
 
 
+@pytest.mark.slow
 def test_memory_is_counted_from_what_torch_takes(tmp_path):
     torch.save({"x": torch.zeros(50 << 18)}, tmp_path / "x.pth")  # 50 MiB
     few, enough = (Limits(memory, 1 << 30, 60, 300) for memory in (20 << 20, 300 << 20))
@@ -83,12 +84,14 @@ def test_memory_is_counted_from_what_torch_takes(tmp_path):
     run_child(tmp_path / "x.pth", tmp_path / "out", enough)
 
 
+@pytest.mark.slow
 def test_more_than_may_be_written_is_refused(tmp_path):
     torch.save({"x": torch.zeros(1).expand(1 << 20)}, tmp_path / "x.pth")
     with pytest.raises(DataError, match="far more memory"):
         run_child(tmp_path / "x.pth", tmp_path / "out", Limits(1 << 30, 1 << 20, 60, 300))
 
 
+@pytest.mark.slow
 def test_work_without_end_is_ended(tmp_path):
     (tmp_path / "x.pth").write_bytes(legacy_opcodes(widening()))
     with pytest.raises(DataError, match="takes far longer to open"):
@@ -211,6 +214,7 @@ def test_bombs(name, tmp_path):
     assert len(caught.value.problems[0].message) < 500
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_the_one_that_started_it(tmp_path):
     """Killed, the first can tell the second nothing."""
     script = """

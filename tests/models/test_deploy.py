@@ -109,6 +109,7 @@ def test_round_trip_with_options(tmp_path, registry):
     assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 def test_torchvision_loads_it_without_us(tmp_path):
     model = built("mobilenet_v2")
     write(tmp_path, model, SPECS["mobilenet_v2"])
