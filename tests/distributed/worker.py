@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from models import MODELS
+from models import MODELS  # type: ignore[import-not-found]  # beside this program
 from torch import Tensor, nn
 
 from distillctl import ArrayImages, DatasetSpec, Splits, View, hookimpl
