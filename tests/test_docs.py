@@ -223,6 +223,7 @@ def test_nothing_is_said_about_our_machines(path):
 # -- what is printed ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_output_of_the_quickstart_is_shown(quickstart, place):
     """Its last lines have the form of the real ones."""
     shown = after("quickstart-output").splitlines()
@@ -256,6 +257,7 @@ def test_no_command_is_left_over():
     assert (set(RUN) | set(ELSEWHERE)) == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_command(command, place, quickstart):
     line = re.sub(r"^.*uv run (?=distillctl)", "", command)
@@ -272,6 +274,7 @@ def test_command(command, place, quickstart):
     assert not done.err, "a command that works says nothing on stderr"
 
 
+@pytest.mark.slow
 def test_python_of_the_readme(quickstart, place, monkeypatch):
     """Both examples: train, which finds the run of the quickstart, and load its student without distillctl."""
     monkeypatch.chdir(place.path)
