@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup
+from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup, Wants
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
 from distillctl.rundir.directory import RunDirectory
@@ -21,6 +21,10 @@ Make = Callable[..., Experiment]
 
 class Early(Method):
     """Trains `first` on its own, then the student's body with `second`; `third` in the main part."""
+
+    @classmethod
+    def wants(cls, options: Any) -> Wants:
+        return Wants(student=("last",), teacher=("pooled",))
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
