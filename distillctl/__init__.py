@@ -68,13 +68,14 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Evaluation", "Features", "FileImages", "Head", "Images",
-    "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase",
-    "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup",
-    "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "TemperatureMethod", "Tracker", "TrackerSpec",
-    "View", "Wants", "Wrapper", "__version__", "cache_folder", "draw_rows", "fp32", "gather_rows", "hookimpl", "input_of", "is_target",
-    "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "other_divergence", "others", "pair_stages",
-    "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "unit_rows", "unpacked", "widen",
+    "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Evaluation", "Features", "FileImages", "Head",
+    "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption",
+    "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients",
+    "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "TemperatureMethod", "Tracker",
+    "TrackerSpec", "View", "Wants", "Wrapper", "__version__", "cache_folder", "draw_rows", "fp32", "gather_rows", "hookimpl",
+    "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "other_divergence",
+    "others", "pair_stages", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "unit_rows",
+    "unpacked", "widen",
 ]  # fmt: skip
 
 

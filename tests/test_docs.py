@@ -61,6 +61,7 @@ FIGURES = ["teacher", "student", "agreement", "run"]
 ELSEWHERE = {
     "distillctl train profiles/quickstart.toml --nproc 2": "tests/cli/test_nproc.py",
     "pip install uv && uv run pytest": ".ci/run",
+    'uv run pytest -m "slow or not slow"': ".ci/run",
     "uv pip install -e plugins/example": "tests/plugin/test_example_package.py",
     "distillctl show mimic": "tests/plugin/test_example_package.py",
     "distillctl train profiles/quickstart.toml --method mimic": "tests/plugin/test_example_package.py",
@@ -213,6 +214,7 @@ def test_nothing_is_said_about_our_machines(path):
 # -- what is printed ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_output_of_the_quickstart_is_shown(quickstart, place):
     """Its last lines have the form of the real ones."""
     shown = after("quickstart-output").splitlines()
@@ -246,6 +248,7 @@ def test_no_command_is_left_over():
     assert (set(RUN) | set(ELSEWHERE)) == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_command(command, place, quickstart):
     line = re.sub(r"^.*uv run (?=distillctl)", "", command)
@@ -262,6 +265,7 @@ def test_command(command, place, quickstart):
     assert not done.err, "a command that works says nothing on stderr"
 
 
+@pytest.mark.slow
 def test_python_of_the_readme(quickstart, place, monkeypatch):
     """Both examples: train, which finds the run of the quickstart, and load its student without distillctl."""
     monkeypatch.chdir(place.path)

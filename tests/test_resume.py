@@ -79,6 +79,7 @@ def kill_at(process: subprocess.Popen[bytes], run: Path, epoch: int) -> int:
     raise AssertionError("the run did not come so far in time")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_twenty_epochs_straight_equal_eleven_a_kill_and_the_rest(method: str, tmp_path: Path) -> None:
     from distillctl_cifar.models import resnet8

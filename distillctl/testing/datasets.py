@@ -66,7 +66,7 @@ class DatasetContract:
     def test_classes_are_sorted_and_every_label_names_one(self, splits: Splits) -> None:
         """Labels count the sorted class names; train has images of every class."""
         assert len(splits.classes) >= 2
-        assert list(splits.classes) == sorted(set(splits.classes))
+        assert list(splits.classes) == sorted(set(splits.classes)), "the names of the classes are not sorted"
         for images in _parts(splits):
             assert len(images) > 0
             assert int(images.labels.min()) >= 0
@@ -75,7 +75,7 @@ class DatasetContract:
 
     def test_statistics_fit_the_channels(self, splits: Splits) -> None:
         """A mean and a positive standard deviation for each channel of the images."""
-        assert len(splits.mean) == len(splits.std) == splits.channels
+        assert len(splits.mean) == len(splits.std) == splits.channels, "a mean and a deviation for each channel"
         assert all(0 < m < 1 for m in splits.mean)
         assert all(0 < s < 1 for s in splits.std)
         if isinstance(splits.train, ArrayImages):
@@ -86,7 +86,7 @@ class DatasetContract:
         """No file, and no picture, lies in two splits."""
         if self.distinct:
             seen = [identity for images in _parts(splits) for identity in identities(images)]
-            assert len(seen) == len(set(seen))
+            assert len(seen) == len(set(seen)), "a picture lies in the data twice"
         else:
             files = [str(p) for images in _parts(splits) if isinstance(images, FileImages) for p in images.paths]
             assert len(files) == len(set(files))
@@ -94,11 +94,13 @@ class DatasetContract:
     def test_same_seed_same_splits(self, splits: Splits, tmp_path: Path) -> None:
         """Building twice gives the same images in the same order, and another seed other splits."""
         again, other = self.build(tmp_path / "data"), self.build(tmp_path / "data", seed=1)
-        assert [identities(p) for p in _parts(splits)] == [identities(p) for p in _parts(again)]
+        assert [identities(p) for p in _parts(splits)] == [identities(p) for p in _parts(again)], "the same seed, and other splits"
         assert splits.description == again.description
         assert [len(p) for p in _parts(splits)] == [len(p) for p in _parts(other)]
         if self.seeded:
-            assert [set(identities(p)) for p in _parts(splits)] != [set(identities(p)) for p in _parts(other)]
+            assert [set(identities(p)) for p in _parts(splits)] != [set(identities(p)) for p in _parts(other)], (
+                "another seed, and the same splits"
+            )
 
     def test_an_epoch_has_every_training_image_once(self, splits: Splits) -> None:
         """Nothing is dropped or repeated; index and label belong together; images have the size of the view."""

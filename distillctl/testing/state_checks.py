@@ -16,8 +16,8 @@ from distillctl.testing.cases import MethodCase, assert_finite_gradients, with_h
 from distillctl.testing.tensors import make_progress
 
 _GROUP_KEYS = frozenset({"params", "lr_scale", "weight_decay"})
-# torch says so on Python 3.13.0 alone.
-_SLOW_GUARDS = "ignore:Guards may run slower:RuntimeWarning"
+# What compiling warns of; the last on Python 3.13.0 alone.
+_COMPILER = ("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore:Guards may run slower:RuntimeWarning")
 
 
 class StateChecks(MethodCase):
@@ -32,7 +32,7 @@ class StateChecks(MethodCase):
         grouped = [id(p) for group in groups for p in group["params"]]
         own = {id(p) for p in method.parameters() if p.requires_grad}
         assert len(grouped) == len(set(grouped))
-        assert set(grouped) == own
+        assert set(grouped) == own, "each trained parameter belongs into `parameter_groups`"
         foreign = [p for side in (setup.student, setup.teacher) if side is not None for p in side.model.parameters()]
         assert not own & {id(p) for p in foreign}, "keep `Side.model` out of the method's submodules"
 
@@ -44,7 +44,7 @@ class StateChecks(MethodCase):
         start, others = copy.deepcopy(method.state_dict()), copy.deepcopy([model.state_dict() for model in sides])
         self.steps(method, setup, range(3))
         unmoved = [name for name, p in method.named_parameters() if p.requires_grad and torch.equal(p, start[name])]
-        assert not unmoved
+        assert not unmoved, f"the steps did not move {unmoved}"
         assert all(_equal(model.state_dict(), other) for model, other in zip(sides, others, strict=True))
 
     def test_state_dict_resumes_exactly(self) -> None:
@@ -58,26 +58,34 @@ class StateChecks(MethodCase):
         other.load_state_dict(torch.load(file, weights_only=True))
         assert _equal(method.state_dict(), other.state_dict())
         inputs = self.inputs(setup, seed=9)
-        assert torch.equal(self.loss(method, inputs), self.loss(other, inputs))
+        assert torch.equal(self.loss(method, inputs), self.loss(other, inputs)), "the loss depends on what the state dict does not hold"
         for one in (method, other):
             self.steps(one, setup, range(3, 5))
         assert _equal(method.state_dict(), other.state_dict())
         assert torch.equal(self.loss(method, inputs), self.loss(other, inputs))
 
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", _SLOW_GUARDS)
+    @pytest.mark.filterwarnings(*_COMPILER)
     def test_compiles_once_for_all_epochs(self) -> None:
         """The terms compile into one graph without breaks that holds for every epoch and gives the same values."""
+        self._compare_with_compiled("eager")
+
+    @pytest.mark.filterwarnings(*_COMPILER)
+    def test_compiles_with_its_backward(self) -> None:
+        """The same where the compiler sees the backward too, and no writing into tensors."""
+        self._compare_with_compiled("aot_eager")
+
+    def _compare_with_compiled(self, backend: str) -> None:
         setup = self.setup()
         method, inputs = self.build(setup), self.inputs(setup)
         if not method.compiles:
             assert "compile" in (type(method).__doc__ or ""), "the docstring must say why the method does not compile"
             return
         graphs: list[nn.Module] = []
-        backend: Callable[..., Any] = torch._dynamo.lookup_backend("aot_eager")
+        run_graph: Callable[..., Any] = torch._dynamo.lookup_backend(backend)
 
         def counting(graph: torch.fx.GraphModule, example: list[Tensor]) -> Any:
             graphs.append(graph)
-            return backend(graph, example)
+            return run_graph(graph, example)
 
         def total(batch: Batch, student: dict[str, Tensor], teacher: dict[str, Tensor], epoch: Tensor, fraction: Tensor) -> Tensor:
             progress = Progress(epoch, fraction)

@@ -43,7 +43,7 @@ class ValueChecks(MethodCase):
         tensors = [*inputs.student.values(), *inputs.teacher.values(), inputs.batch.images, inputs.batch.labels, inputs.batch.index]
         before = [(t._version, t.detach().clone()) for t in tensors]
         first = self.loss(method, inputs)
-        assert torch.equal(first, self.loss(method, inputs))
+        assert torch.equal(first, self.loss(method, inputs)), "the same seed gives another value"
         assert all(t._version == version and torch.equal(t, value) for t, (version, value) in zip(tensors, before, strict=True))
 
     def test_duplicated_batch(self) -> None:
@@ -64,7 +64,8 @@ class ValueChecks(MethodCase):
         method, inputs = self.build(setup), self.inputs(setup)
         order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
         ordered, permuted = self.loss(method, inputs), self.loss(method, inputs.select(order))
-        assert torch.isclose(permuted, ordered, rtol=1e-5, atol=1e-6) == self.permutation_invariant
+        same = torch.isclose(permuted, ordered, rtol=1e-5, atol=1e-6)
+        assert same == self.permutation_invariant, f"`permutation_invariant = {self.permutation_invariant}` is not true of the method"
 
     def test_compares_images_is_declared(self) -> None:
         """The loss of a batch is the mean over its shares on several processes, exactly if the spec does not say `compares_images`.
@@ -112,7 +113,7 @@ class ValueChecks(MethodCase):
         method, inputs = self.build(setup), self.inputs(setup).map(lambda value: value.to(dtype))
         with torch.autocast("cpu", dtype=dtype):
             terms = self.terms(method, inputs)
-        assert all(term.dtype == torch.float32 for term in terms.values())
+        assert all(term.dtype == torch.float32 for term in terms.values()), "compute the loss in float32"
         full = self.terms(method, inputs.map(lambda value: value.float()))
         for name, term in terms.items():
             torch.testing.assert_close(term, full[name], rtol=self.half_tolerance, atol=1e-6)

@@ -91,7 +91,7 @@ def test_gradient_does_not_vanish_with_the_temperature(logits):
 
 @pytest.mark.parametrize("temperature", [0, -1.0, "4", True, {"teacher": 4.0}, {"teacher": 4.0, "student": 0.0}, float("inf")])
 def test_wrong_temperatures_are_refused(temperature):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"for KDOptions\ntemperature\b"):
         options_of(SPEC, temperature=temperature)
 
 

@@ -33,5 +33,5 @@ def test_the_ratio_gives_the_factor(ratio: float, factor: float) -> None:
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1.5, -0.1])
 def test_d18_a_ratio_of_one_and_more_is_refused(ratio: float) -> None:
     """pytorch-classifier falls from a factor of 99 at 0.99 to 1 at 1.0."""
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"for \w+\nratio\n"):
         options_of(SOFT, ratio=ratio)

@@ -85,13 +85,13 @@ def test_same_seed_same_weights():
 def test_image_sizes_that_do_not_suit():
     with pytest.raises(ProfileError, match="multiple of its patch of 16 pixels, not 100"):
         build("vit_b_16", 5, VitOptions(image_size=100))
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match="Input should be a multiple of 224"):
         MaxVitOptions(image_size=256)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, "0.1"])
 def test_dropout_bounds(value):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"for DropoutOptions\ndropout\n"):
         DropoutOptions(dropout=value)
     assert build("squeezenet1_1", 2, DropoutOptions(dropout=0.0)).classifier[0].p == 0
     assert build("squeezenet1_1", 2, DropoutOptions()).classifier[0].p == 0.5

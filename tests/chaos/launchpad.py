@@ -98,7 +98,7 @@ def tell(**message: int) -> None:
 def serve() -> None:
     for name in LOADED:
         importlib.import_module(name)
-    supervisor.subprocess = SimpleNamespace(Popen=Child)  # type: ignore[assignment]
+    supervisor.subprocess = SimpleNamespace(Popen=Child)  # type: ignore[assignment, attr-defined]
     left = b""
     while True:
         if select.select([0], [], [], 0.005)[0]:

@@ -177,10 +177,10 @@ class TestCommandLine:
 
     def test_bugs_keep_their_traceback(self, monkeypatch):
         def bug(environment=None, own_commands=()):
-            raise ZeroDivisionError
+            raise ZeroDivisionError("of the test")
 
         monkeypatch.setattr(Registry, "load", staticmethod(bug))
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="of the test"):
             run(["list-methods"])
 
     @pytest.mark.parametrize(

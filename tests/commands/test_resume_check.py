@@ -60,7 +60,7 @@ class Ear(Tracker):
     def epoch(self, record: Mapping[str, Any]) -> None:
         self.stops -= 1
         if self.stops == 0:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("of the test")
 
 
 def teacher(folder: Path, seed: int) -> None:
@@ -84,7 +84,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Pa
     (folder / "profile.toml").write_text(PROFILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="of the test"):
             train(load("profile.toml", registry=registry), registry, Ear(1), out=Path("run"), device="cpu")
         train(load("profile.toml", registry=registry), registry, Ear(), out=Path("straight"), device="cpu")
     return folder
@@ -175,7 +175,7 @@ def test_an_accepted_change_goes_on_and_is_noted_for_good(folder: Path, registry
     change, overrides, _ = CHANGES[name]
     change(folder)
     ear = Ear(1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
         go_on(registry, *overrides, ear=ear, accept_change=True)
     assert ear.resumed == 1
     (note,) = json.loads((folder / "run" / "run.json").read_text())["changes"]
@@ -217,7 +217,7 @@ def test_a_run_cannot_be_cut_below_what_it_has_done(folder: Path, registry: Regi
 
 
 def test_changes_add_up(folder: Path, registry: Registry) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
         go_on(registry, "train.epochs=3", ear=Ear(1), accept_change=True)
     teacher(folder, 1)
     result = go_on(registry, "train.epochs=3", accept_change=True)
@@ -227,7 +227,7 @@ def test_changes_add_up(folder: Path, registry: Registry) -> None:
 
 def test_a_finished_run_that_goes_back_is_unfinished_until_it_is_done_again(folder: Path, registry: Registry) -> None:
     go_on(registry)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
         go_on(registry, "train.save_every=never", from_previous=True, ear=Ear(1))
     result = go_on(registry)
     assert not result.already
@@ -273,11 +273,11 @@ def test_a_crash_while_a_change_is_accepted_keeps_the_note(run: RunDirectory, re
     lines = changed_profile(run, profile)
 
     def crash(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("of the test")
 
     with monkeypatch.context() as patch:
         patch.setattr(resume_check, "write_text", crash)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="of the test"):
             adopt(run, profile, {"epochs": 3}, lines)
     assert changed_profile(run, profile) == []
     assert [note["changes"] for note in run.info()["changes"]] == [lines]

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch import Tensor
 
+from distillctl import MethodSpec, hookimpl
 from distillctl.api.data import ArrayImages
+from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.build.data import build_splits
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
+from distillctl.plugin.catalog import Plugin
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
@@ -58,6 +65,21 @@ epochs = 3
 """
 
 
+class Misleads(Method):
+    """From the third epoch on it teaches the class after the right one, so that the second epoch is the best. For tests."""
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+        wrong = F.cross_entropy(student["logits"], (batch.labels + 1) % student["logits"].shape[1])
+        return torch.where(progress.epoch > 2, 50.0, 0.0) * wrong
+
+
+MISLEADS = MethodSpec(
+    name="misleads", kind="logits", summary="for tests", implementation="misleads:Misleads", weight=1.0, needs_teacher=False
+)
+PEAKED = STUDENT.replace('[method]\nname = "kd"\n', '[[method]]\nname = "kd"\ntask_weight = 0.1\n[[method]]\nname = "misleads"\n')
+"""The profile of a student that is best in its second epoch of three."""
+
+
 class Ear(Tracker):
     """Keeps what a run tells."""
 
@@ -82,8 +104,14 @@ class Ear(Tracker):
 
 
 @pytest.fixture(scope="module")
-def registry() -> Registry:
-    return Registry.load()
+def registry() -> Iterator[Registry]:
+    """The plugins, and a method that can be imported in this process alone."""
+    registry = Registry.load()
+    hooks = SimpleNamespace(register_method=hookimpl(lambda: MISLEADS), __name__="misleads")
+    registry.add(Plugin("misleads", "misleads", "0"), lambda: hooks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "misleads", SimpleNamespace(Misleads=Misleads))  # type: ignore[arg-type]
+        yield registry
 
 
 @pytest.fixture
@@ -96,11 +124,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> tuple[Path, Result]:
-    """One whole run that several tests look at."""
+    """One whole run that several tests look at; its best epoch is neither the first nor the last."""
     base = tmp_path_factory.mktemp("finished")
     (base / "teacher.toml").write_text(TEACHER)
-    (base / "student.toml").write_text(STUDENT)
+    (base / "student.toml").write_text(PEAKED)
     result = train(load(base / "student.toml", registry=registry), registry, Ear(), root=base / "runs", device="cpu", command=["test"])
+    assert result.summary["best"]["epoch"] == 2
     return base, result
 
 
@@ -114,7 +143,7 @@ def test_a_run_leaves_its_directory_and_its_teachers(finished: tuple[Path, Resul
     assert len(list((base / "runs").iterdir())) == 2
     info = json.loads((result.path / "run.json").read_text())
     assert (info["state"], info["epoch"]) == ("finished", 3)
-    assert (result.path / "profile.toml").read_text() == STUDENT
+    assert (result.path / "profile.toml").read_text() == PEAKED
     environment = json.loads((result.path / "environment.json").read_text())
     assert environment["command"] == ["test"]
     assert environment["packages"]["distillctl-digits"]
@@ -163,7 +192,7 @@ def test_eval_takes_the_newest_finished_run_and_files_and_views(finished: tuple[
         evaluate_run(base, registry)
 
 
-def test_the_deployed_student_needs_its_models_package_alone(finished: tuple[Path, Result]) -> None:
+def test_the_deployed_student_needs_its_models_package_alone(finished: tuple[Path, Result], registry: Registry) -> None:
     from distillctl_cifar.models import resnet8
 
     state = load_file(finished[1].path / "student.safetensors")
@@ -174,7 +203,7 @@ def test_the_deployed_student_needs_its_models_package_alone(finished: tuple[Pat
     best = torch.load(finished[1].path / "checkpoints" / "best.pt", weights_only=True)["student"]
     assert all(torch.equal(state[k], v) for k, v in best.items())
     # By hand, from model.json alone: the accuracy that training and `eval` give.
-    test = build_splits(load(finished[0] / "student.toml", registry=Registry.load())).test
+    test = build_splits(load(finished[0] / "student.toml", registry=registry)).test
     assert isinstance(test, ArrayImages)
     mean, std = (torch.tensor(described["input"][key])[:, None, None] for key in ("mean", "std"))
     images = (test.images.permute(0, 3, 1, 2) / 255 - mean) / std
@@ -252,11 +281,11 @@ def test_a_changed_teacher_stops_a_continued_run(folder: Path, registry: Registr
 
     class Stops(Ear):
         def epoch(self, record: dict[str, Any]) -> None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("of the test")
 
     save(0)
     profile = load("student.toml", registry=registry, overrides=['teacher={name="resnet14", checkpoint="t.pt", allow_untrained=true}'])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
         train(profile, registry, Stops(), device="cpu")
     save(1)
     with pytest.raises(DataError, match=r"changed since .* the teacher's weights: [0-9a-f]{12} → [0-9a-f]{12}"):

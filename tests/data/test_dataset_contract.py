@@ -33,10 +33,10 @@ def unseeded_generator(seed):
 
 
 FAULTS = {
-    "test_splits_share_no_picture": leaking,
-    "test_same_seed_same_splits": unseeded_generator,
-    "test_classes_are_sorted_and_every_label_names_one": lambda seed: replace(good(seed), classes=tuple("abdc")),
-    "test_statistics_fit_the_channels": lambda seed: replace(good(seed), mean=(0.5,)),
+    "test_splits_share_no_picture": (leaking, "a picture lies in the data twice"),
+    "test_same_seed_same_splits": (unseeded_generator, "the same seed, and other splits"),
+    "test_classes_are_sorted_and_every_label_names_one": (lambda seed: replace(good(seed), classes=tuple("abdc")), "are not sorted"),
+    "test_statistics_fit_the_channels": (lambda seed: replace(good(seed), mean=(0.5,)), "for each channel"),
 }
 
 
@@ -60,10 +60,11 @@ def test_a_good_data_set_passes(name, tmp_path):
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found(name, tmp_path):
-    with pytest.raises(AssertionError):
-        call(contract(FAULTS[name]), name, tmp_path)
+    builder, message = FAULTS[name]
+    with pytest.raises(AssertionError, match=message):
+        call(contract(builder), name, tmp_path)
 
 
 def test_a_data_set_that_ignores_the_seed_is_found(tmp_path):
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="another seed, and the same splits"):
         call(contract(lambda seed: good(0)), "test_same_seed_same_splits", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -175,8 +176,17 @@ def _make_files(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the worker was, after it has done everything."""
-    folder = tmp_path_factory.mktemp("processes")
+    """Where the worker was, after it has done everything; the same for all processes of pytest."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _work(tmp_path_factory.mktemp("processes"))
+    folder = tmp_path_factory.getbasetemp().parent / "processes"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return folder if (folder / "done").exists() else _work(folder)
+
+
+def _work(folder: Path) -> Path:
     _make_files(folder)
     (folder / "cases.json").write_text(json.dumps(CASES))
     (folder / "files.toml").write_text(FILES.format(root=folder / "images"))
@@ -185,6 +195,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, str(HERE / "worker.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False, env=environment)
     assert not done.returncode, done.stderr[-4000:]
+    (folder / "done").touch()
     return folder
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("what", ["memory", "memory flip", "files", "files flip", "files ten_crop"])
 def test_every_process_has_the_evaluation_of_one(found: dict[int, dict[str, Any]], what: str) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from distillctl.plugin.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 Found = dict[int, dict[str, Any]]
 Gradients = dict[str, Tensor | None]
 PRECISION = 1e-6

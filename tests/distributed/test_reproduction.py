@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_run_reproduces_itself_bit_for_bit(folder: Path, count: int) -> None:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from models import MODELS
+from models import MODELS  # type: ignore[import-not-found]  # beside this program
 from torch import Tensor, nn
 
 from distillctl import ArrayImages, DatasetSpec, Splits, View, hookimpl
@@ -32,7 +32,8 @@ from distillctl.distributed.process_group import join, leave
 from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.step import Step
-from distillctl.plugin.registry import Plugin, Registry
+from distillctl.plugin.catalog import Plugin
+from distillctl.plugin.registry import Registry
 from distillctl.plugin.registry import load as load_object
 from distillctl.profile.reading import load
 from distillctl.profile.schema import Profile
@@ -269,7 +270,7 @@ def main() -> None:
         import_module(name)
     found = registry()
     spec = found.models.get("tiny_wide")
-    torch.save(build_model(spec, 10, options_of(spec)).state_dict(), folder / "wide.pt")
+    torch.save(build_model(make_task(10), spec, options_of(spec)).state_dict(), folder / "wide.pt")
     for case in cases.values():  # which loads the plugins that they need
         for choice in Bench(found, folder, cases).profile(case).methods:
             load_object(choice.spec.implementation, choice.spec.name)

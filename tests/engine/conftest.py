@@ -1,30 +1,37 @@
-"""An experiment on made-up images, small enough for one epoch in a few milliseconds."""
+"""An experiment on made-up images, small enough for one epoch in a few milliseconds, assembled from a profile as `train` does it."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from distillctl import DatasetSpec, MethodSpec, hookimpl
 from distillctl.api.data import ArrayImages, Splits, View
-from distillctl.api.method import Method, Setup
+from distillctl.api.method import Method
 from distillctl.api.options import Options
 from distillctl.api.tracker import Tracker
-from distillctl.builtin.classification_task import Classification
+from distillctl.build.data import task_class
+from distillctl.build.experiment import assemble
+from distillctl.build.models import TeacherModel, build_model
+from distillctl.builtin import classification as builtin_tasks
+from distillctl.builtin import methods as builtin_methods
+from distillctl.builtin import optimizers as builtin_optimizers
 from distillctl.builtin.kd import KD
 from distillctl.builtin.kd_options import KDOptions
-from distillctl.builtin.optimizer_builders import build_sgd
-from distillctl.builtin.optimizer_options import SGDOptions
-from distillctl.data import eval_loader, train_loader
-from distillctl.engine.experiment import MAIN, Experiment, Part, Settings
-from distillctl.engine.objective import Objective, Weighted
-from distillctl.engine.schedule import schedule
-from distillctl.engine.teacher import LiveTeacher
-from distillctl.models.features import Tapped
-from distillctl.plugin.registry import load
-from distillctl.testing import TINY_CNN, TINY_WIDE
+from distillctl.engine.experiment import Experiment
+from distillctl.plugin.catalog import Plugin
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load
+from distillctl.profile.schema import Profile
+from distillctl.profile.writing import write_toml
+from distillctl.testing import TINY_CNN, TINY_MODELS, TINY_WIDE, options_of
 
 CPU = torch.device("cpu")
 
@@ -50,48 +57,81 @@ def make_splits(val: bool = True) -> Splits:
     )
 
 
-def make_experiment(
-    *,
-    methods: list[tuple[str, type[Method], Any, float]] | None = None,
-    val: bool = True,
-    task_weight: float = 0.5,
-    epochs: int = 3,
-    lr: float = 0.05,
-    label_smoothing: float = 0.0,
-    **settings: Any,
-) -> Experiment:
-    torch.manual_seed(0)
-    splits = make_splits(val)
-    task = Classification(splits, label_smoothing=label_smoothing)
-    build = {spec.name: load(spec.implementation, spec.name) for spec in (TINY_CNN, TINY_WIDE)}
-    options = load(TINY_CNN.options, "tiny")
-    student = Tapped(build[TINY_CNN.name](TINY_CNN.name, 4, options(width=4)), TINY_CNN, ["last"])
-    teacher = Tapped(build[TINY_WIDE.name](TINY_WIDE.name, 4, options()), TINY_WIDE, ["last", "pooled"])
-    teacher.model.eval().requires_grad_(False)
-    shape = (3, 8, 8)
-    setup = Setup(
-        student.side(student.probe(shape), "student"), teacher.side(teacher.probe(shape), "teacher"), 4, splits.train.labels, epochs
-    )
-    chosen = [("kd", KD, KDOptions(), 0.5)] if methods is None else methods
-    weighted = [Weighted(name, cls(opts, setup), weight) for name, cls, opts, weight in chosen]
-    phases: list[Part] = []
-    for entry in weighted:
-        for phase in entry.method.phases():
-            rate = schedule("constant", lr if phase.lr is None else phase.lr)
-            phases.append(Part(f"{entry.name}.{phase.name}", sum(p.epochs for p in phases), phase.epochs, rate, entry.name, phase))
-    objective = Objective(task, student, weighted, task_weight=task_weight, teacher=teacher)
-    return Experiment(
-        task=task,
-        teacher=LiveTeacher(task, teacher, device=CPU, precision=settings.get("precision", "fp32")),
-        objectives=(objective,),
-        loader=train_loader(splits, batch_size=16, seed=0, device=CPU, workers=0),
-        evaluation=lambda chosen: eval_loader(splits, chosen, batch_size=16, device=CPU, workers=0),
-        build_optimizer=lambda groups: build_sgd(groups, SGDOptions(lr=lr)),
-        parts=(*phases, Part(MAIN, sum(p.epochs for p in phases), epochs, schedule("constant", lr))),
-        settings=Settings(seed=0, epochs=epochs, **settings),
-        device=CPU,
-        digest="d" * 64,
-    )
+def build_splits(options: Options, seed: int) -> Splits:
+    """What the data set `bright` of the registry builds."""
+    return make_splits()
+
+
+class Bench:
+    """A registry of a few test objects, and experiments as `train` assembles them from profiles."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.registry = Registry()
+        self.module = ModuleType("engine_bench")
+        self.module.build_splits = build_splits  # type: ignore[attr-defined]
+        data = DatasetSpec(name="bright", summary="for tests", implementation="engine_bench:build_splits")
+        self._add(builtin_tasks)
+        self._add(builtin_methods)
+        self._add(builtin_optimizers)
+        self._add(SimpleNamespace(register_dataset=hookimpl(lambda: data), register_model=hookimpl(lambda: list(TINY_MODELS))))
+        (folder / "teacher.pt").touch()  # a file must be named; `make` builds the teacher itself
+
+    def _add(self, hooks: Any) -> None:
+        name = f"part{len(self.registry.plugins)}"
+        self.registry.add(Plugin(name, name, "0"), lambda: hooks)
+
+    def method(self, name: str, cls: type[Method], options: Options | None, weight: float) -> dict[str, Any]:
+        """The `[[method]]` table of a class, which the registry knows from now on."""
+        if name not in self.registry.methods:
+            place = f"{cls.__name__}{len(vars(self.module))}"
+            setattr(self.module, place, cls)
+            spec = MethodSpec(name=name, kind="logits", summary="for tests", implementation=f"engine_bench:{place}")
+            self._add(SimpleNamespace(register_method=hookimpl(lambda: spec)))
+        return {"name": name, "weight": weight, **({} if options is None else options.model_dump(exclude_unset=True))}
+
+    def profile(self, methods: list[dict[str, Any]], train: dict[str, Any], evaluate_every: int) -> Profile:
+        """A checked profile."""
+        tables = {
+            "dataset": {"name": "bright"},
+            "student": {"name": TINY_CNN.name, "width": 4},
+            "teacher": {"name": TINY_WIDE.name, "checkpoint": str(self.folder / "teacher.pt"), "allow_untrained": True},
+            "method": methods,
+            "optimizer": {"name": "sgd", "lr": 0.05},
+            "train": {"batch_size": 16, "workers": 0, **train},
+            "evaluate": {"batch_size": 16, "every": evaluate_every},
+        }
+        if methods[0]["name"] == "none":
+            del tables["teacher"]
+        path = self.folder / "profile.toml"
+        path.write_text(write_toml(tables))
+        return load(path, registry=self.registry)
+
+    def make(
+        self,
+        *,
+        methods: list[tuple[str, type[Method], Any, float]] | None = None,
+        val: bool = True,
+        task_weight: float = 0.5,
+        epochs: int = 3,
+        evaluate_every: int = 1,
+        save_every: float = 300.0,
+        **train: Any,
+    ) -> Experiment:
+        """An experiment; `train` has more keys of `[train]`."""
+        chosen = [("kd", KD, KDOptions(), 0.5)] if methods is None else methods
+        tables = [self.method(*one) for one in chosen] or [{"name": "none"}]
+        tables[0]["task_weight"] = task_weight
+        profile = self.profile(tables, {"epochs": epochs, **train}, evaluate_every)
+        task = task_class(profile, self.registry)(make_splits(val), label_smoothing=profile.train.label_smoothing)
+        teacher = None
+        if profile.teacher is not None:
+            torch.manual_seed(1)
+            teacher = TeacherModel(TINY_WIDE, build_model(task, TINY_WIDE, options_of(TINY_WIDE)), TINY_WIDE.name, None)
+        made = assemble(profile, task, teacher, CPU)
+        made.settings = replace(made.settings, save_every=save_every)  # 0: after each step, which no profile asks for
+        made.digest = "d" * 64
+        return made
 
 
 class Silent(Tracker):
@@ -106,12 +146,14 @@ class Silent(Tracker):
 
 
 @pytest.fixture
-def experiment() -> Iterator[Callable[..., Experiment]]:
+def experiment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Experiment]]:
     """Makes experiments, and closes them at the end."""
+    bench = Bench(tmp_path_factory.mktemp("bench"))
+    monkeypatch.setitem(sys.modules, "engine_bench", bench.module)
     made: list[Experiment] = []
 
     def make(**changes: Any) -> Experiment:
-        made.append(make_experiment(**changes))
+        made.append(bench.make(**changes))
         return made[-1]
 
     yield make

@@ -32,8 +32,8 @@ def test_deterministic_algorithms_are_on_while_the_run_trains_and_no_longer(
 
 
 def test_the_settings_come_back_after_an_error(experiment: Make) -> None:
-    with pytest.raises(KeyError), reproducible(experiment(deterministic=True)):
-        raise KeyError
+    with pytest.raises(KeyError, match="of the test"), reproducible(experiment(deterministic=True)):
+        raise KeyError("of the test")
     assert not torch.are_deterministic_algorithms_enabled()
 
 

@@ -56,6 +56,7 @@ def test_a_signal_is_noted_and_told_after_the_step(number: signal.Signals, code:
     assert exit_code(number) == code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", SIGNALS)
 def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, second: signal.Signals) -> None:

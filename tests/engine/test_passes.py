@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl.api.method import Batch, Features, Method, Progress
+from distillctl.api.method import Batch, Features, Method, Progress, Wants
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.objective import Objective, Weighted
 from distillctl.engine.step import Step
@@ -21,6 +21,10 @@ PROGRESS = Progress(torch.tensor(1.0), torch.tensor(0.0))
 
 class Both(Method):
     """Compares two passes."""
+
+    @classmethod
+    def wants(cls, options: Any) -> Wants:
+        return Wants(student=("last",))
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         assert student["logits"].shape == (2, len(batch.labels), 4)
@@ -45,7 +49,7 @@ class Mean(Method):
 
 
 def test_other_methods_and_labels_see_every_pass(experiment: Make) -> None:
-    made = experiment()
+    made = experiment(methods=[("both", Both, None, 1.0)])
     made.model.fc = torch.nn.Sequential(torch.nn.Dropout(0.5), made.model.fc)  # type: ignore[assignment, arg-type]
     methods = [Weighted("both", Both(None, None), 1.0, passes=2), Weighted("one", One(None, None), 1.0)]  # type: ignore[arg-type]
     objective = Objective(made.task, made.student, methods, task_weight=1.0)

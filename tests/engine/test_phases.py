@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup
+from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup, Wants
 from distillctl.api.tracker import Tracker
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
@@ -22,6 +22,10 @@ Make = Callable[..., Experiment]
 
 class Early(Method):
     """Trains `first` on its own, then the student's body with `second`; `third` in the main part."""
+
+    @classmethod
+    def wants(cls, options: Any) -> Wants:
+        return Wants(student=("last",), teacher=("pooled",))
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -126,12 +130,12 @@ def test_resuming_is_exact_wherever_it_stopped(experiment: Make, watcher: Any, t
         def epoch(self, record: dict[str, Any]) -> None:
             self.epochs += 1
             if self.epochs == stop:
-                raise Stop
+                raise Stop("of the test")
 
     whole = early(experiment, epochs=2, ema=0.9, ema_ramp=5.0)
     Loop(whole, new_run(tmp_path / "whole"), watcher).train()
     first = early(experiment, epochs=2, ema=0.9, ema_ramp=5.0)
-    with pytest.raises(Stop):
+    with pytest.raises(Stop, match="of the test"):
         Loop(first, new_run(tmp_path / "cut"), Stopper()).train()
     second = early(experiment, epochs=2, ema=0.9, ema_ramp=5.0)
     run = RunDirectory.open(tmp_path / "cut")

@@ -359,7 +359,7 @@ def test_a_killed_unpacking_leaves_no_target_and_the_next_one_clears_up(place):
     with subprocess.Popen([sys.executable, "-c", CHILD, str(archive)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "writing\n"
-        with archive.open("rb") as file, pytest.raises(BlockingIOError):
+        with archive.open("rb") as file, pytest.raises(BlockingIOError, match="temporarily unavailable"):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a second process waits for the first
         child.kill()
         child.wait(10)

@@ -114,6 +114,7 @@ def test_training_and_checking(trained):
     assert f"run        runs/{shown}-" in trained[1], "the result, and the plan"
 
 
+@pytest.mark.slow
 def test_a_live_display(inside):
     """On a terminal of its own, with nothing in it that the display did not put there."""
     main, side = pty.openpty()

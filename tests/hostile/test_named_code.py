@@ -158,7 +158,7 @@ def test_a_description_names_models_and_layers_that_are_known(deployed, registry
         (deployed / "model.json").write_text(original)
         for head in (name, {"kind": name}, {"layers": [{"kind": name}]}, {"layers": [[name, {}]]}, [name], [{"type": name, "kind": name}]):
             change(deployed / "model.json", head=head)
-            with pytest.raises(DistillError):
+            with pytest.raises(DistillError, match="the head of the student `resnet8` is not described as it should be"):
                 load_student(deployed, registry)
             (deployed / "model.json").write_text(original)
 
@@ -174,7 +174,13 @@ def test_a_resolved_profile_names_no_code(tmp_path, registry, once):
         (folder / "resolved.toml").write_text(text)
         with pytest.raises(DistillError, match="no model is called"):
             from_resolved(folder, registry, student_only=True)
-    for text in ("x = " + "[" * 100_000, "a." * 100_000 + "a = 1", "#" * (1 << 19), "\0", ""):
+    for text, message in (
+        ("x = " + "[" * 100_000, "nested more than 16 deep"),
+        ("a." * 100_000 + "a = 1", "more than 16 parts"),
+        ("#" * (1 << 19), "is larger than 256 KiB"),
+        ("\0", "is a binary file, not a profile"),
+        ("", r"resolved\.toml` is empty"),
+    ):
         (folder / "resolved.toml").write_text(text)
-        with pytest.raises(DistillError):
+        with pytest.raises(DistillError, match=message):
             evaluate_run(folder, registry, device="cpu")

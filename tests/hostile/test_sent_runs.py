@@ -68,19 +68,19 @@ def test_the_student_that_was_evaluated_is_read(run: RunDirectory, registry: Reg
 
 
 FOREIGN = {
-    "an opcode without its operand": b"\x80\x02h\x05.",
-    "an opcode that is none": b"\x80\x02\x85.",
-    "no student": {"format": checkpoint.FORMAT},
-    "a student that is a number": {"format": checkpoint.FORMAT, "student": 3},
-    "another student": {"format": checkpoint.FORMAT, "student": {"fc": torch.zeros(3)}},
+    "an opcode without its operand": (b"\x80\x02h\x05.", r"is damaged or no file of weights \(KeyError\)"),
+    "an opcode that is none": (b"\x80\x02\x85.", r"is damaged or no file of weights \(IndexError\)"),
+    "no student": ({"format": checkpoint.FORMAT}, "a mapping with the keys `format`$"),
+    "a student that is a number": ({"format": checkpoint.FORMAT, "student": 3}, "a mapping with the keys `format`, `student`$"),
+    "another student": ({"format": checkpoint.FORMAT, "student": {"fc": torch.zeros(3)}}, "the weights do not fit the student"),
 }
 
 
-@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-def test_what_is_no_checkpoint_is_refused_in_words(run: RunDirectory, registry: Registry, content: object) -> None:
+@pytest.mark.parametrize(("content", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_checkpoint_is_refused_in_words(run: RunDirectory, registry: Registry, content: object, message: str) -> None:
     if isinstance(content, bytes):
         run.best.write_bytes(content)
     else:
         torch.save(content, run.best)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=f"(?m){message}"):
         evaluate_run(run.path, registry, device="cpu")

@@ -13,7 +13,8 @@ from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_model
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.step import Step
-from distillctl.plugin.registry import Plugin, Registry
+from distillctl.plugin.catalog import Plugin
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.profile.schema import Profile
 from distillctl.testing import TINY_MODELS, make_task, options_of

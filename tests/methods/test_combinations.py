@@ -84,6 +84,7 @@ DRAWN = [(*DRAW.sample(ALL, 3), DRAW.choice(("sgd", "dot"))) for _ in range(26)]
 TRIPLES = [triple for triple in DRAWN if not {"simkd", "sdd"} <= set(triple)]  # see below
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("triple", TRIPLES, ids="-".join)
 def test_random_triple(bench: Any, triple: tuple[str, ...]) -> None:
     """Any three methods train together on a pair that each of them takes."""

@@ -32,6 +32,7 @@ PAIRS: Mapping[str, tuple[str, str]] = {
     "ViT → ViT": ("tiny_vit", "tiny_vit"),
 }
 """Kind → student and teacher."""
+KINDS = [kind if kind in ("wider", "CNN → ViT") else pytest.param(kind, marks=pytest.mark.slow) for kind in PAIRS]
 
 METHODS = tuple(spec.name for spec in Registry.load().methods if spec.name != "none")
 _found: dict[tuple[str, str], str] = {}
@@ -54,7 +55,7 @@ def outcome(bench: Any, method: str, kind: str) -> str:
     return _found[method, kind]
 
 
-@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_it_trains_or_is_refused_clearly(bench: Any, method: str, kind: str) -> None:
     refusal = outcome(bench, method, kind)
@@ -72,6 +73,7 @@ def table(bench: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_the_table_of_the_guide_is_current(bench: Any, request: pytest.FixtureRequest) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     made = table(bench)
@@ -82,6 +84,7 @@ def test_the_table_of_the_guide_is_current(bench: Any, request: pytest.FixtureRe
     assert text.partition(BEGIN)[2].partition(END)[0] == made, "uv run pytest tests/methods/test_pairs.py --write"
 
 
+@pytest.mark.slow
 def test_a_method_for_any_pair_is_refused_by_none(bench: Any) -> None:
     """What compares logits or samples knows no shapes."""
     for spec in bench.registry.methods:

@@ -27,8 +27,10 @@ def method(name: str, more: str = "") -> str:
     [
         ("cifar/resnet8", {}, False),
         ("cifar/resnet8", {"dropout": 0.01}, True),
-        ("torchvision/vit_b_32", {"image_size": 32, "dropout": 0.3}, True),  # its classifier starts at zero
-        ("torchvision/convnext_tiny", {}, True),  # stochastic depth behind layer scales of 1e-6
+        # Its classifier starts at zero.
+        pytest.param("torchvision/vit_b_32", {"image_size": 32, "dropout": 0.3}, True, marks=pytest.mark.slow),
+        # Stochastic depth behind layer scales of 1e-6.
+        pytest.param("torchvision/convnext_tiny", {}, True, marks=pytest.mark.slow),
         ("torchvision/mobilenet_v2", {"dropout": 0.0}, False),
     ],
 )

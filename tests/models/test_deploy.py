@@ -20,7 +20,8 @@ from distillctl.api.specs import ModelSpec
 from distillctl.builtin import torchvision as declared
 from distillctl.errors import DataError, MachineError, PluginError
 from distillctl.models import deploy
-from distillctl.plugin.registry import Plugin, Registry, load
+from distillctl.plugin.catalog import Plugin
+from distillctl.plugin.registry import Registry, load
 from distillctl.testing.tiny_models import TINY_CNN, TINY_VIT, TinyCNN, TinyOptions
 
 CLASSES = ("red", "grün", 'blue "deep"')
@@ -110,6 +111,7 @@ def test_round_trip_with_options(tmp_path, registry):
     assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 def test_torchvision_loads_it_without_us(tmp_path):
     model = built("mobilenet_v2")
     write(tmp_path, model, SPECS["mobilenet_v2"])

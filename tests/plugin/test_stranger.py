@@ -20,7 +20,8 @@ from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
 from distillctl.errors import DistillError, ProfileError, RunError
 from distillctl.models.deploy import load_student
-from distillctl.plugin.registry import Plugin, Registry
+from distillctl.plugin.catalog import Plugin
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
 STRANGERS = Path(__file__).parent / "strangers"

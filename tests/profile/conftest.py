@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field, model_validator
 
 from distillctl import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Options, PathOption, Preset, hookimpl
 from distillctl.builtin import methods, optimizers
-from distillctl.plugin.registry import Plugin, Registry
+from distillctl.plugin.catalog import Plugin
+from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
+from distillctl.profile.schema import Profile
 
 
 class ToyOptions(Options):
@@ -62,8 +65,8 @@ class AroundOptions(Options):
 
 
 @hookimpl
-def register_method():
-    common = {"summary": "for tests", "implementation": "nowhere:Nothing", "kind": "logits"}
+def register_method() -> list[MethodSpec]:
+    common: dict[str, Any] = {"summary": "for tests", "implementation": "nowhere:Nothing", "kind": "logits"}
     dk = MethodSpec(
         name="dk",
         options="distillctl_test_options:DkOptions",
@@ -102,8 +105,8 @@ def register_method():
 
 
 @hookimpl
-def register_model():
-    common = {"summary": "for tests", "implementation": "nowhere:nothing"}
+def register_model() -> list[ModelSpec]:
+    common: dict[str, Any] = {"summary": "for tests", "implementation": "nowhere:nothing"}
     return [
         ModelSpec(name="small", **common),
         ModelSpec(name="big", options="distillctl_test_options:BigOptions", weights=("V1", "V2"), weights_loader="nowhere:load", **common),
@@ -113,23 +116,23 @@ def register_model():
 
 
 @hookimpl
-def register_dataset():
+def register_dataset() -> DatasetSpec:
     return DatasetSpec(
         name="toy", family="toys", summary="for tests", implementation="nowhere:nothing", options="distillctl_test_options:ToyOptions"
     )
 
 
 @hookimpl
-def register_optimizer():
+def register_optimizer() -> OptimizerSpec:
     return OptimizerSpec(name="plain", summary="for tests", implementation="nowhere:nothing")
 
 
-def _break():
+def _break() -> ModuleType:
     raise ImportError("no module named triton")
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """kd, none, sgd and adamw as they are, and made-up plugins for all else."""
     options = ModuleType("distillctl_test_options")
     options.__dict__.update(
@@ -172,12 +175,12 @@ def profile_text(**changes: str | None) -> str:
 
 
 @pytest.fixture
-def text():
+def text() -> Callable[..., str]:
     return profile_text
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory: empty but for a file of weights, a run directory and the profile of a teacher."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "teacher.pth").write_bytes(b"weights")
@@ -192,10 +195,10 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def read(folder, registry):
+def read(folder: Path, registry: Registry) -> Callable[..., Profile]:
     """Writes a profile and reads it."""
 
-    def read(content: str | bytes | None = None, name: str = "profile.toml", **arguments):
+    def read(content: str | bytes | None = None, name: str = "profile.toml", **arguments: Any) -> Profile:
         path = Path(name)
         if content is not None or not path.exists():
             content = profile_text() if content is None else content

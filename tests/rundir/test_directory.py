@@ -127,9 +127,9 @@ def test_a_folder_with_anything_else_is_nobodys_half_made_run(tmp_path: Path, na
 def test_damaged_or_missing_runs_are_data_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a run directory"):
         RunDirectory.open(tmp_path)
-    for text in ("{", "[]"):
+    for text, message in (("{", "cannot be read: Expecting property name"), ("[]", "does not describe a run")):
         (tmp_path / "run.json").write_text(text)
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match=message):
             RunDirectory.open(tmp_path).info()
 
 

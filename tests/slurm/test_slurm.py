@@ -437,6 +437,7 @@ def local(folder: Path) -> Iterator[Callable[[Request], Submitted]]:
         until(lambda job=job: job.handle.state != "RUNNING", "the job ends")  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(local: Callable[[Request], Submitted]) -> None:
     straight = subprocess.Popen(
         [sys.executable, "-m", "distillctl", *replace(request(), out=Path("straight")).arguments()], stdout=subprocess.DEVNULL
@@ -457,6 +458,7 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(local: 
     assert Path("preempted/student.safetensors").read_bytes() == Path("straight/student.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_ends_its_training_and_is_not_requeued(local: Callable[[Request], Submitted]) -> None:
     job = local(request())
     until(lambda: children(job.id) and children(children(job.id)[0]), "the training starts")
@@ -468,6 +470,7 @@ def test_a_cancelled_job_ends_its_training_and_is_not_requeued(local: Callable[[
     assert "Requeued" not in job.logs[0].read_text()
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_tells_why_and_is_not_requeued(local: Callable[[Request], Submitted]) -> None:
     wrong = local(replace(request(), device="cuda:99"))
     changed = local(replace(request(), digest="another"))

@@ -1,6 +1,7 @@
 """The contract must fail for broken methods: each breach below is caught by the test named beside it."""
 
 import inspect
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from distillctl import Method, MethodSpec, Options, Preset, RunError, Wants
-from distillctl.testing import MethodContract
+from distillctl.testing import MethodContract, light_imports
 
 
 class Good(Method):
@@ -212,28 +213,28 @@ def test_a_good_method_passes(check):
 
 
 BREACHES = [
-    (Attached, "test_teacher_gets_no_gradient"),
-    (Summed, "test_duplicated_batch"),
-    (Ordered, "test_permuted_batch"),
-    (NotScalar, "test_terms_are_finite_scalars", 7),
-    (Half, "test_half_precision_features", torch.bfloat16),
-    (Root, "test_degenerate_features", "zero_rows", "student"),
-    (ForgottenBuffer, "test_state_dict_resumes_exactly"),
-    (LostParameter, "test_parameter_groups"),
-    (LostParameter, "test_training_changes_every_parameter"),
-    (IdleParameter, "test_gradients_are_finite", 7),
-    (HoldsTheStudent, "test_parameter_groups"),
-    (WritesIntoFeatures, "test_same_seed_same_value_and_inputs_untouched"),
-    (WantsTooMuch, "test_gradients_are_finite", 7),
-    (RandomButDeclaredFixed, "test_duplicated_batch"),
-    (RandomButDeclaredFixed, "test_permuted_batch"),
+    (Attached, "detach the teacher's", "test_teacher_gets_no_gradient"),
+    (Summed, "not close", "test_duplicated_batch"),
+    (Ordered, "`permutation_invariant = True` is not true", "test_permuted_batch"),
+    (NotScalar, r"torch.Size\(\[1\]\) != \(\)", "test_terms_are_finite_scalars", 7),
+    (Half, "in float32", "test_half_precision_features", torch.bfloat16),
+    (Root, "the gradient of last is not finite", "test_degenerate_features", "zero_rows", "student"),
+    (ForgottenBuffer, "what the state dict does not hold", "test_state_dict_resumes_exactly"),
+    (LostParameter, "belongs into `parameter_groups`", "test_parameter_groups"),
+    (LostParameter, r"did not move \['projection.bias'\]", "test_training_changes_every_parameter"),
+    (IdleParameter, r"no gradient reaches \['idle'\]", "test_gradients_are_finite", 7),
+    (HoldsTheStudent, "out of the method's submodules", "test_parameter_groups"),
+    (WritesIntoFeatures, "the same seed gives another value", "test_same_seed_same_value_and_inputs_untouched"),
+    (WantsTooMuch, r"wanted but without a gradient: \['stage1'\]", "test_gradients_are_finite", 7),
+    (RandomButDeclaredFixed, "not close", "test_duplicated_batch"),
+    (RandomButDeclaredFixed, "`permutation_invariant = True` is not true", "test_permuted_batch"),
 ]
 
 
-@pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: f"{breach[0].__name__}-{breach[1]}")
+@pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: f"{breach[0].__name__}-{breach[2]}")
 def test_a_breach_is_caught(breach):
-    implementation, test, *arguments = breach
-    with pytest.raises(AssertionError):
+    implementation, message, test, *arguments = breach
+    with pytest.raises(AssertionError, match=message):
         run(test, implementation, *arguments)
 
 
@@ -244,7 +245,7 @@ def test_a_view_of_a_layout_is_caught():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_branch_on_the_epoch_is_caught():
-    with pytest.raises(torch._dynamo.exc.Unsupported):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Data-dependent branching"):
         run("test_compiles_once_for_all_epochs", BranchesOnTheEpoch)
 
 
@@ -255,7 +256,7 @@ def test_recompilation_is_caught():
 
 
 def test_a_refusal_must_be_declared_and_clear():
-    with pytest.raises(RunError):
+    with pytest.raises(RunError, match=r"cannot$"):
         run("test_shapes_of_all_kinds", RefusesBadly, "narrower")
     with pytest.raises(AssertionError, match="Regex"):
         run("test_shapes_of_all_kinds", RefusesBadly, "narrower", refuses=frozenset({"narrower"}))
@@ -265,24 +266,24 @@ def test_declared_exceptions_must_be_true():
     """`None` and `False` are no way to switch a test off."""
     with pytest.raises(AssertionError, match="duplication_factor"):
         run("test_duplicated_batch", Good, duplication_factor=None)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="`permutation_invariant = False` is not true"):
         run("test_permuted_batch", Good, permutation_invariant=False)
 
 
 @pytest.mark.parametrize(
-    ("test", "values"),
+    ("test", "values", "message"),
     [
-        ("test_spec_agrees_with_the_class", {"kind": "wrapper", "inner": "kd"}),
-        ("test_spec_agrees_with_the_class", {"takes_temperature": True}),
-        ("test_spec_agrees_with_the_class", {"gives_head": True}),
-        ("test_spec_agrees_with_the_class", {"formula": ""}),
-        ("test_presets_are_valid", {"presets": (Preset(dataset="cifar100", values={"weight": 2.0}),)}),
-        ("test_presets_are_valid", {"presets": (Preset(values={"weight": 2.0}, source="paper"),)}),
-        ("test_options_are_described_and_strict", {"options": "made_up:BadOptions"}),
+        ("test_spec_agrees_with_the_class", {"kind": "wrapper", "inner": "kd"}, r"an inner method: \(False, True, True\)"),
+        ("test_spec_agrees_with_the_class", {"takes_temperature": True}, "`takes_temperature`"),
+        ("test_spec_agrees_with_the_class", {"gives_head": True}, "`gives_head` tells"),
+        ("test_spec_agrees_with_the_class", {"formula": ""}, "prints the formula"),
+        ("test_presets_are_valid", {"presets": (Preset(dataset="cifar100", values={"weight": 2.0}),)}, "without a source"),
+        ("test_presets_are_valid", {"presets": (Preset(values={"weight": 2.0}, source="paper"),)}, "without a condition"),
+        ("test_options_are_described_and_strict", {"options": "made_up:BadOptions"}, r"without a description: \['BadOptions.silent'\]"),
     ],
 )
-def test_a_wrong_declaration_is_caught(test, values):
-    with pytest.raises(AssertionError):
+def test_a_wrong_declaration_is_caught(test, values, message):
+    with pytest.raises(AssertionError, match=message):
         run(test, Good, spec=spec_of(Good, **values))
 
 
@@ -292,6 +293,28 @@ def test_a_preset_with_an_unknown_option_is_caught():
         run("test_presets_are_valid", Good, spec=spec_of(Good, presets=(preset,)))
 
 
-def test_a_heavy_plugin_module_is_caught():
-    with pytest.raises(AssertionError):
-        run("test_plugin_module_is_light_and_registers_the_spec", Good, plugin_module="distillctl.builtin.kd")
+DECLARES = """
+{imports}
+from distillctl import MethodSpec
+def register_method():
+    return MethodSpec(name="made_up", kind="logits", summary="for tests", implementation="a:B", options="{options}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "options", "message"),
+    [
+        ("", "", ""),
+        ("", "heavy_options:Options", "^the module of the options imports torch\n"),
+        ("import torch", "", "^listing the methods imports torch\n"),
+        ("import pydantic", "", "^listing the methods imports pydantic\n"),
+        ("import no_such_module", "", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_heavy_plugin_module_is_caught(tmp_path, monkeypatch, imports, options, message):
+    (tmp_path / "heavy.py").write_text(DECLARES.format(imports=imports, options=options))
+    (tmp_path / "heavy_options.py").write_text("import torch\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(light_imports, "_found", {})
+    with pytest.raises(AssertionError, match=message) if message else nullcontext():
+        run("test_plugin_module_is_light_and_registers_the_spec", Good, plugin_module="heavy")

@@ -27,7 +27,7 @@ def test_defaults():
 
 @pytest.mark.parametrize("options", [{"margin": 0.0}, {"init_epochs": 0}, {"init_lr": 0.0}, {"teacher_stages": []}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

@@ -65,7 +65,7 @@ def test_single_positions_are_refused_unless_another_pair_has_more() -> None:
 
 @pytest.mark.parametrize("values", [{"power": 0.5}, {"mode": "norm"}, {"student_stages": []}, {"student_stages": ["stage1", "stage1"]}])
 def test_wrong_options_are_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*values][-1]}\b"):
         options_of(SPEC, **values)
 
 

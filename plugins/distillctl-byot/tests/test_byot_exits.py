@@ -88,7 +88,7 @@ def test_refusals(shapes, options, message):
 
 @pytest.mark.parametrize("values", [{"alpha": 1.1}, {"alpha": -0.1}, {"beta": -1.0}, {"temperature": 0.0}, {"feature_reduction": "max"}])
 def test_options_out_of_bounds(values):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*values][-1]}\b"):
         options_of(SPEC, **values)
 
 

@@ -104,5 +104,5 @@ def test_wanted_features_are_the_chosen_stages():
 
 @pytest.mark.parametrize("options", [{"variant": "gauss"}, {"gamma": 0.0}, {"order": 0}, {"feat_dim": -1}, {"student_stage": "stages"}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)

@@ -1,18 +1,22 @@
 """Made-up data in the two layouts, and a cache folder for every test."""
 
+from __future__ import annotations
+
 import hashlib
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torchvision.datasets
+import torchvision.datasets  # type: ignore[import-untyped]
 from PIL import Image
 
 CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay"]
 
 
 @pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache of the user who runs the tests stays out of it."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("DISTILLCTL_CACHE", str(folder))
@@ -20,14 +24,14 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pixels():
+def pixels() -> dict[str, Any]:
     """Random images: split → (10 classes, images a class, 32, 32, 3)."""
     generator = np.random.default_rng(0)
     return {split: generator.integers(0, 256, (10, count, 32, 32, 3), dtype=np.uint8) for split, count in (("train", 4), ("test", 2))}
 
 
 @pytest.fixture
-def folders(tmp_path, pixels):
+def folders(tmp_path: Path, pixels: dict[str, Any]) -> Path:
     """Image folders of ten classes."""
     root = tmp_path / "folders"
     for split, images in pixels.items():
@@ -39,18 +43,18 @@ def folders(tmp_path, pixels):
 
 
 @pytest.fixture
-def archive(tmp_path, pixels, monkeypatch):
+def archive(tmp_path: Path, pixels: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
     """torchvision's files of CIFAR-10 with made-up content, and their checksums in torchvision's class."""
     parent = tmp_path / "downloads"
     folder = parent / "cifar-10-batches-py"
     folder.mkdir(parents=True)
 
-    def write(name, content):
+    def write(name: str, content: dict[str, Any]) -> str:
         data = pickle.dumps(content, protocol=2)
         (folder / name).write_bytes(data)
         return hashlib.md5(data).hexdigest()
 
-    def batch(images, labels):
+    def batch(images: Any, labels: list[int]) -> dict[str, Any]:
         return {"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1), "labels": labels}
 
     labels = [c for c in range(10) for _ in range(2)]

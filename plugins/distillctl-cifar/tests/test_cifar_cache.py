@@ -132,6 +132,6 @@ def test_a_crash_while_writing_leaves_no_half_a_cache(folders, cache_folder, mon
 
 def test_bad_images_are_not_cached(folders, cache_folder):
     (folders / "train" / "ant" / "00.png").write_bytes(b"")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"ant/00\.png` cannot be decoded"):
         read(folders)
     assert not cache_folder.exists()

@@ -47,7 +47,13 @@ def before_counters(model):
 
 @pytest.mark.parametrize(
     ("name", "layout"),
-    [("resnet8x4", mdistiller_student), ("wrn_16_2", mdistiller_trainer), ("vgg8", before_counters), *((n, repdistiller) for n in NAMES)],
+    [
+        ("resnet8x4", mdistiller_student),
+        ("wrn_16_2", mdistiller_trainer),
+        ("vgg8", before_counters),
+        ("resnet8", repdistiller),
+        *(pytest.param(name, repdistiller, marks=pytest.mark.slow) for name in NAMES if name != "resnet8"),
+    ],
 )
 def test_layouts(name, layout, tmp_path):
     first, second = trained(name), create(name, 10)

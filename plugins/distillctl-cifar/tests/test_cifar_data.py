@@ -215,7 +215,7 @@ def test_a_validation_fraction_too_small(folders):
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])
 def test_bounds_of_the_validation_fraction(value):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"for CIFAR10Options\nval_fraction\n"):
         CIFAR10Options(val_fraction=value)
 
 

@@ -167,5 +167,5 @@ def test_options():
     with pytest.raises(ValidationError, match="`hidden` belongs to"):
         options_of(SPEC, hidden=32)
     for wrong in ({"form": "sample"}, {"form": "instance", "hidden": 0}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ValidationError, match=rf"for \w+\n{[*wrong][-1]}\b"):
             options_of(SPEC, **wrong)

@@ -124,14 +124,14 @@ def test_sides_of_student_and_generator(profile, stepped):
 def test_a_run_that_was_stopped_goes_on_exactly(profile, registry, tmp_path):
     class Stops(Ear):
         def epoch(self, record):
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("of the test")
 
     chosen = profile(KD_AND_MGD, DOT_TABLE)
     straight = Ear()
     summary = train(chosen, registry, straight, out=tmp_path / "straight", device="cpu").summary
     assert [record["epoch"] for record in straight.epochs] == [1, 2]
     assert set(straight.epochs[0]["terms"]) == {"task", "kd", "mgd"}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
         train(chosen, registry, Stops(), out=tmp_path / "stopped", device="cpu")
     assert train(chosen, registry, Ear(), out=tmp_path / "stopped", device="cpu").summary == summary
     a, b = (torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True) for name in ("straight", "stopped"))

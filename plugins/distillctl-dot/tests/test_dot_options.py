@@ -40,7 +40,7 @@ def test_options_are_described_and_strict():
     assert issubclass(model, Options)
     assert all(field.description for field in model.model_fields.values())
     for wrong in ({"nesterov": True}, {"lr": 0.0}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"delta": -0.1}, {"decay": "none"}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ValidationError, match=rf"for \w+\n{[*wrong][-1]}\b"):
             options_of(SPEC, **wrong)
 
 

@@ -110,7 +110,7 @@ def test_feature_that_is_no_map_is_refused(student: tuple[int, ...], teacher: tu
 
 @pytest.mark.parametrize("options", [{"student_stage": "stages"}, {"teacher_stage": ""}, {"activation": "gelu"}])
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

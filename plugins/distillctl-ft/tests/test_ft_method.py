@@ -117,7 +117,7 @@ def test_feature_that_is_no_map_is_refused(student, teacher, model):
     [{"student_stage": "stages"}, {"rate": 0.0}, {"factor": "half"}, {"p1": 0.5}, {"p2": 0.0}, {"init_epochs": 0}, {"init_lr": 0.0}],
 )
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

@@ -88,7 +88,7 @@ def test_vectors_of_one_entry_are_refused() -> None:
 
 @pytest.mark.parametrize("values", [{"vectors": 0}, {"vectors": 1.5}, {"variant": "height"}])
 def test_wrong_options_are_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*values][-1]}\b"):
         options_of(SPEC, **values)
 
 

@@ -100,7 +100,7 @@ def test_feature_that_is_no_map_is_refused() -> None:
     "options", [{"student_stage": "stages"}, {"teacher_stage": ""}, {"mask": "pixel"}, {"mask_ratio": 1.0}, {"mask_ratio": -0.1}]
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

@@ -159,7 +159,7 @@ def test_vector_as_stage_is_refused() -> None:
     "options", [{"eps": 0.0}, {"branch_weight": -1.0}, {"logits_weight": -0.1}, {"student_stages": []}, {"temperature": 2.0}]
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from distillctl import Setup
 
 
 @pytest.fixture(scope="session")
-def with_norms():
+def with_norms() -> Callable[[Setup], Setup]:
     """Gives the teacher of a setup a batch normalisation for each of its maps."""
     return add_norms
 
@@ -15,7 +16,7 @@ def with_norms():
 def add_norms(setup: Setup) -> Setup:
     teacher = setup.require_teacher()
     model = nn.Module()
-    model.fc = teacher.classifier
+    model.add_module("fc", teacher.classifier)
     paths = {}
     for name, shape in teacher.shapes.items():
         paths[name] = f"bn_{name.replace(':', '_')}"

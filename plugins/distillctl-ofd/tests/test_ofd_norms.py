@@ -71,6 +71,7 @@ def test_every_model_of_the_zoo_is_looked_at():
     assert set(CIFAR_NORMS) | {"ShuffleV2"} == set(CIFAR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CIFAR_NORMS)
 def test_norms_of_the_cifar_zoo(name):
     assert paths_found(side(name), ["stages:pre"]) == CIFAR_NORMS[name]

@@ -31,7 +31,7 @@ def test_weight_on_imagenet():
     [{"kernel_size": 2}, {"kernel_size": 0}, {"teacher_norm": "eval"}, {"margin_norms": [""]}, {"student_stages": []}],
 )
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

@@ -55,7 +55,7 @@ def test_tokens_are_refused(student: tuple[int, ...], teacher: tuple[int, ...], 
 
 @pytest.mark.parametrize("options", [{"projectors": 0}, {"projectors": 1.5}, {"student_stage": "stages"}, {"teacher_stage": ""}])
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

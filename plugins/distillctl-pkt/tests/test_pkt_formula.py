@@ -151,5 +151,5 @@ def test_defaults():
 
 @pytest.mark.parametrize("options", [{"eps": 0.0}, {"student_stage": "stages"}, {"teacher_stage": ""}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)

@@ -150,5 +150,5 @@ def test_wants_two_passes_and_no_features():
 def test_defaults():
     assert options_of(SPEC).reduction == "batchmean"
     assert (SPEC.weight, SPEC.task_weight, SPEC.kind, SPEC.needs_teacher) == (0.3, 1.0, "self", False)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"for \w+\nreduction\n"):
         options_of(SPEC, reduction="mean")

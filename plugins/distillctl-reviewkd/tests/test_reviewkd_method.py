@@ -161,7 +161,7 @@ def test_unequal_numbers_of_named_stages_are_refused() -> None:
     "options", [{"mid_channels": 0}, {"teacher_norm": "train"}, {"student_stages": []}, {"teacher_stages": ["a", "a"]}]
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

@@ -126,5 +126,5 @@ def test_wanted_features_are_the_chosen_stages():
 
 @pytest.mark.parametrize("options", [{"eps": 0.0}, {"chunk": -1}, {"angle_weight": -1.0}, {"student_stage": "stages"}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)

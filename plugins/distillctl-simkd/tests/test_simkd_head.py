@@ -176,7 +176,7 @@ def test_feature_that_is_no_map_is_refused(student, teacher, model):
 
 @pytest.mark.parametrize("options", [{"student_stage": "stages"}, {"teacher_stage": ""}, {"reduction": 0}, {"reduction": 2.5}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

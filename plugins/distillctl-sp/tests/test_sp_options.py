@@ -26,5 +26,5 @@ def test_unequal_numbers_of_stages_are_refused():
 
 @pytest.mark.parametrize("options", [{"row_norm": "l3"}, {"student_stages": []}, {"teacher_stages": ["last", "last"]}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)

@@ -163,5 +163,5 @@ def test_declarations():
 
 @pytest.mark.parametrize("values", [{"correct_probability": 1.0}, {"correct_probability": 0.0}, {"temperature": 0.0}, {"soften": "logits"}])
 def test_options_out_of_bounds(values):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*values][-1]}\b"):
         options_of(TFKD, **values)

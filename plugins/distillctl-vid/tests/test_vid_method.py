@@ -111,7 +111,7 @@ def test_start_below_the_lower_bound_is_refused(eps: float) -> None:
     "options", [{"student_stages": []}, {"teacher_stages": ["stage1", "stage1"]}, {"init_variance": 0.0}, {"eps": 0.0}, {"eps": -1.0}]
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"for \w+\n{[*options][-1]}\b"):
         options_of(SPEC, **options)
 
 

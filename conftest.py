@@ -1,0 +1,48 @@
+"""What all tests share, of the core and of the plugins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# The example of the guide is not a member of the workspace: its tests run here only where it is installed.
+# `tests/plugin/test_example_package.py` installs it and runs them.
+collect_ignore = [] if find_spec("distillctl_example") else ["plugins/example"]
+
+# Checks of the contracts that plugins' authors always run, and this suite only with the slow tests.
+SLOW_CHECKS = frozenset({"test_compiles_with_its_backward"})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the user's cache clean, and the processes of the tests quick."""
+    folder = tempfile.mkdtemp(prefix="distillctl-tests-")
+    os.environ["DISTILLCTL_CACHE"] = folder  # nothing that a test converts or unpacks goes into the user's own cache
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny, and several processes share the cores
+    if sys.dont_write_bytecode:  # then each process that imports torch compiles it anew, which takes longer than most tests
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(config.rootpath, ".pytest_cache", "bytecode"))
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runs", type=int, default=0, help="how often the tests in tests/chaos repeat their accident; 0: a few times")
+    parser.addoption("--write", action="store_true", help="write the table of pairs into plugins/README.md")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if getattr(item, "originalname", None) in SLOW_CHECKS:
+        item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def runs(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """`runs(default)` is what `--runs` says, or the default."""
+    return lambda default: request.config.getoption("--runs") or default
