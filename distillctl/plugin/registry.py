@@ -26,7 +26,9 @@ from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
 
 GROUP = "distillctl"
-BUILTIN = tuple(f"distillctl.builtin.{module}" for module in ("classification", "methods", "torchvision", "imagefolder", "optimizers"))
+BUILTIN = tuple(
+    f"distillctl.builtin.{module}" for module in ("classification", "methods", "torchvision", "imagefolder", "optimizers", "trackers")
+)
 
 MAX_SPECS = 10_000
 """Specs that one hook may return."""

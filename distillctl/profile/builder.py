@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-_NO_PART = {("train", "workers"), ("train", "save_every")}
+_NO_PART = {("train", "workers"), ("train", "save_every"), ("tracker",)}
 """Keys that change nothing of the result: a run goes on with other values as the same run."""
 
 

@@ -19,7 +19,7 @@ from distillctl.profile.parsing import parse, read_bytes
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.schema import Profile
 from distillctl.profile.source import Source
-from distillctl.profile.tables import read_dataset, read_evaluate, read_optimizer, read_schedule, read_student, read_train
+from distillctl.profile.tables import read_dataset, read_evaluate, read_optimizer, read_schedule, read_student, read_trackers, read_train
 from distillctl.profile.teacher_table import OtherProfile, TeacherResult, model_name, read_teacher
 from distillctl.profile.top_level import check_need_of_teacher, check_top_level, is_control, read_seed
 from distillctl.profile.writing import write_toml
@@ -80,7 +80,7 @@ def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = 
     source = parse(text, path)
     source.trusted = True
     if student_only:
-        for name in ("teacher", "method", "optimizer"):
+        for name in ("teacher", "method", "optimizer", "tracker"):
             source.data.pop(name, None)
     profile = _check(source, registry, text, (path.resolve(),))
     if profile is None:
@@ -128,6 +128,7 @@ def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, .
     schedule, schedule_data = read_schedule(builder)
     train, train_data = read_train(builder)
     evaluate, evaluate_data = read_evaluate(builder)
+    trackers, tracker_data = read_trackers(builder)
     if source.problems:
         return None
     assert dataset is not None
@@ -141,6 +142,8 @@ def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, .
         resolved["teacher"] = result.data
     resolved["method"] = methods.data[0] if isinstance(source.data.get("method", {}), dict) or not source.data["method"] else methods.data
     resolved |= {"optimizer": optimizer_data, "schedule": schedule_data, "train": train_data, "evaluate": evaluate_data}
+    if tracker_data:
+        resolved["tracker"] = tracker_data
     _check_text(resolved, source)
     return Profile(
         path=source.path,
@@ -158,6 +161,7 @@ def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, .
         resolved=resolved,
         origins=builder.origins,
         digest=digest_of(resolved),
+        trackers=trackers,
     )
 
 

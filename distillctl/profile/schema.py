@@ -171,6 +171,13 @@ class EvaluateTable(Options):
     """ten_crop: length of the short side before the crops; 0 means 1.1 times the crop."""
 
 
+class TrackerTable(Options):
+    """`[[tracker]]`: core keys; all others are the tracker's own options. Trackers change nothing of a run."""
+
+    name: str
+    """Name of the tracker: `distillctl plugins`."""
+
+
 @dataclass(frozen=True)
 class DatasetChoice:
     """The data set of a run."""
@@ -219,7 +226,7 @@ class OptimizerChoice:
 
 @dataclass(frozen=True)
 class TrackerChoice:
-    """One tracker of a run."""
+    """Somebody who is told what happens in a run."""
 
     spec: TrackerSpec
     options: Options
@@ -235,6 +242,7 @@ class Profile:
     origins: for each dotted key of `resolved`, where its value comes from: `default`, `profile:12`, `command line`,
         or the source of a preset.
     digest: hash of `resolved`; two runs with the same digest are the same run.
+    trackers: no part of what the run is.
     """
 
     path: Path

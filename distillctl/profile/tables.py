@@ -12,6 +12,7 @@ from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.profile.builder import Builder, split
 from distillctl.profile.checking import check_table
+from distillctl.profile.locate import Key
 from distillctl.profile.schema import (
     DatasetChoice,
     DatasetTable,
@@ -21,12 +22,17 @@ from distillctl.profile.schema import (
     ScheduleTable,
     StudentChoice,
     StudentTable,
+    TrackerChoice,
+    TrackerTable,
     TrainTable,
 )
 from distillctl.profile.source import near_files, nearest
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 Data = dict[str, Any]
+
+MAX_TRACKERS = 32
+"""[[tracker]] tables of one profile."""
 
 _EXAMPLES = {
     "dataset": '[dataset] needs `name = "…"`; `distillctl list-datasets` lists all',
@@ -86,6 +92,30 @@ def read_optimizer(builder: Builder) -> tuple[OptimizerChoice | None, Data]:
     data = builder.record(("optimizer",), [table, options], values)
     data["name"] = spec.qualified
     return OptimizerChoice(spec, table, options), data
+
+
+def read_trackers(builder: Builder) -> tuple[tuple[TrackerChoice, ...], list[Data]]:
+    """`[[tracker]]`, any number of them."""
+    source, value = builder.source, builder.source.data.get("tracker", [])
+    tables = [value] if isinstance(value, dict) else value
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        hint = f'write `[[tracker]]` and below it `name = "{value}"`' if isinstance(value, str) else ""
+        source.complain("`tracker` must be a table, [tracker], or several, [[tracker]]", ("tracker",), hint)
+        return (), []
+    if len(tables) > MAX_TRACKERS:
+        source.complain(f"there are {len(tables)} [[tracker]] tables, more than {MAX_TRACKERS}", ("tracker", MAX_TRACKERS))
+        return (), []
+    choices, data = [], []
+    for number, values in enumerate(tables):
+        key: Key = ("tracker",) if tables is not value else ("tracker", number)
+        core, own = split(values, TrackerTable)
+        table = check_table(source, TrackerTable, core, key)
+        spec = builder.find(builder.registry.trackers, (*key, "name"), core.get("name"))
+        options = builder.options(spec, "tracker", own, key, TrackerTable) if spec else None
+        if table is not None and spec is not None and options is not None:
+            choices.append(TrackerChoice(spec, options))
+            data.append({**builder.record(key, [table, options], values), "name": spec.qualified})
+    return tuple(choices), data
 
 
 def read_schedule(builder: Builder) -> tuple[ScheduleTable | None, Data]:

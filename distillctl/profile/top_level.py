@@ -15,6 +15,7 @@ from distillctl.profile.schema import (
     ScheduleTable,
     StudentTable,
     TeacherTable,
+    TrackerTable,
     TrainTable,
 )
 from distillctl.profile.source import Source, nearest
@@ -24,6 +25,7 @@ MAX_SEED = 2**32 - 1
 _TABLES: dict[str, type[Options]] = {
     "dataset": DatasetTable, "student": StudentTable, "teacher": TeacherTable, "method": MethodTable, "optimizer": OptimizerTable,
     "schedule": ScheduleTable, "train": TrainTable, "evaluate": EvaluateTable,
+    "tracker": TrackerTable,
 }  # fmt: skip
 _KEYS = ("seed", *_TABLES)
 

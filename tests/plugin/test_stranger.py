@@ -9,11 +9,13 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import nn
 
+from distillctl.api.data import Splits
 from distillctl.api.tracker import Tracker
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
@@ -23,6 +25,7 @@ from distillctl.models.deploy import load_student
 from distillctl.plugin.catalog import Plugin
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
+from distillctl.testing import TaskContract
 
 STRANGERS = Path(__file__).parent / "strangers"
 TEACHER = """
@@ -170,6 +173,78 @@ def test_a_teacher_that_only_guesses_is_refused(folder: Path, registry: Registry
     profile = load("student.toml", registry=registry, overrides=['teacher={name="resnet14", checkpoint="fresh.pt"}'])
     with pytest.raises(RunError, match=r"is no better than chance: -\d.* on test, where guessing reaches 0\.0000"):
         train(profile, registry, Tracker(), device="cpu", root=folder / "runs")
+
+
+def notebook() -> list[str]:
+    lines: list[str] = importlib.import_module("brightness").Notebook.lines
+    return lines
+
+
+def test_a_strangers_tracker_is_told_what_happens_and_changes_nothing(
+    folder: Path, finished: tuple[Path, Result], registry: Registry
+) -> None:
+    profile = load("student.toml", registry=registry, overrides=['tracker=[{name="notebook"}, {name="csv", separator=";"}]'])
+    assert profile.digest == load("student.toml", registry=registry).digest
+    notebook().clear()
+    result = train(profile, registry, Tracker(), device="cpu", root=folder / "runs")
+    best = result.summary["best"]["epoch"]
+    assert notebook() == [
+        "teacher test ['count', 'error', 'explained']", "begin resnet8 at explained 0/8",
+        *(f"epoch main {number}" for number in range(1, 9)), f"end {best}", "close",
+    ]  # fmt: skip
+    assert result.path.name == finished[1].path.name
+    assert result.summary == finished[1].summary
+    assert records(result.path) == records(finished[1].path)
+    assert len((result.path / "metrics.csv").read_text().splitlines()) == 9
+
+
+@pytest.mark.parametrize("call", ["teacher", "begin", "epoch", "end", "close"])
+def test_a_tracker_that_fails_is_left_out_with_a_word(folder: Path, finished: tuple[Path, Result], registry: Registry, call: str) -> None:
+    class Ear(Tracker):
+        notes: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    tables = f'tracker=[{{name="notebook", fails="{call}"}}, {{name="notebook"}}]'
+    notebook().clear()
+    result = train(load("student.toml", registry=registry, overrides=[tables]), registry, Ear(), device="cpu", root=folder / "runs")
+    assert result.summary == finished[1].summary
+    warning = f"WARNING: the tracker `notebook` failed in `{call}`, and the run goes on without it: SystemExit: no paper left for {call}"
+    assert [note for note in Ear.notes if "WARNING" in note] == [warning]
+    assert notebook()[-1] == "close"
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ('tracker=[{name="notebok"}]', "no tracker is called `notebok`"),
+        ('tracker=[{name="notebook", fail="x"}]', "unknown option `fail` for tracker `notebook`"),
+        ('tracker="notebook"', r"`tracker` must be a table, \[tracker\], or several, \[\[tracker\]\]"),
+        ("tracker=[{}]", "`tracker.0.name` is missing"),
+    ],
+)
+def test_trackers_of_a_profile_are_checked(folder: Path, registry: Registry, tables: str, words: str) -> None:
+    with pytest.raises(ProfileError, match=words):
+        load("student.toml", registry=registry, overrides=[tables])
+
+
+class TestContract(TaskContract):
+    """The stranger's task keeps the contract."""
+
+    bounds = (None, 1.0)
+
+    @pytest.fixture(autouse=True)
+    def _stranger(self, registry: Registry) -> None:
+        type(self).task = importlib.import_module("brightness").Regression
+
+    def splits(self, folder: Path) -> Splits:
+        module = importlib.import_module("brightness")
+        splits: Splits = module.build_brightness(module.BrightnessOptions(), 0)
+        return splits
+
+    def model(self, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, outputs))
 
 
 def test_a_task_that_nobody_has_is_named(folder: Path) -> None:

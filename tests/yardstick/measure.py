@@ -109,7 +109,7 @@ CASES: Mapping[str, Case] = {
     "stopped and continued": Case(_method("crd negatives=64+ft init_epochs=1"), ("train.ema=0.9",), stop=2),
     "two processes": Case(_method("kd"), ("student.dropout=0.0",), ("--nproc", "2")),
     "two processes, gathered": Case(
-        _method("crd negatives=64 gather=true+sp gather=true"), ("train.sync_batchnorm=true",), ("--nproc", "2")
+        _method("crd negatives=64 gather=true+sp gather=true"), ("train.sync_batchnorm=true", "student.dropout=0.0"), ("--nproc", "2")
     ),
 }
 

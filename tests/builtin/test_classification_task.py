@@ -1,0 +1,47 @@
+"""Classification keeps the contract of tasks; its figures are checked by hand in `tests/engine/test_evaluate.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distillctl.api.data import ArrayImages, Splits, View
+from distillctl.builtin.classification_task import Classification
+from distillctl.errors import ProfileError
+from distillctl.testing import TaskContract, make_task
+
+
+class TestContract(TaskContract):
+    task = Classification
+    bounds = (0.0, 1.0)
+
+    def splits(self, folder: Path) -> Splits:
+        labels = torch.arange(40) % 4
+        pixels = torch.randint(0, 256, (40, 4, 4, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        images = ArrayImages(pixels, labels)
+        return Splits(images, None, images.subset(torch.arange(10)), tuple("abcd"), (0.5,) * 3, (0.25,) * 3, View(4))
+
+    def model(self, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(48, outputs))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "words"),
+    [
+        (4, "abcd", "knows 4 classes, the data set has 3"),
+        (3, "acb", "knows the same classes as the data set, but in another order"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(outputs: int, classes: str, words: str) -> None:
+    task = make_task(Splits(make_task().data.train, None, None, tuple("abc"), (0.5,) * 3, (0.5,) * 3, View(8)))
+    task.check_teacher(3, list("abc"), "runs/a")
+    task.check_teacher(3, list("xyz"), "runs/a")  # names of a file need not be those of folders
+    with pytest.raises(ProfileError, match=words):
+        task.check_teacher(outputs, list(classes), "runs/a")
+
+
+def test_figures_as_people_read_them() -> None:
+    assert [Classification.show(name, 0.12345) for name in Classification.names] == ["12.35%", "12.35%", "12.35%", "0.1235"]
