@@ -1,13 +1,11 @@
 """Unpacks archives from elsewhere: nothing outside of one new folder is touched, and a small file does not fill the disk.
 
-Every member is written by us, by its own name, as a new file: no links, devices, owners, modes or times are taken over. Sizes are counted
-as they are written, since what an archive says of itself may be wrong.
+`tarfile`'s data filter and `zipfile` keep members inside; sizes are counted here, before they are written.
 """
 
 from __future__ import annotations
 
 import bz2
-import fcntl
 import gzip
 import hashlib
 import io
@@ -15,18 +13,14 @@ import json
 import lzma
 import os
 import shutil
-import stat
-import sys
 import tarfile
 import tempfile
 import time
-import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from distillctl.errors import DataError, MachineError
@@ -46,12 +40,10 @@ SMALL = 64 << 20
 STAMP = ".unpacked-from.json"
 """In a folder that was unpacked here: size, time of change and sha256 of the archive."""
 _BLOCK = 1 << 20
-_WAIT, _SILENT = 600.0, 5.0  # seconds for another process to unpack the same archive, and before that is said
-_VOLUME = b"V"  # the label of a GNU archive, which is no member
-_MAX_DEPTH = 32
-_MAX_NAME, _MAX_PATH = 255, 1024  # bytes; all common file systems take them
+_FORGOTTEN_SECONDS = 24 * 60 * 60
+"""After this, a folder of work belongs to a process that was killed."""
 
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, UnicodeError, OverflowError)
 
 
 def unpacked(archive: Path, *, containing: str, name: str = "", max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> Path:
@@ -85,10 +77,9 @@ def unpacked(archive: Path, *, containing: str, name: str = "", max_bytes: int =
                 hint="move the folder away, or name the folder if its content is what you mean",
             )
     target = beside if writable else _in_cache(archive, beside.name)
-    with _alone(archive) as alone:
-        # Another process may have been unpacking it while this one waited.
-        if not (target / containing).is_file():
-            _unpack(archive, target, containing, _Limits.of(archive, max_bytes, max_files), alone)
+    if not (target / containing).is_file():
+        size = _state(archive).st_size
+        _unpack(archive, target, containing, _Caps(archive, min(max_bytes, max(SMALL, RATIO * size)), max_files))
     return target
 
 
@@ -133,49 +124,41 @@ def _in_cache(archive: Path, name: str) -> Path:
 
 
 @dataclass
-class _Limits:
+class _Caps:
     """What may still be written."""
 
     archive: Path
     bytes: int
     files: int
 
-    @classmethod
-    def of(cls, archive: Path, max_bytes: int, max_files: int) -> _Limits:
-        return cls(archive, min(max_bytes, max(SMALL, RATIO * archive.stat().st_size)), max_files)
-
-    def one_more(self) -> None:
+    def take(self, size: int) -> None:
+        """Counts a member before it is written."""
         self.files -= 1
+        self.bytes -= max(0, size)
         if self.files < 0:
             raise self.refused("it holds too many files")
-
-    def take(self, count: int) -> None:
-        self.bytes -= count
         if self.bytes < 0:
             raise self.refused("its content is far larger than it may be")
 
     def refused(self, why: str) -> DataError:
         return DataError(f"`{self.archive}` is not unpacked: {why}", hint="fetch it again from where it is published")
 
-    def member(self, name: str, why: str) -> DataError:
-        return self.refused(f"its member `{one_line(name, 200)}` {why}")
 
+def _unpack(archive: Path, target: Path, containing: str, caps: _Caps) -> None:
+    """Unpacks into a temporary folder beside the target and renames: the target is there completely or not at all.
 
-def _unpack(archive: Path, target: Path, containing: str, limits: _Limits, alone: bool) -> Path:
-    """Unpacks into a temporary folder beside the target and renames: the target is there completely or not at all."""
-    prefix = f".{target.name}.{archive.stat().st_ino:x}."
-    if alone:  # nobody else unpacks this archive: what has such a name was left by a process that was killed
-        for left in target.parent.glob(f"{_literal(prefix)}*"):
-            shutil.rmtree(left, ignore_errors=True)
+    Two processes may do so at once; the first one's folder stays.
+    """
     temporary: Path | None = None
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        _clear_up(target)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".unpacking", dir=target.parent))
         state = archive.stat()
         stamp = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": sha256(archive)}
         content = temporary / "content"
         content.mkdir()  # with the usual permissions, unlike the folder around it
-        _extract(archive, content, limits)
+        _extract(archive, content, caps)
         found = next((p for p in (content, *sorted(content.iterdir())) if (p / containing).is_file()), None)
         if found is None:
             raise DataError(f"`{archive}` holds no `{containing}`: it is an archive of something else")
@@ -190,78 +173,78 @@ def _unpack(archive: Path, target: Path, containing: str, limits: _Limits, alone
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
-def _extract(archive: Path, folder: Path, limits: _Limits) -> None:
+def _clear_up(target: Path) -> None:
+    """Deletes what killed processes left."""
+    for left in target.parent.iterdir():
+        if left.name.startswith(f".{target.name}.") and left.name.endswith(".unpacking"):
+            with suppress(OSError):  # another process may have deleted it
+                if time.time() - left.stat().st_mtime > _FORGOTTEN_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path, caps: _Caps) -> None:
     try:
         with archive.open("rb") as file:
-            start = file.read(4)
+            start = file.read(6)
             file.seek(0)
-            (_extract_zip if start in (b"PK\3\4", b"PK\5\6") else _extract_tar)(file, folder, limits)
-    except (*_BROKEN, UnicodeError, OverflowError) as error:
+            if start.startswith((b"PK\3\4", b"PK\5\6")):
+                _extract_zip(file, folder, caps)
+            else:
+                _extract_tar(_Bounded(_decompressed(file, start), caps), folder, caps)
+    except tarfile.FilterError as error:
+        name = one_line(error.tarinfo.name, 200)
+        raise caps.refused(f"its member `{name}` would leave the folder, or is neither a file nor a folder") from error
+    except _BROKEN as error:
         raise _broken(archive, error) from error
     except OSError as error:
         if error.errno is not None:  # disk full, no permission: not the archive's fault
             raise
         raise _broken(archive, error) from error
     except (RuntimeError, NotImplementedError, MemoryError) as error:  # encrypted, or packed in a way that is not known
-        raise limits.refused(str(error) or "it asks for too much memory") from error
+        raise caps.refused(one_line(error, 200) or "it asks for too much memory") from error
 
 
 def _broken(archive: Path, error: Exception) -> DataError:
     return DataError(f"`{archive}` is broken or cut short: {one_line(error, 200)}", hint="download it again")
 
 
-def _extract_tar(file: IO[bytes], folder: Path, limits: _Limits) -> None:
-    bounded = _Bounded(_decompressed(file), limits)
-    with tarfile.open(fileobj=bounded, mode="r:") as tar:
+def _extract_tar(stream: _Bounded, folder: Path, caps: _Caps) -> None:
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
         for member in tar:
-            limits.one_more()
-            if member.type == _VOLUME:
+            caps.take(member.size)
+            if member.type == b"V":  # the label of a volume
                 continue
             if not (member.isreg() or member.isdir()) or member.issparse():
-                raise limits.member(member.name, "is neither a file nor a folder")
-            if member.isdir():
-                _folder(folder, _path(member.name, limits), limits, member.name)
-                continue
-            if member.size > limits.bytes:
-                raise limits.refused("its content is far larger than it may be")
-            source = tar.extractfile(member)
-            assert source is not None
-            with source:
-                _write(source, folder, _path(member.name, limits), limits, member.name)
+                raise tarfile.SpecialFileError(member)
+            tar.extract(member, folder, filter="data")
             tar.members = []  # type: ignore[attr-defined]  # the list of what has been read would grow with the archive
         end = tar.offset
-    bounded.seek(end)
-    if any(bounded.read(tarfile.BLOCKSIZE)):  # `tarfile` takes a damaged header for the end
+    stream.seek(end)
+    if any(stream.read(tarfile.BLOCKSIZE)):  # `tarfile` takes a damaged header for the end
         raise tarfile.ReadError("a header is damaged")
-    while bounded.read(_BLOCK):  # checksums of compressed files stand behind the last member
+    while stream.read(_BLOCK):  # checksums of compressed files stand behind the last member
         pass
 
 
-def _decompressed(file: IO[bytes]) -> Any:
+def _decompressed(file: IO[bytes], start: bytes) -> Any:
     """The tar file inside, by its first bytes."""
-    start = file.read(6)
-    file.seek(0)
     if start.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file, mode="rb")
     if start.startswith(b"BZh"):
         return bz2.BZ2File(file)
-    if start.startswith(b"\xfd7zXZ\0"):
-        return lzma.LZMAFile(file, format=lzma.FORMAT_XZ)
-    return file
+    return lzma.LZMAFile(file, format=lzma.FORMAT_XZ) if start.startswith(b"\xfd7zXZ\0") else file
 
 
 class _Bounded(io.RawIOBase):
     """What a tar file is read from. Its headers name sizes that `tarfile` would read at once, and seeks that unpack all between."""
 
-    def __init__(self, inner: Any, limits: _Limits) -> None:
+    def __init__(self, inner: Any, caps: _Caps) -> None:
         super().__init__()
-        self._inner = inner
-        self._limits = limits
+        self._inner, self._caps = inner, caps
         # Beside the content there is a block for each header, and the rest of the last block of each file.
-        self._end = limits.bytes + 2048 * (limits.files + 1) + (1 << 20)
+        self._end = caps.bytes + 2048 * (caps.files + 1) + _BLOCK
 
     def readable(self) -> bool:
         return True
@@ -273,15 +256,13 @@ class _Bounded(io.RawIOBase):
         return int(self._inner.tell())
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if offset > self._end:
-            raise self._limits.refused("its content is far larger than it may be")
+        self._check(offset)
         return int(self._inner.seek(offset, whence))
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _BLOCK:
-            raise self._limits.refused("a header of it is far larger than it may be")
-        if self.tell() > self._end:
-            raise self._limits.refused("its content is far larger than it may be")
+            raise self._caps.refused("a header of it is far larger than it may be")
+        self._check(self.tell())
         return bytes(self._inner.read(size))
 
     def readinto(self, buffer: Any) -> int:
@@ -289,100 +270,16 @@ class _Bounded(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def _check(self, position: int) -> None:
+        if position > self._end:
+            raise self._caps.refused("its content is far larger than it may be")
 
-def _extract_zip(file: IO[bytes], folder: Path, limits: _Limits) -> None:
+
+def _extract_zip(file: IO[bytes], folder: Path, caps: _Caps) -> None:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            limits.one_more()
-            name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)
-            if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-                raise limits.member(name, "is neither a file nor a folder")
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise limits.member(name, "is packed in a way that is not known")
-            path = _path(name, limits)
-            if member.is_dir():
-                _folder(folder, path, limits, name)
-                continue
-            with archive.open(member) as source:
-                _write(source, folder, path, limits, name)
-
-
-def _path(name: str, limits: _Limits) -> PurePosixPath:
-    """A member's name as a path below the target.
-
-    Raises:
-        DataError: it leads out, or no file system we know takes it.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:  # here `\` and `:` are letters of a name
-        raise limits.member(name, "would leave the folder")
-    if any(unicodedata.category(c) == "Cc" for c in name):
-        raise limits.member(name, "has control characters in its name")
-    if len(path.parts) > _MAX_DEPTH or len(os.fsencode(name)) > _MAX_PATH or any(len(os.fsencode(part)) > _MAX_NAME for part in path.parts):
-        raise limits.member(name, "has a name that is too long")
-    return path
-
-
-def _folder(top: Path, path: PurePosixPath, limits: _Limits, name: str) -> None:
-    """Makes a folder and those around it. There are no links below `top`, since we make none."""
-    try:
-        (top / path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise limits.member(name, "stands where another member is a file") from None
-
-
-def _write(source: IO[bytes], top: Path, path: PurePosixPath, limits: _Limits, name: str) -> None:
-    _folder(top, path.parent, limits, name)
-    try:
-        target = (top / path).open("xb")
-    except (FileExistsError, IsADirectoryError):
-        raise limits.member(name, "is there twice") from None
-    with target:
-        while block := source.read(_BLOCK):
-            limits.take(len(block))
-            target.write(block)
-
-
-@contextmanager
-def _alone(archive: Path) -> Iterator[bool]:
-    """Waits until no other process of ours unpacks the same archive.
-
-    False where the file system knows no locks, and after a long wait: whoever can read the archive can hold its lock for ever. Without
-    the lock two may unpack at once, and the first one's folder stays.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        file = archive.open("rb")
-    except OSError as error:
-        raise _unreadable(archive, error) from error
-    with file:
-        yield _locked(file, archive)
-
-
-def _locked(file: IO[bytes], archive: Path) -> bool:
-    begin, said = time.monotonic(), False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            waited = time.monotonic() - begin
-        except OSError:
-            return False
-        if waited > _WAIT:
-            return False
-        if waited > _SILENT and not said:
-            said = True
-            sys.stderr.write(f"waiting for another process that unpacks `{one_line(archive)}`\n")
-            sys.stderr.flush()
-        time.sleep(0.05)
-
-
-def _literal(text: str) -> str:
-    """The text as a pattern that means itself."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+            caps.take(member.file_size)  # no more is written, whatever comes out
+        archive.extractall(folder)
 
 
 def _writable(folder: Path) -> bool:
