@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
@@ -43,6 +44,7 @@ _BLOCK = 1 << 20
 _FORGOTTEN_SECONDS = 24 * 60 * 60
 """After this, a folder of work belongs to a process that was killed."""
 
+_NO_FAULT_OF_THE_DISK = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, UnicodeError, OverflowError)
 
 
@@ -199,6 +201,8 @@ def _extract(archive: Path, folder: Path, caps: _Caps) -> None:
     except _BROKEN as error:
         raise _broken(archive, error) from error
     except OSError as error:
+        if error.errno in _NO_FAULT_OF_THE_DISK:
+            raise caps.refused(f"a member has no place: {one_line(error.strerror, 200).lower()}") from error
         if error.errno is not None:  # disk full, no permission: not the archive's fault
             raise
         raise _broken(archive, error) from error
