@@ -55,7 +55,7 @@ def assemble(
     objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network).to(device)
     if train.sync_batchnorm and processes.count > 1:
         for module in (objective, *(() if network is None else (network,))):
-            synchronise(module)
+            synchronise(module, device)
     loader = train_loader(
         task.data,
         batch_size=train.batch_size,

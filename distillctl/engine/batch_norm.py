@@ -1,8 +1,8 @@
-"""Batch normalisation over the rows of all processes, on any device.
+"""Batch normalisation over the rows of all processes: torch's on a GPU, ours on a CPU, where torch has none.
 
     m = Σ x / n,  v = Σ (x − m)² / n,  y = (x − m) / √(v + ε) · γ + β,  the sums over all rows and positions of all processes
 
-Gradients flow through the sums, so that N processes compute what one would. (torch's SyncBatchNorm does the same, on GPUs alone.)
+Gradients flow through the sums, so that N processes compute what one would.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from torch import Tensor, nn
 
 from distillctl.distributed.process_group import current
 
+_TORCHS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _Norm = nn.modules.batchnorm._BatchNorm
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
 
 
-def synchronise(module: nn.Module) -> None:
+def synchronise(module: nn.Module, device: torch.device) -> None:
     """Makes all batch normalisation within a module look at the rows of all processes while it trains."""
     for norm in module.modules():
-        if isinstance(norm, _Norm) and not isinstance(norm, _Synchronised):
-            kind: type[nn.Module] = type(norm)
-            if kind not in _classes:
-                _classes[kind] = type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
-            norm.__class__ = _classes[kind]  # type: ignore[assignment]  # weights, hooks and copies stay what they are
+        if not isinstance(norm, _Norm) or isinstance(norm, _Synchronised | nn.SyncBatchNorm):
+            continue
+        # Another class for the same object: weights, hooks and copies stay what they are.
+        kind: type[nn.Module] = type(norm)
+        if device.type == "cuda" and kind in _TORCHS:
+            norm.__class__ = nn.SyncBatchNorm
+            norm.process_group = current().features
+            continue
+        if kind not in _classes:
+            _classes[kind] = type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
+        norm.__class__ = _classes[kind]  # type: ignore[assignment]
 
 
 class _Synchronised(_Norm):

@@ -113,7 +113,7 @@ def link(name, target, kind=tarfile.SYMTYPE):
 )
 def test_no_member_leaves_the_folder_and_nothing_stays_behind(tmp_path, members, extra):
     archive = pack(tmp_path / "data" / "CUB_200_2011.tgz", GOOD | members, extra)
-    with pytest.raises(DataError, match="is not unpacked: (its|a) member"):
+    with pytest.raises(DataError, match=r"is not unpacked: (its|a) member"):
         find(archive)
     assert listing(tmp_path / "data") == ["CUB_200_2011.tgz"]
     assert listing(tmp_path) == ["data"]
