@@ -199,6 +199,14 @@ def test_guide_quotes_its_files():
     assert {name for name, _, _ in quoted} == source | {"example/pyproject.toml"}
 
 
+def test_guide_quotes_a_strangers_task():
+    """The task that the guide shows is the one that is tested."""
+    stranger = read(ROOT / "tests" / "plugin" / "strangers" / "brightness.py")
+    quoted = [text for text in blocks(GUIDE, "py") if "class Regression" in text or "class Errors" in text or "def register_task" in text]
+    assert len(quoted) == 3
+    assert all(text in stranger for text in quoted)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path):
     text = BLOCK.sub("", read(path))

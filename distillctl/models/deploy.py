@@ -36,7 +36,7 @@ from distillctl.weights.state_dict import load_into
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "student.safetensors", "model.json"
 TASK = "classification"
-"""The task of a student whose `model.json` names none."""
+"""The task of a student whose `model.json` names none: it is built as its model's package says."""
 
 _KEYS: Mapping[str, type] = {
     "model": str,
@@ -160,9 +160,11 @@ def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
             f"the options of `{info['model']}` in `{Path(folder, DESCRIPTION)}` are not valid: {error.errors()[0]['msg']}",
             hint=f"it was made with `{info['package']}` {info['version']}",
         ) from error
-    task = registry.tasks.get(info.get("task", TASK))
     builder = load(spec.implementation, spec.name)
-    model = load(task.implementation, task.name).build(builder, spec.name, info["num_classes"], options)
+    if "task" in info:
+        task = registry.tasks.get(info["task"])
+        builder = partial(load(task.implementation, task.name).build, builder)
+    model = builder(spec.name, info["num_classes"], options)
     if not isinstance(model, nn.Module):
         raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
     if info.get("head") is not None:
