@@ -58,6 +58,7 @@ def test_a_whole_file_is_converted(tmp_path, limits):
         assert torch.equal(file.get_tensor("0"), WEIGHTS["fc.weight"])
 
 
+@pytest.mark.slow
 def test_paths_that_are_relative_odd_or_no_utf8(tmp_path, limits, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LC_ALL", "C")
@@ -69,6 +70,7 @@ def test_paths_that_are_relative_odd_or_no_utf8(tmp_path, limits, monkeypatch):
     assert caught.value.problems[0].message.startswith(f"`{source}`")
 
 
+@pytest.mark.slow
 def test_a_file_that_asks_for_terabytes_is_refused(tmp_path, limits):
     (tmp_path / "x.pth").write_bytes(legacy_opcodes(claiming_numbers(10**12)))
     with pytest.raises(DataError, match="asks for far more memory than a file of its size needs"):
@@ -98,6 +100,7 @@ def test_work_without_end_is_ended(tmp_path):
         run_child(tmp_path / "x.pth", tmp_path / "out", Limits(1 << 30, 1 << 20, 1, 300))
 
 
+@pytest.mark.slow
 def test_limits_are_set_for_good():
     script = """
 import resource as r
