@@ -101,7 +101,7 @@ class Child:
     """
 
     def __init__(self, command: list[str]) -> None:
-        self.asked = False
+        self.asked = self._told = False
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,6 +109,8 @@ class Child:
         """Starts it, unless it was asked to stop already."""
         if not self.asked:
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_preparation())
+            if self.asked and not self._told:  # while it was started, when there was nobody to tell
+                self._send(signal.SIGTERM)
 
     def wait(self, seconds: float = float("inf")) -> int | None:
         """The exit code, or the number of the signal that ended it below 0; None if it goes on after so many seconds."""
@@ -137,6 +139,7 @@ class Child:
 
     def _send(self, number: int) -> None:
         if self._process is not None:
+            self._told = True
             os.kill(self._process.pid, number)  # it stays known to the kernel after its end, since nobody asks for its code for good
 
 

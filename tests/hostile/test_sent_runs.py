@@ -76,6 +76,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "message"), FOREIGN.values(), ids=FOREIGN)
 def test_what_is_no_checkpoint_is_refused_in_words(run: RunDirectory, registry: Registry, content: object, message: str) -> None:
     if isinstance(content, bytes):

@@ -58,7 +58,7 @@ def run(folder: Path, method: str, *, ema: float = 0.0, **changes: Any) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.5])
+@pytest.mark.parametrize("ema", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_simkd_deploys_its_head(folder: Path, ema: float) -> None:
     """Evaluation by checkpoint, by deployed weights, and by hand agree; the classifier is the teacher's."""
     path = run(folder, "simkd", ema=ema)

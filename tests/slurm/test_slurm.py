@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distillctl.cli.app import command_for
 from distillctl.errors import MachineError, PluginError, ProfileError, RunError
 from distillctl.plugin.registry import Registry
-from distillctl.slurm.job import TrainingJob, last_lines
+from distillctl.slurm.job import Child, TrainingJob, last_lines
 from distillctl.slurm.parameters import Resources, read_minutes, read_resources
 from distillctl.slurm.request import Request
 from distillctl.slurm.submission import Submitted, require, submit
@@ -373,6 +374,34 @@ child = Child([sys.executable, "-c", open("child.py").read()])
 child.start()
 child.wait()
 """
+
+
+@pytest.mark.parametrize("when", ["while it starts", "when it is there"])
+def test_a_training_is_asked_to_stop_once_whenever_the_signal_comes(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    child = Child([sys.executable, "-c", "import time; time.sleep(60)"])
+    popen, kill, sent = subprocess.Popen, os.kill, []
+
+    def starting(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = popen(*arguments, **options)
+        if when == "while it starts":
+            child.stop()
+        return process
+
+    def counting(pid: int, number: int) -> None:
+        sent.append(number)
+        kill(pid, number)
+
+    monkeypatch.setattr(subprocess, "Popen", starting)
+    monkeypatch.setattr(os, "kill", counting)
+    child.start()
+    child.stop()
+    assert child._process is not None
+    try:
+        assert child.wait(20) == -signal.SIGTERM
+        assert sent == [signal.SIGTERM]
+    finally:
+        child._process.kill()
+        child._process.wait(20)
 
 
 @pytest.fixture

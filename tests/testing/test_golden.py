@@ -151,6 +151,7 @@ def test_generator_is_the_published_one() -> None:
     assert abs(drawn.std() - 1) < 0.03
 
 
+@pytest.mark.slow
 def test_command_prints_what_one_needs_to_compute_them_again() -> None:
     done = subprocess.run([sys.executable, "-m", "distillctl.testing.golden"], capture_output=True, text=True, timeout=120, check=True)
     printed = json.loads(done.stdout)
