@@ -1,0 +1,115 @@
+"""What a profile says reaches the experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distillctl.api.method import Progress
+from distillctl.build.data import build_task
+from distillctl.build.experiment import assemble
+from distillctl.build.models import build_teacher
+from distillctl.engine.experiment import Experiment
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load
+
+PROFILE = """
+seed = 3
+[dataset]
+name = "digits"
+limit = 100
+[student]
+name = "resnet8"
+[teacher]
+name = "resnet14"
+checkpoint = "teacher.pt"
+allow_untrained = true
+[method]
+name = "kd"
+[optimizer]
+lr = 0.05
+[train]
+epochs = 2
+batch_size = 20
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.load()
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry) -> Iterator[Any]:
+    from distillctl_cifar.models import resnet14
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(1)
+    torch.save(resnet14(num_classes=10).state_dict(), "teacher.pt")
+    Path("profile.toml").write_text(PROFILE)
+    made = []
+
+    def make(*overrides: str) -> Experiment:
+        profile = load("profile.toml", registry=registry, overrides=overrides)
+        task = build_task(profile, registry)
+        teacher = build_teacher(profile, registry, task) if profile.teacher is not None else None
+        made.append(assemble(profile, task, teacher, torch.device("cpu")))
+        return made[-1]
+
+    yield make
+    for experiment in made:
+        experiment.close()
+
+
+def test_label_smoothing_reaches_the_label_loss(build: Any) -> None:
+    experiment = build("train.label_smoothing=0.2")
+    batch = next(iter(experiment.loader.epoch(0)))
+    experiment.objective.eval()
+    with torch.no_grad():
+        looks = experiment.teacher.look(batch, ["running"])
+        task = experiment.objective(batch, looks, Progress(torch.ones(()), torch.zeros(()))).terms["task"]
+        logits = experiment.model(batch.images)
+    torch.testing.assert_close(task, F.cross_entropy(logits, batch.labels, label_smoothing=0.2))
+    assert not torch.isclose(task, F.cross_entropy(logits, batch.labels))
+
+
+def test_a_phase_has_its_own_rate(build: Any) -> None:
+    experiment = build('method=[{name="ft", init_epochs=1, init_lr=0.003}, {name="kd", task_weight=1.0}]')
+    phase, main = experiment.parts
+    assert (phase.schedule(0.0), main.schedule(0.0)) == (0.003, 0.05)
+    assert (phase.begin, main.begin, experiment.epochs) == (0, 1, 3)
+
+
+def test_the_teacher_is_frozen_and_in_evaluation_mode(build: Any) -> None:
+    network = build().network
+    assert not any(module.training for module in network.model.modules())
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("override", "setting", "value"),
+    [
+        ("train.ema=0.9", "ema", 0.9),
+        ("train.clip_grad_norm=0.5", "clip_grad_norm", 0.5),
+        ("train.keep_every=2", "keep_every", 2),
+        ("evaluate.every=2", "evaluate_every", 2),
+        ('train.precision="bf16"', "precision", "bf16"),
+        ('train.save_every="90s"', "save_every", 90.0),
+        ("seed=8", "seed", 8),
+        ("train.epochs=5", "epochs", 5),
+        ("train.deterministic=true", "deterministic", True),
+    ],
+)
+def test_settings_are_those_of_the_profile(build: Any, override: str, setting: str, value: object) -> None:
+    assert getattr(build(override).settings, setting) == value
+
+
+def test_the_weight_of_a_method_and_of_the_labels(build: Any) -> None:
+    objective = build("method.weight=0.25", "method.task_weight=0.75", "method.warmup_epochs=2").objective
+    (entry,) = objective.weighted
+    assert (entry.weight, entry.warmup_epochs, objective.task_weight) == (0.25, 2.0, 0.75)
