@@ -1,13 +1,13 @@
 """The exception tree, and the form in which every problem is told.
 
-    DistillError          anything a user can put right; never shown with a traceback
-    ├── ProfileError      the profile or the command line is wrong          (exit code 2)
-    ├── PluginError       a plugin is missing or broken                     (exit code 2)
-    ├── DataError         files of a data set or a checkpoint are not right (exit code 1)
-    ├── RunError          the run itself failed                             (exit code 1)
-    ├── StoppedError        a signal asked the run to stop, and it is saved   (exit code 130 or 143)
-    ├── LostProcessError       another process of the run is gone or silent      (exit code 75)
-    └── MachineError      no such device, disk full, nothing to write to    (exit code 3)
+    DistillError             anything a user can put right; never shown with a traceback
+    ├── ProfileError         the profile or the command line is wrong            exit code 2
+    ├── PluginError          a plugin is missing or broken                       exit code 2
+    ├── DataError            files of a data set or a checkpoint are not right   exit code 1
+    ├── RunError             the run itself failed                               exit code 1
+    ├── StoppedError         a signal asked the run to stop, and it is saved     exit code 130 or 143
+    ├── LostProcessError     another process of the run is gone or silent        exit code 75
+    └── MachineError         no such device, disk full, nothing to write to      exit code 3
 
 Everything else that is raised is a bug of distillctl or of a plugin and keeps its traceback.
 """

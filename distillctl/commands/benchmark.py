@@ -185,9 +185,9 @@ class _Runner:
 
     def _guard_weights(self, batch: Batch) -> None:
         learner = self.learner
-        learner.guard.gradients(0, batch, () if learner.pair is None else learner.pair.second)
+        learner.finite_check.gradients(0, batch, () if learner.pair is None else learner.pair.second)
         if learner.ema is not None:
-            learner.guard.average(0, batch, learner.ema.model)
+            learner.finite_check.average(0, batch, learner.ema.model)
 
     def split(self) -> dict[str, float]:
         """The step in parts. The losses are cut off from the student by leaf tensors, so that the two backwards can be told apart."""
@@ -222,7 +222,7 @@ class _Runner:
             kept["losses"] = losses
 
         times["loss"] = self._timed(loss)
-        times["guard"] = self._timed(lambda: learner.guard.losses(0, batch, kept["teacher"], kept["losses"]))  # type: ignore[arg-type]
+        times["guard"] = self._timed(lambda: learner.finite_check.losses(0, batch, kept["teacher"], kept["losses"]))  # type: ignore[arg-type]
         used = [name for name, leaf in leaves.items() if leaf.grad is not None]
         outputs, grads = [features[n] for n in used], [leaves[n].grad for n in used]
         twice = learner.pair is not None  # labels and distillation go back through the student one after the other

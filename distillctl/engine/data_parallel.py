@@ -40,7 +40,7 @@ class _Trained(nn.Module):
         return Losses(losses.task, losses.distillation, terms, losses.figures)
 
 
-class Exchange:
+class DataParallel:
     """The forward of the objective, after whose backward every process has the same gradients.
 
     pair: for two gradients from one graph, of which DistributedDataParallel would see one.

@@ -25,7 +25,7 @@ def prepare(deterministic: bool) -> None:
 
 
 @contextmanager
-def reproducible(experiment: Experiment) -> Iterator[None]:
+def deterministic_algorithms(experiment: Experiment) -> Iterator[None]:
     """While a run trains: deterministic algorithms if its profile asks for them."""
     if not experiment.settings.deterministic:
         yield

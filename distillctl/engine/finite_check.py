@@ -23,7 +23,7 @@ _INPUT, _TEACHER, _GRADIENT = "the input", "the teacher's logits", "the gradient
 _LOWER = 'lower `optimizer.lr` or the method\'s `weight`, set `train.clip_grad_norm`, or use `train.precision = "fp32"`'
 
 
-class Guard:
+class FiniteCheck:
     """Watches one part of a run.
 
     parameters: those that are trained, by name.

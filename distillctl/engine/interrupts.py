@@ -32,7 +32,7 @@ class Pause(NamedTuple):
 _GO_ON = Pause()
 
 
-class Pauses:
+class Interrupts:
     """Within this context signals are noted instead of ending the process.
 
     save_every: seconds between two checkpoints.
@@ -48,7 +48,7 @@ class Pauses:
         self._saved = self._agreed = time.monotonic()
         self._steps = self._until = 1
 
-    def __enter__(self) -> Pauses:
+    def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # others are not told of signals
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self

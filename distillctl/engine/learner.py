@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from distillctl.api.method import Batch, Progress
 from distillctl.api.optimizer import SeparateGradients
-from distillctl.engine.data_parallel import Exchange, draws_by_itself
+from distillctl.engine.data_parallel import DataParallel, draws_by_itself
 from distillctl.engine.ema import ModelEMA
 from distillctl.engine.experiment import Experiment, Part
-from distillctl.engine.finite_check import Guard
+from distillctl.engine.finite_check import FiniteCheck
 from distillctl.engine.gradient_pair import GradientPair
 from distillctl.engine.meter import TrainingMeter
 from distillctl.engine.objective import Looks, Losses, Objective
@@ -41,10 +41,10 @@ class Learner:
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         averages = settings.ema > 0 and part.phase is None
         self.ema = ModelEMA(self.model, settings.ema, settings.ema_ramp) if averages else None
-        self.exchange = Exchange(objective, experiment.processes, compiled=settings.compiled, pair=self.pair)
+        self.data_parallel = DataParallel(objective, experiment.processes, compiled=settings.compiled, pair=self.pair)
         trained = {id(p) for p in self.parameters}
         named = [(name, p) for name, p in objective.named_parameters() if id(p) in trained]
-        self.guard = Guard(named, device, watch_gradients=not self.scaler.is_enabled())
+        self.finite_check = FiniteCheck(named, device, watch_gradients=not self.scaler.is_enabled())
         self.draws = draws_by_itself(objective)
         self.meter = TrainingMeter(device)
         self._settings, self._device, self._processes = settings, device, experiment.processes
@@ -77,10 +77,10 @@ class Learner:
         Raises:
             RunError: a number was not finite.
         """
-        with nullcontext() if last else self.exchange.held_back():
+        with nullcontext() if last else self.data_parallel.held_back():
             with autocast(self._device, self._settings.precision):
-                losses: Losses = self.exchange.forward(piece, looks, progress)
-            self.guard.losses(step, piece, looks, losses)
+                losses: Losses = self.data_parallel.forward(piece, looks, progress)
+            self.finite_check.losses(step, piece, looks, losses)
             # Gradients are averaged over the processes, whose shares may differ by an image, and summed over the parts.
             share = self._processes.count * piece.share
             self._backward(losses.task * share, losses.distillation * share)
@@ -100,11 +100,11 @@ class Learner:
         Raises:
             RunError: a number was not finite; the weights are as before the step.
         """
-        self.exchange.finish()
-        self.guard.gradients(step, batch, () if self.pair is None else self.pair.second)
+        self.data_parallel.finish()
+        self.finite_check.gradients(step, batch, () if self.pair is None else self.pair.second)
         self.apply_gradients()
         if self.ema is not None:
-            self.guard.average(step, batch, self.ema.model)
+            self.finite_check.average(step, batch, self.ema.model)
 
     def apply_gradients(self) -> None:
         """The optimizer's step, what methods do after it, and the moving average."""
@@ -133,7 +133,7 @@ class Learner:
         Raises:
             RunError: a number was not finite.
         """
-        self.guard.flush()
+        self.finite_check.flush()
         if self.scaler.is_enabled() and self.scaler.get_scale() < _SMALLEST_SCALE:
             raise RunError(
                 "gradients in half precision are not finite, however small they are scaled", hint='use `train.precision = "bf16"` or "fp32"'

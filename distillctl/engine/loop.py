@@ -17,10 +17,10 @@ from distillctl.api.tracker import StepReport, Tracker
 from distillctl.distributed import heartbeat
 from distillctl.distributed.stop_signals import exit_code
 from distillctl.engine import checkpoint
-from distillctl.engine.determinism import reproducible
+from distillctl.engine.determinism import deterministic_algorithms
 from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import MAIN, Experiment, Part
-from distillctl.engine.interrupts import Pauses
+from distillctl.engine.interrupts import Interrupts
 from distillctl.engine.memory import explained_shortage
 from distillctl.engine.meter import Reading, TrainingMeter
 from distillctl.engine.position import Clock, Position
@@ -55,7 +55,7 @@ class Loop:
             restore(state, experiment, self.step, run)
             if processes.first:
                 settle_best(run, self.position)
-        self._pauses = Pauses(processes, experiment.settings.save_every)
+        self._interrupts = Interrupts(processes, experiment.settings.save_every)
         self._clock = Clock(self.position)
 
     @property
@@ -74,7 +74,7 @@ class Loop:
             self.run.keep_records(self.position.epoch)
         self._clock.restart()
         heartbeat.step(self.position.epoch * self.experiment.loader.steps + self.position.step)  # a death in the next step is one there
-        with self._pauses, reproducible(self.experiment):
+        with self._interrupts, deterministic_algorithms(self.experiment):
             while self.position.epoch < self.experiment.epochs:
                 self._epoch()
         if self.experiment.processes.first and not self.run.best.is_file():  # fewer epochs than before were accepted
@@ -97,7 +97,7 @@ class Loop:
         self._clock.tick()
         record |= {"seconds": round(position.epoch_seconds, 3)}
         self._finish_epoch(record, last)
-        if number := self._pauses.stopping():
+        if number := self._interrupts.stopping():
             raise self._stopped(number)
 
     def _train_epoch(self, part: Part) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Loop:
             self.step(batch, within * steps + done - 1)
             position.step = done
             heartbeat.step(position.epoch * steps + done)
-            pause = self._pauses.after_step()
+            pause = self._interrupts.after_step()
             if pause.save or pause.stop:
                 self.step.check()
                 self._save_within_epoch()
@@ -166,9 +166,9 @@ class Loop:
     def _until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; a signal ends a long evaluation, which the next run begins anew. Several processes finish it together."""
         for batch in batches:
-            if self._pauses.stopped_alone:
+            if self._interrupts.stopped_alone:
                 self._save_within_epoch()
-                raise self._stopped(self._pauses.stopped_alone)
+                raise self._stopped(self._interrupts.stopped_alone)
             yield batch
 
     def _finish_epoch(self, record: dict[str, Any], last: bool) -> None:
@@ -232,7 +232,7 @@ class Loop:
         if self.experiment.processes.first:
             checkpoint.save_last(self.run, full_state(self.experiment, self.step, self.position, meters))
         self.experiment.processes.broadcast(None)  # however long it takes; and what all say of it is true then
-        self._pauses.saved()
+        self._interrupts.saved()
 
 
 class _Pace:

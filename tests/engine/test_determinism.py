@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillctl.engine.determinism import promise, reproducible
+from distillctl.engine.determinism import deterministic_algorithms, promise
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
 from distillctl.rundir.directory import RunDirectory
@@ -32,7 +32,7 @@ def test_deterministic_algorithms_are_on_while_the_run_trains_and_no_longer(
 
 
 def test_the_settings_come_back_after_an_error(experiment: Make) -> None:
-    with pytest.raises(KeyError, match="of the test"), reproducible(experiment(deterministic=True)):
+    with pytest.raises(KeyError, match="of the test"), deterministic_algorithms(experiment(deterministic=True)):
         raise KeyError("of the test")
     assert not torch.are_deterministic_algorithms_enabled()
 

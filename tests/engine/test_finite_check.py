@@ -15,7 +15,7 @@ from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.options import Options
 from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
-from distillctl.engine.finite_check import Guard
+from distillctl.engine.finite_check import FiniteCheck
 from distillctl.engine.loop import Loop
 from distillctl.engine.objective import Losses
 from distillctl.engine.step import Step
@@ -133,7 +133,7 @@ def test_a_run_that_is_stopped_keeps_its_last_good_checkpoint(experiment: Make, 
 def test_what_is_read_later_is_named_with_its_own_step(experiment: Make) -> None:
     """As on a GPU: a step's numbers are looked at in the next one, and before anything is saved."""
     made = experiment()
-    guard = Guard([], made.device, watch_gradients=True)
+    guard = FiniteCheck([], made.device, watch_gradients=True)
     guard._later = True
     batch = first_batch(made)
     logits = {"running": {"logits": torch.zeros(2, 4)}}
@@ -159,4 +159,4 @@ def test_large_but_finite_numbers_pass(experiment: Make) -> None:
     batch = first_batch(made)
     step.begin(0)
     step.learner.learn(0, batch, step.look(batch), step.progress, last=True)
-    step.learner.guard.gradients(0, batch)
+    step.learner.finite_check.gradients(0, batch)

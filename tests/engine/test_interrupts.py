@@ -15,14 +15,14 @@ import pytest
 
 from distillctl.distributed.process_group import ALONE
 from distillctl.distributed.stop_signals import SIGNALS, exit_code
-from distillctl.engine.interrupts import Pause, Pauses
+from distillctl.engine.interrupts import Interrupts, Pause
 
 TWICE = """
 import os, signal, sys, time
-from distillctl.engine.interrupts import Pauses
+from distillctl.engine.interrupts import Interrupts
 from distillctl.distributed.process_group import ALONE
 from distillctl.distributed.stop_signals import SIGNALS, exit_code
-with Pauses(ALONE, 1e9) as pauses:
+with Interrupts(ALONE, 1e9) as pauses:
     os.kill(os.getpid(), int(sys.argv[1]))
     print("noted", pauses.after_step().stop, flush=True)
     time.sleep(float(sys.argv[3]))
@@ -47,7 +47,7 @@ class Several:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
 def test_a_signal_is_noted_and_told_after_the_step(number: signal.Signals, code: int) -> None:
-    with Pauses(ALONE, math.inf) as pauses:
+    with Interrupts(ALONE, math.inf) as pauses:
         assert pauses.after_step() == Pause()
         assert pauses.stopped_alone == 0
         os.kill(os.getpid(), number)
@@ -69,7 +69,7 @@ def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, second:
 
 def test_the_same_signal_at_the_same_moment_is_one() -> None:
     """A batch system sends it to every process of a job, and a launcher passes it on."""
-    with Pauses(ALONE, math.inf) as pauses:
+    with Interrupts(ALONE, math.inf) as pauses:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
         assert pauses.after_step().stop == signal.SIGTERM
@@ -79,7 +79,7 @@ def test_a_signal_that_nobody_asked_for_any_more_is_sent_again_to_who_listens_th
     heard: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
     try:
-        with Pauses(ALONE, math.inf):
+        with Interrupts(ALONE, math.inf):
             os.kill(os.getpid(), signal.SIGUSR1)
         assert heard == [signal.SIGUSR1]
     finally:
@@ -88,7 +88,7 @@ def test_a_signal_that_nobody_asked_for_any_more_is_sent_again_to_who_listens_th
 
 def test_the_handlers_from_before_come_back() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with Pauses(ALONE, 1):
+    with Interrupts(ALONE, 1):
         assert all(signal.getsignal(n) != handler for n, handler in zip(SIGNALS, before, strict=True))
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
@@ -98,7 +98,7 @@ def test_a_thread_trains_without_signals() -> None:
     seen: list[Any] = []
 
     def run() -> None:
-        with Pauses(ALONE, 0) as pauses:
+        with Interrupts(ALONE, 0) as pauses:
             seen.append(pauses.after_step())
 
     thread = threading.Thread(target=run)
@@ -108,19 +108,19 @@ def test_a_thread_trains_without_signals() -> None:
 
 
 def test_a_checkpoint_is_due_when_the_time_is_over_and_not_again_after_it_was_saved() -> None:
-    pauses = Pauses(ALONE, 0.05)
+    pauses = Interrupts(ALONE, 0.05)
     assert not pauses.after_step().save
     time.sleep(0.06)
     assert pauses.after_step().save
     assert pauses.after_step().save, "until it is saved"
     pauses.saved()
     assert not pauses.after_step().save
-    assert Pauses(ALONE, 0.0).after_step().save
-    assert not Pauses(ALONE, math.inf).after_step().save
+    assert Interrupts(ALONE, 0.0).after_step().save
+    assert not Interrupts(ALONE, math.inf).after_step().save
 
 
 def test_a_signal_in_another_process_stops_this_one_too() -> None:
-    pauses = Pauses(Several(first=True, others=(signal.SIGTERM, 0, 0)), math.inf)  # type: ignore[arg-type]
+    pauses = Interrupts(Several(first=True, others=(signal.SIGTERM, 0, 0)), math.inf)  # type: ignore[arg-type]
     assert pauses.after_step() == Pause(stop=signal.SIGTERM)
     assert pauses.stopped_alone == 0
 
@@ -128,11 +128,11 @@ def test_a_signal_in_another_process_stops_this_one_too() -> None:
 def test_the_first_process_says_when_all_save_and_ask_again() -> None:
     """The clocks of two processes differ, but what they do after a step must not."""
     other = Several(first=False, others=(0, 1, 3))
-    pauses = Pauses(other, 0.0)  # type: ignore[arg-type]
+    pauses = Interrupts(other, 0.0)  # type: ignore[arg-type]
     saves = [pauses.after_step().save for _ in range(7)]
     assert saves == [True, False, False, True, False, False, True]
     assert other.asked == 3
-    alone = Pauses(Several(first=False), 0.0)  # type: ignore[arg-type]
+    alone = Interrupts(Several(first=False), 0.0)  # type: ignore[arg-type]
     assert not alone.after_step().save, "its own clock does not count"
 
 
@@ -143,7 +143,7 @@ def test_several_agree_about_four_times_a_second_however_short_a_step_is(
     clock = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     others = Several(first=True)
-    pauses = Pauses(others, math.inf)  # type: ignore[arg-type]
+    pauses = Interrupts(others, math.inf)  # type: ignore[arg-type]
     steps = 400 if seconds >= 0.1 else 10_000
     for _ in range(steps):
         clock += seconds

@@ -82,6 +82,6 @@ def test_optimizer_state_and_gradients_are_counted(experiment: Make, no_options:
     step = Step(made)
     batch = next(iter(made.loader.epoch(0)))
     step(batch, 0)  # momentum is there from now on
-    monkeypatch.setattr(step.learner.guard, "gradients", lambda *_: torch.empty(1 << 55))
+    monkeypatch.setattr(step.learner.finite_check, "gradients", lambda *_: torch.empty(1 << 55))
     with pytest.raises(MachineError, match=r"the optimizer \d+ KiB, gradients \d+ KiB"):
         step(replace(batch), 1)
