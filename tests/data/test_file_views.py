@@ -107,3 +107,12 @@ def test_ten_crops_resize_to_a_tenth_more():
     picture = coordinates(22)
     views = ten_crop_transform(View(size=20), 0)(picture)
     assert torch.equal(views[3], picture[:, 2:, 2:])
+
+
+@pytest.mark.parametrize(
+    ("augment", "flips"),
+    [("none", 0), ("resize_crop", 0), ("crop_flip", 1), ("random_resized_crop", 1), ("autoaugment", 0), ("randaugment", 1)],
+)
+def test_who_flips_as_the_table_says(augment, flips):
+    transform = training_transform(View(8, augment))
+    assert sum(isinstance(module, v2.RandomHorizontalFlip) for module in transform.modules()) == flips
