@@ -40,7 +40,7 @@ class Several:
     def __init__(self, *, first: bool, others: tuple[int, ...] = (0, 0, 0)) -> None:
         self.first, self.others, self.asked = first, others, 0
 
-    def agree(self, *values: int) -> list[int]:
+    def all_reduce_max(self, *values: int) -> list[int]:
         self.asked += 1
         return [max(pair) for pair in zip(values, self.others, strict=False)]
 
