@@ -14,7 +14,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from distillctl.api.method import Batch
-from distillctl.distributed import heartbeat
 from distillctl.distributed.stop_signals import exit_code
 from distillctl.engine import checkpoint
 from distillctl.engine.determinism import reproducible
@@ -106,7 +105,6 @@ class Loop:
         if self.experiment.processes.first:
             self.run.keep_records(self.position.epoch)
         self._clock = time.perf_counter()
-        heartbeat.step(self.position.epoch * self.experiment.loader.steps + self.position.step)  # a death in the next step is one there
         with self._pauses, reproducible(self.experiment):
             while self.position.epoch < self.experiment.epochs:
                 self._epoch()
@@ -144,7 +142,6 @@ class Loop:
         for done, batch in enumerate(experiment.loader.epoch(position.epoch, position.step), start=position.step + 1):
             self.step(batch, within * steps + done - 1, tally)
             position.step = done
-            heartbeat.step(position.epoch * steps + done)
             pause = self._pauses.after_step()
             if pause.save or pause.stop:
                 self.step.check()
