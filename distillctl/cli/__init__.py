@@ -27,11 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminated)
+    heartbeat.start()
     _open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = run(given)
         sys.stdout.flush()
+        if code:
+            heartbeat.let_the_first_speak()
         if "--json" in given:
             atexit.register(_silence)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -40,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:  # before the command was found, or after it
         print("interrupted", file=sys.stderr)  # noqa: T201
         code = 130
+    except Exception:
+        heartbeat.let_the_first_speak()
+        raise
     sys.exit(code)
 
 
@@ -56,7 +62,7 @@ def run(arguments: list[str]) -> int:
     try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
     except LostProcessError as error:
-        if not heartbeat.supervised():  # a supervisor says itself who was lost
+        if not heartbeat.supervised():  # the launcher says itself who was lost
             print(_clean(str(error)), file=sys.stderr)  # noqa: T201
         return error.exit_code
     except DistillError as error:

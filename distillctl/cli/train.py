@@ -61,7 +61,7 @@ def train(
         print_plan(plan(checked, registry, out=out, device=device))
         return
     if nproc > 1 and "RANK" not in os.environ:
-        from distillctl.distributed.supervisor import ONCE, supervise
+        from distillctl.distributed.launcher import launcher
         from distillctl.rundir.directory import place
         from distillctl.slurm.request import Request
 
@@ -69,9 +69,9 @@ def train(
             out, _ = place(checked.name, checked.digest, out=out, fresh=True)
         request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
         command, *arguments = request.arguments()
-        flags = [*(["--quiet"] if quiet else []), *([ONCE] if from_previous else [])]
-        raise typer.Exit(supervise(nproc, [command, *flags, *arguments], _complain))
-    heartbeat.start()
+        flags = [*(["--quiet"] if quiet else []), *(["--from-previous"] if from_previous else [])]
+        with launcher(nproc, [command, *flags, *arguments], _complain) as group:
+            raise typer.Exit(group.launch())
     from distillctl.cli.display import audience
     from distillctl.commands.train import train as run
 
@@ -84,7 +84,7 @@ def train(
             out=out,
             device=device,
             fresh=fresh,
-            from_previous=from_previous,
+            from_previous=from_previous and not heartbeat.restarts(),  # a second time it would go back further
             accept_change=accept_change,
             command=sys.argv,
         )

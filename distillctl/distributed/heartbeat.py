@@ -1,44 +1,36 @@
-"""Signs of life: the processes of a group tell their supervisor that they live, and how many steps of the run are done."""
+"""What a process owes the launcher that has started it on this machine: signs of life, silence, and an end when the launcher is gone."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
-import struct
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from distillctl.errors import MachineError
 
-VARIABLE = "DISTILLCTL_PULSE"
-"""Names the file in which each process of a group has a slot."""
-PARENT = "DISTILLCTL_SUPERVISOR"
-"""The supervisor's process number: it may be gone before a process of its group looks for it."""
-_SLOT = struct.Struct("<dq")
+GROUP = "DISTILLCTL_GROUP"
+"""Names the launcher's folder, in which each process of the group has a file whose time of change is its last sign of life."""
+LAUNCHER = "DISTILLCTL_LAUNCHER"
+"""The launcher's process number: it may be gone before a process of its group looks for it."""
 PATIENCE = 45.0
-"""Seconds without a sign of life, or in which nothing comes from the others in the middle of training."""
+"""Seconds for which processes wait for each other in the middle of training."""
 GRACE = 5.0
-"""Seconds from asking a process to end to ending it."""
-_BEFORE = -1  # steps of a process that has not begun to train
-_slot: tuple[mmap.mmap, int] | None = None
-_steps = _BEFORE
-
-
-def create(path: Path, count: int) -> None:
-    """Makes the file for so many processes, all of which gave a sign just now."""
-    path.write_bytes(_SLOT.pack(time.monotonic(), _BEFORE) * count)
-
-
-def read(path: Path) -> list[tuple[float, int]]:
-    """For each process the time of its last sign, on the monotonic clock of the machine, and the steps of the run that are done."""
-    return [(sign, steps) for sign, steps in _SLOT.iter_unpack(path.read_bytes())]
+"""Seconds for which a process waits until the first has said why all end, and which one without a launcher has to end."""
+met = threading.Event()
+"""Set when this process has met the others of its run. Before, it may wait where no signal is handled, and has nothing to save."""
 
 
 def supervised() -> bool:
-    """Whether this process is one of a group on this machine that a supervisor looks after."""
-    return VARIABLE in os.environ
+    """Whether this process is one of a group on this machine that our launcher looks after."""
+    return GROUP in os.environ
+
+
+def restarts() -> int:
+    """How often the launcher, ours or torchrun, has started this group again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def patience() -> float:
@@ -57,36 +49,47 @@ def patience() -> float:
     return seconds
 
 
+def sign(folder: str | Path, rank: int | str) -> Path:
+    """The file of a process of a group."""
+    return Path(folder, f"alive-{rank}")
+
+
+def said(folder: str | Path, rank: int | str) -> Path:
+    """What a process other than the first wrote to stderr: mostly what the first says too."""
+    return Path(folder, f"stderr-{rank}")
+
+
 def start() -> None:
-    """Begins to give signs, if there is a supervisor to give them to. A process whose supervisor is gone stops as by SIGTERM."""
-    global _slot
-    path = os.environ.get(VARIABLE)
-    if not path or _slot is not None:
+    """Begins to give signs, if there is a launcher to give them to. A process whose launcher is gone stops as by SIGTERM."""
+    if supervised():
+        folder, rank = os.environ[GROUP], os.environ["LOCAL_RANK"]
+        if rank != "0":
+            with suppress(OSError), said(folder, rank).open("wb") as file:  # the folder goes with the launcher
+                os.dup2(file.fileno(), 2)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # batch systems warn all processes of a job; the job answers
+        threading.Thread(target=_beat, args=(sign(folder, rank), int(os.environ[LAUNCHER])), daemon=True, name="heartbeat").start()
+
+
+def let_the_first_speak() -> None:
+    """Called before a process ends otherwise than it should: all mostly end alike, and what is said is said by the first."""
+    if not supervised():
         return
-    with open(path, "r+b") as file:
-        _slot = mmap.mmap(file.fileno(), 0), int(os.environ.get("RANK", "0")) * _SLOT.size
-    threading.Thread(target=_beat, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True, name="pulse").start()
+    first = sign(os.environ[GROUP], 0)
+    if os.environ["LOCAL_RANK"] == "0":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent when others end earlier
+        first.unlink(missing_ok=True)
+        return
+    deadline = time.monotonic() + GRACE
+    while first.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
-def step(done: int) -> None:
-    """Says how many steps of the run are done."""
-    global _steps
-    _steps = done
-    _write()
-
-
-def _beat(parent: int) -> None:
-    while True:
-        _write()
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(GRACE)
-            if _steps == _BEFORE:  # it may wait for the others where no signal is handled, and has nothing to save
-                os._exit(143)
-            return
+def _beat(own: Path, launcher: int) -> None:
+    while os.getppid() == launcher:
+        with suppress(OSError):
+            os.utime(own)
         time.sleep(1)
-
-
-def _write() -> None:
-    if _slot is not None:
-        _SLOT.pack_into(_slot[0], _slot[1], time.monotonic(), _steps)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    if not met.is_set():
+        os._exit(143)

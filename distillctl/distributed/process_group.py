@@ -23,8 +23,6 @@ from distillctl.distributed import heartbeat
 from distillctl.errors import LostProcessError, MachineError
 
 T = TypeVar("T")
-MEETING = "DISTILLCTL_MEETING"
-"""Names a file on this machine through which the processes meet, instead of an address: no port that others may take."""
 _SETUP = timedelta(minutes=30)  # one scans a large data set or downloads weights while the others wait
 _LOST = re.compile(
     r"gloo|nccl|connection (closed|reset|refused)|timed out|application timeout|pair closure|broken pipe|\bsocket\b|(TCP|File)Store",
@@ -169,12 +167,13 @@ def join(device: torch.device) -> ProcessGroup:
     global _joined
     rank, count, local = announced()
     if _joined is not None or count == 1:
+        heartbeat.met.set()
         return current()
     try:
         patience = timedelta(seconds=heartbeat.patience())
-        meeting = os.environ.get(MEETING)
-        if meeting:
-            dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=_SETUP)
+        if heartbeat.supervised():  # through a file of this user alone, and not through a port
+            meeting = f"file://{os.environ[heartbeat.GROUP]}/meeting-{heartbeat.restarts()}"
+            dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=_SETUP)
         else:
             dist.init_process_group("gloo", timeout=_SETUP)
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -184,6 +183,7 @@ def join(device: torch.device) -> ProcessGroup:
         features = data if backend == "nccl" else dist.new_group(backend=backend, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the {count} processes of this run cannot meet: {str(error).splitlines()[0]}") from error
+    heartbeat.met.set()
     _joined = ProcessGroup(rank, count, local, control, data, features)
     return _joined
 

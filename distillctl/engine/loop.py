@@ -14,7 +14,6 @@ from torch import nn
 from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation
 from distillctl.api.tracker import StepReport, Tracker
-from distillctl.distributed import heartbeat
 from distillctl.distributed.stop_signals import exit_code
 from distillctl.engine import checkpoint
 from distillctl.engine.determinism import deterministic_algorithms
@@ -73,7 +72,6 @@ class Loop:
         if self.experiment.processes.first:
             self.run.keep_records(self.position.epoch)
         self._clock.restart()
-        heartbeat.step(self.position.epoch * self.experiment.loader.steps + self.position.step)  # a death in the next step is one there
         with self._interrupts, deterministic_algorithms(self.experiment):
             while self.position.epoch < self.experiment.epochs:
                 self._epoch()
@@ -110,7 +108,6 @@ class Loop:
         for done, batch in enumerate(experiment.loader.epoch(position.epoch, position.step), start=position.step + 1):
             self.step(batch, within * steps + done - 1)
             position.step = done
-            heartbeat.step(position.epoch * steps + done)
             pause = self._interrupts.after_step()
             if pause.save or pause.stop:
                 self.step.check()

@@ -29,7 +29,16 @@ _SIGNAL_DELAY = 120  # seconds from the signal to the limit: a large model on a 
 _REQUEUE = 20  # of these, what submitit needs to requeue
 _PATIENCE = 1800  # longer than the grace that clusters give to preempted jobs
 _YEAR = 525_600  # minutes
-_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LAUNCHER = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "DISTILLCTL_GROUP",
+    "DISTILLCTL_LAUNCHER",
+)
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,7 @@ def _own_environment() -> Iterator[None]:
         name
         for name in os.environ
         if name in _LAUNCHER
+        or name.startswith("TORCHELASTIC_")
         or (name.startswith("SUBMITIT_") and name != "SUBMITIT_PREEMPT_SIGNAL")
         or (inside and name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name != "SLURM_CONF")
     ]

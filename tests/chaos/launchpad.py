@@ -1,7 +1,7 @@
 """Starts `distillctl` many times at the price of one: forks it from a process that has imported everything.
 
 Reads a line of JSON for each start (`arguments`, `folder`, `log`, `environment`), answers with its pid, and tells of every process that
-ended. A supervisor that is started here forks its group in the same way. Nothing was computed before, so that no thread is lost in a fork.
+ended. A launcher that is started here forks its group in the same way. Nothing was computed before, so that no thread is lost in a fork.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Mapping
-from types import SimpleNamespace
-from typing import Any, BinaryIO, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
 from distillctl.cli import main
-from distillctl.distributed import supervisor
 
 LOADED = (
     "distillctl.cli.train",
@@ -28,14 +30,13 @@ LOADED = (
     "distillctl_cifar.models",
     "distillctl_digits.data",
     "sklearn.datasets",
-    "torch.distributed",
+    "distillctl.distributed.launcher",
     "torchvision.transforms.v2",
 )
 
 
 def become(arguments: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Is the command, and ends with it."""
-    os.setsid()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,6 +61,7 @@ def start(order: dict[str, Any]) -> int:
     if pid:
         return pid
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -68,27 +70,33 @@ def start(order: dict[str, Any]) -> int:
 
 
 class Child:
-    """What a supervisor needs of `subprocess.Popen`."""
+    """What torch's agent needs of `subprocess.Popen`."""
 
-    def __init__(self, command: list[str], *, env: Mapping[str, str], stderr: BinaryIO | None, start_new_session: bool) -> None:
+    def __init__(self, args: Sequence[str], env: Mapping[str, str], stdout: None, stderr: None, start_new_session: bool) -> None:
         self.returncode: int | None = None
+        ready, told = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            if stderr is not None:
-                os.dup2(stderr.fileno(), 2)
-            become(command[command.index("distillctl") + 1 :], env)
+            os.setsid()
+            os.close(told)
+            become(list(args[args.index("distillctl") + 1 :]), env)
+        os.close(told)
+        os.read(ready, 1)  # it has a session, to which signals can be sent
+        os.close(ready)
 
-    def poll(self, flags: int = os.WNOHANG) -> int | None:
+    def poll(self) -> int | None:
         if self.returncode is None:
-            pid, status = os.waitpid(self.pid, flags)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def wait(self) -> int | None:
-        return self.poll(0)
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+    def wait(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("distillctl", timeout)
+            time.sleep(0.01)
+        return code
 
 
 def tell(**message: int) -> None:
@@ -98,7 +106,7 @@ def tell(**message: int) -> None:
 def serve() -> None:
     for name in LOADED:
         importlib.import_module(name)
-    supervisor.subprocess = SimpleNamespace(Popen=Child)  # type: ignore[assignment, attr-defined]
+    subprocess_handler.Popen = Child  # type: ignore[attr-defined, assignment]
     left = b""
     while True:
         if select.select([0], [], [], 0.005)[0]:

@@ -1,4 +1,4 @@
-"""Two processes train one run, and one of them, or their supervisor, is lost."""
+"""Two processes train one run, and one of them, or their launcher, is lost."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def straight(chaos: Any, folder: Path) -> tuple[Any, float]:
     return chaos.outcome(folder / "straight"), took
 
 
-def ranks(supervisor: int) -> list[int]:
-    """The processes that a supervisor has now, in the order in which it started them."""
+def ranks(launcher: int) -> list[int]:
+    """The processes that a launcher has now, in the order in which it started them."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
             state = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(state[1]) == supervisor and state[0] != "Z":
+            if int(state[1]) == launcher and state[0] != "Z":
                 found.append((int(state[19]), int(entry.name)))
     return [pid for _, pid in sorted(found)]
 
@@ -162,14 +162,14 @@ def test_a_silent_rank_restarts_the_group(chaos: Any, equal: Callable[[Any, Any]
     begin = time.monotonic()
     os.kill(pids[1], signal.SIGSTOP)
     assert gone(pids, 60)
-    assert time.monotonic() - begin < 6 + 5 + 10  # patience, time to end, a busy machine
+    assert time.monotonic() - begin < 6 + 15  # patience, a busy machine
     assert process.wait() == 0, process.log.read_text()
-    assert "start again from the last checkpoint" in process.log.read_text()
+    assert "process 1 gave no sign of life for 6 s: all start again from the last checkpoint" in process.log.read_text()
     assert equal(straight[0], chaos.outcome(folder / "silent"))
 
 
 @pytest.mark.parametrize("when", ["while they start", "in training"])
-def test_without_their_supervisor_they_stop_and_the_command_continues(
+def test_without_their_launcher_they_stop_and_the_command_continues(
     chaos: Any, equal: Callable[[Any, Any], bool], folder: Path, straight: tuple[Any, float], when: str
 ) -> None:
     name = when.replace(" ", "-")
@@ -179,12 +179,12 @@ def test_without_their_supervisor_they_stop_and_the_command_continues(
         trained(process, folder / name)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert gone(pids, 30), "processes train on without a supervisor"
+    assert gone(pids, 30), "processes train on without a launcher"
     chaos.finish(folder, name, *NPROC)
     assert equal(straight[0], chaos.outcome(folder / name))
 
 
-def test_three_deaths_at_one_step_end_the_run_with_an_error(chaos: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_death_at_every_start_ends_the_run_with_an_error(chaos: Any, folder: Path, tmp_path: Path) -> None:
     package = tmp_path / "bomb_plugin"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -198,8 +198,8 @@ def test_three_deaths_at_one_step_end_the_run_with_an_error(chaos: Any, folder: 
     process = chaos.train(tmp_path, "bombed", *NPROC, PYTHONPATH=str(tmp_path))
     assert process.wait() == 1, process.log.read_text()
     said = process.log.read_text()
-    assert said.count("start again from the last checkpoint") == 2
+    assert said.count("start again from the last checkpoint") == 5
     assert "error: process 1 was killed by SIGKILL" in said
-    assert "for the 3rd time there" in said
+    assert "for the 6th time" in said
     assert "hint: the last checkpoint is kept" in said
     assert torch.load(tmp_path / "bombed" / "checkpoints" / "last.pt", weights_only=True)["position"]["step"] > 0

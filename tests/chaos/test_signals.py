@@ -193,7 +193,7 @@ def test_a_second_signal_ends_at_once(chaos: Any, folder: Path, number: signal.S
     torch.load(run / "checkpoints" / "last.pt", weights_only=True)
 
 
-def test_signals_to_the_supervisor_of_two_processes(
+def test_signals_to_the_launcher_of_two_processes(
     chaos: Any, equal: Callable[[Any, Any], bool], runs: Callable[[int], int], folder: Path
 ) -> None:
     """They reach both processes, which end after the same step."""

@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from distillctl.cli.app import command_for
 from distillctl.errors import MachineError, PluginError, ProfileError, RunError
 from distillctl.plugin.registry import Registry
-from distillctl.slurm.job import Child, TrainingJob, last_lines
+from distillctl.slurm.job import TrainingJob, last_lines
 from distillctl.slurm.parameters import Resources, read_minutes, read_resources
 from distillctl.slurm.request import Request
 from distillctl.slurm.submission import Submitted, require, submit
@@ -355,87 +354,6 @@ def test_a_job_that_is_requeued_has_not_ended(cluster: Path) -> None:
     assert (cluster / "n").read_text().strip() == "5"
 
 
-# -- the process of a training -----------------------------------------------------------------------------------------
-
-NOTES_SIGNALS = """
-import os, signal, time
-from pathlib import Path
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda n, f: Path("signals").open("a").write(f"{n}\\n"))
-Path("ready").write_text(str(os.getpid()))
-while not Path("end").exists():
-    time.sleep(0.01)
-Path("ended").touch()
-"""
-STARTS_CHILD = """
-import sys, time
-from distillctl.slurm.job import Child
-child = Child([sys.executable, "-c", open("child.py").read()])
-child.start()
-child.wait()
-"""
-
-
-@pytest.mark.parametrize("when", ["while it starts", "when it is there"])
-def test_a_training_is_asked_to_stop_once_whenever_the_signal_comes(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    child = Child([sys.executable, "-c", "import time; time.sleep(60)"])
-    popen, kill, sent = subprocess.Popen, os.kill, []
-
-    def starting(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-        process = popen(*arguments, **options)
-        if when == "while it starts":
-            child.stop()
-        return process
-
-    def counting(pid: int, number: int) -> None:
-        sent.append(number)
-        kill(pid, number)
-
-    monkeypatch.setattr(subprocess, "Popen", starting)
-    monkeypatch.setattr(os, "kill", counting)
-    child.start()
-    child.stop()
-    assert child._process is not None
-    try:
-        assert child.wait(20) == -signal.SIGTERM
-        assert sent == [signal.SIGTERM]
-    finally:
-        child._process.kill()
-        child._process.wait(20)
-
-
-@pytest.fixture
-def starter(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A process that has started a child through `Child`, and the child's number."""
-    (folder / "child.py").write_text(NOTES_SIGNALS)
-    process = subprocess.Popen([sys.executable, "-c", STARTS_CHILD])
-    until(lambda: Path("ready").exists() and Path("ready").read_text(), "the child runs")
-    yield process, int(Path("ready").read_text())
-    Path("end").touch()
-    process.kill()
-    process.wait()
-
-
-def test_a_training_whose_job_is_killed_is_asked_to_save(starter: tuple[subprocess.Popen[bytes], int]) -> None:
-    process, child = starter
-    process.kill()
-    until(lambda: Path("signals").exists() and Path("signals").read_text(), "the child is told")
-    assert Path("signals").read_text() == f"{signal.SIGTERM}\n"
-    Path("end").touch()
-    until(lambda: not alive(child), "the child ends")
-
-
-def test_a_training_survives_the_signals_for_its_job(starter: tuple[subprocess.Popen[bytes], int]) -> None:
-    _, child = starter
-    os.kill(child, signal.SIGUSR2)
-    os.kill(child, signal.SIGUSR1)
-    assert os.getsid(child) == child, "it has no part in Ctrl-C"
-    Path("end").touch()
-    until(lambda: not alive(child), "the child ends")
-    assert Path("ended").exists()
-    assert not Path("signals").exists()
-
-
 def test_the_last_lines_are_those_of_this_start(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("before\n")
@@ -488,6 +406,35 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(local: 
 
 
 @pytest.mark.slow
+def test_a_training_whose_job_is_killed_saves(local: Callable[[Request], Submitted]) -> None:
+    job = local(request(out=Path("killed")))
+    until(lambda: epochs_of("killed") >= 2, "two epochs")
+    (task,) = children(job.id)
+    (training,) = children(task)
+    os.kill(training, signal.SIGUSR2)  # some batch systems send it to every process of a job
+    os.kill(task, signal.SIGKILL)
+    until(lambda: not alive(training), "the training ends")
+    assert "which are saved" in job.logs[1].read_text()
+
+
+@pytest.mark.slow
+def test_a_job_of_two_processes_is_requeued_and_ends_as_if_nothing_had_happened(local: Callable[[Request], Submitted]) -> None:
+    made = replace(request(out=Path("two")), nproc=2)
+    job = local(made)
+    until(lambda: epochs_of("two") >= 3, "three epochs")
+    (task,) = children(job.id)
+    both = children(task)
+    assert len(both) == 2, "the job starts the processes itself"
+    os.kill(task, signal.SIGUSR2)
+    wait([job])
+    assert not any(alive(training) for training in both)
+    assert "Requeued job" in job.logs[0].read_text()
+    assert job.logs[1].read_text().count("which are saved") == 1
+    command = [sys.executable, "-m", "distillctl", *replace(made, out=Path("straight")).arguments()]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=180, check=False).returncode == 0
+    assert Path("two/student.safetensors").read_bytes() == Path("straight/student.safetensors").read_bytes()
+
+
 def test_a_cancelled_job_ends_its_training_and_is_not_requeued(local: Callable[[Request], Submitted]) -> None:
     job = local(request())
     until(lambda: children(job.id) and children(children(job.id)[0]), "the training starts")
