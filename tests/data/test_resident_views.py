@@ -177,3 +177,15 @@ def test_cuda_gives_the_same_batches_without_waiting(channels_last):
     for got, want in zip(batches, loader_of(splits, size=10, channels_last=channels_last).epoch(1), strict=True):
         assert torch.equal(got.index.cpu(), want.index)
         assert torch.allclose(got.images.cpu(), want.images, atol=1e-6)
+
+
+def test_the_second_view_of_an_image_is_its_mirror_image():
+    images = arrays(5, 9, 11)
+    splits = splits_of(images, size=8, augment="none", val=images)
+    batches = list(eval_loader(splits, images, batch_size=3, device=CPU, workers=0, tta="flip"))
+    views = torch.cat([batch.images for batch in batches])
+    assert views.shape == (5, 2, 3, 8, 8)
+    plain = torch.cat([b.images for b in eval_loader(splits, images, batch_size=3, device=CPU, workers=0)])
+    assert torch.equal(views[:, 0], plain)
+    assert torch.equal(views[:, 1], T.horizontal_flip(plain))
+    assert not torch.equal(views[:, 1], T.vertical_flip(plain))

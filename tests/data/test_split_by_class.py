@@ -121,3 +121,12 @@ def test_shared_images_are_the_same_files_or_pixels(tmp_path, monkeypatch):
     others = FileImages([tmp_path / "b.jpg", tmp_path / "c.jpg"], torch.tensor([1, 0]))
     assert shared_images(files, others) == 1
     assert shared_images(files, arrays) == 0
+
+
+def test_the_validation_images_are_not_those_that_were_next_for_the_test():
+    """Otherwise both splits would be the beginning of one order, and a larger test split would take the validation images."""
+    labels = torch.zeros(200, dtype=torch.int64)
+    _, val, test = three_way_split(labels, 0.25, 0.2, 3)
+    next_in_line = set(stratified_split(labels, 0.4, 3)[1].tolist()) - set(test.tolist())
+    assert len(next_in_line) == len(val) == 40
+    assert len(next_in_line & set(val.tolist())) < 25

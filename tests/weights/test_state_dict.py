@@ -630,3 +630,17 @@ def test_objects_of_common_programs_are_passed_over(tmp_path, monkeypatch, name)
     made.__new__ = made.__setstate__ = lambda *arguments: built.append(arguments)
     assert set(read_state_dict(tmp_path / "x.pth")) == set(WEIGHTS)
     assert not built
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_a_prefix_that_only_some_names_have_is_a_part_of_them(tmp_path, prefix):
+    """A model may have a child that is called so."""
+    weights = {f"{prefix}conv.weight": torch.ones(2), "fc.weight": torch.ones(3)}
+    torch.save(weights, tmp_path / "x.pth")
+    assert list(read_state_dict(tmp_path / "x.pth")) == list(weights)
+
+
+def test_student_within_a_name_is_a_part_of_it(tmp_path):
+    weights = {"student.adapter.student.weight": torch.ones(2), "student.fc.bias": torch.ones(3), "teacher.student.bias": torch.ones(1)}
+    torch.save(weights, tmp_path / "x.pth")
+    assert list(read_state_dict(tmp_path / "x.pth")) == ["adapter.student.weight", "fc.bias"]
