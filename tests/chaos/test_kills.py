@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from distillctl.testing.datasets import write_tree
+
+pytestmark = pytest.mark.slow
 
 DIGITS = 'name = "digits"\nlimit = {limit}\naugment = "crop_flip"'
 FILES = 'name = "imagefolder"\nroot = "images"\nimage_size = 16\nresize = 18\neval_resize = 16\naugment = "crop_flip"\nval_fraction = 0.2'

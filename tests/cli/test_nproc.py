@@ -11,6 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SHORT = (
     *("--set", "train.epochs=2", "--set", "dataset.limit=200", "--set", "teacher.allow_untrained=true"),
