@@ -27,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminated)
-    heartbeat.start()
     _open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -47,6 +47,7 @@ def train(
 
         distillctl train profiles/cub_mgd.toml --set train.epochs=2 --set dataset.limit=2000
     """
+    heartbeat.start()
     from distillctl.plugin.registry import Registry
     from distillctl.profile.reading import load
 

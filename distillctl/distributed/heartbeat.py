@@ -21,6 +21,7 @@ GRACE = 5.0
 """Seconds for which a process waits until the first has said why all end, and which one without a launcher has to end."""
 met = threading.Event()
 """Set when this process has met the others of its run. Before, it may wait where no signal is handled, and has nothing to save."""
+_group: tuple[str, str] | None = None  # its folder, and this process's number in it
 
 
 def supervised() -> bool:
@@ -61,8 +62,9 @@ def said(folder: str | Path, rank: int | str) -> Path:
 
 def start() -> None:
     """Begins to give signs, if there is a launcher to give them to. A process whose launcher is gone stops as by SIGTERM."""
+    global _group
     if supervised():
-        folder, rank = os.environ[GROUP], os.environ["LOCAL_RANK"]
+        _group = folder, rank = os.environ[GROUP], os.environ["LOCAL_RANK"]
         if rank != "0":
             with suppress(OSError), said(folder, rank).open("wb") as file:  # the folder goes with the launcher
                 os.dup2(file.fileno(), 2)
@@ -72,10 +74,11 @@ def start() -> None:
 
 def let_the_first_speak() -> None:
     """Called before a process ends otherwise than it should: all mostly end alike, and what is said is said by the first."""
-    if not supervised():
+    if _group is None:
         return
-    first = sign(os.environ[GROUP], 0)
-    if os.environ["LOCAL_RANK"] == "0":
+    folder, rank = _group
+    first = sign(folder, 0)
+    if rank == "0":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent when others end earlier
         first.unlink(missing_ok=True)
         return

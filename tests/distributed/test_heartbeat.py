@@ -57,21 +57,23 @@ def test_a_process_gives_signs_and_survives_the_warning_for_its_job(tmp_path: Pa
 
 
 def test_the_others_wait_until_the_first_has_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (heartbeat.GROUP, "LOCAL_RANK"):
-        monkeypatch.setenv(name, str(tmp_path) if name == heartbeat.GROUP else "1")
-    monkeypatch.setattr(heartbeat, "GRACE", 0.3)
     first = heartbeat.sign(tmp_path, 0)
     first.touch()
+    monkeypatch.setenv(heartbeat.GROUP, str(tmp_path))
+    heartbeat.let_the_first_speak()
+    assert first.exists(), "another command that a process of the group starts is none of the group"
+    monkeypatch.setattr(heartbeat, "_group", (str(tmp_path), "1"))
+    monkeypatch.setattr(heartbeat, "GRACE", 0.3)
     begin = time.monotonic()
     heartbeat.let_the_first_speak()
     assert time.monotonic() - begin >= 0.3
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(heartbeat, "_group", (str(tmp_path), "0"))
     heartbeat.let_the_first_speak()
     assert signal.signal(signal.SIGTERM, before) == signal.SIG_IGN
     assert not first.exists()
     monkeypatch.setattr(heartbeat, "GRACE", 60)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(heartbeat, "_group", (str(tmp_path), "1"))
     begin = time.monotonic()
     heartbeat.let_the_first_speak()
     assert time.monotonic() - begin < 30

@@ -435,6 +435,7 @@ def test_a_job_of_two_processes_is_requeued_and_ends_as_if_nothing_had_happened(
     assert Path("two/student.safetensors").read_bytes() == Path("straight/student.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_ends_its_training_and_is_not_requeued(local: Callable[[Request], Submitted]) -> None:
     job = local(request())
     until(lambda: children(job.id) and children(children(job.id)[0]), "the training starts")
