@@ -20,6 +20,13 @@ _TRAIN = "tests/commands/test_train_command.py"
 _LOOP = "tests/engine/test_loop.py"
 _CIFAR = "plugins/distillctl-cifar/"
 
+
+def _of(method: str, module: str, old: str, new: str) -> Mutant:
+    """A mutant of a method's formula, which its package's own tests have to kill."""
+    package = f"plugins/distillctl-{method}"
+    return Mutant(f"{method}: {new[:60]}", f"{package}/distillctl_{method}/{module}", old, new, f"{package}/tests")
+
+
 MUTANTS = (
     # The nineteen that survived once.
     Mutant("the last epoch is deployed as the best", "distillctl/commands/train.py",
@@ -134,4 +141,71 @@ MUTANTS = (
     Mutant("an archive's content has no bound", "distillctl/data/archives.py", "        if self.bytes < 0:", "        if False:", "tests/hostile/test_archives.py"),
     Mutant("a member of an archive may leave the folder", "distillctl/data/archives.py", 'filter="data")', 'filter="fully_trusted")', "tests/hostile/test_archives.py"),
     Mutant("a damaged header is the end of an archive", "distillctl/data/archives.py", "    if any(stream.read(tarfile.BLOCKSIZE)):", "    if False:", "tests/hostile/test_archives.py"),
+    # What methods stand on, names, students, runs.
+    Mutant('zero times log zero is NaN', 'distillctl/api/losses.py', '.masked_fill(p == 0, 0.0).sum(1)', '.sum(1)', 'tests/api tests/builtin'),
+    Mutant('the divergence is turned round', 'distillctl/api/losses.py', 'return (p * (log_p - log_q))', 'return (p * (log_q - log_p))', 'tests/api tests/builtin'),
+    Mutant('the factor of the temperature is lost', 'distillctl/api/losses.py', 'return rows.mean() * factor', 'return rows.mean()', 'tests/api tests/builtin'),
+    Mutant('shallow stages are paired', 'distillctl/api/pairing.py', 'zip(ours[-count:], theirs[-count:], strict=True)', 'zip(ours[:count], theirs[:count], strict=True)', 'tests/api/test_pairing.py'),
+    Mutant('stages of unequal number are cut', 'distillctl/api/pairing.py', '    if len(ours) != len(theirs):', '    if False:', 'tests/api/test_pairing.py'),
+    Mutant('a lenient norm is strict', 'distillctl/api/layers.py', 'if self.training and input.numel() == input.shape[1]:', 'if False:', 'tests/api/test_layers.py'),
+    Mutant('a dead row is divided by zero', 'distillctl/api/losses.py', 'torch.where(squares > _SHORTEST**2, squares, 1.0).sqrt()', 'squares.sqrt()', 'tests/api/test_losses.py'),
+    Mutant('draws of a process are those of the first', 'distillctl/api/distributed.py', 'draw(batch.total)[batch.start : batch.start + count]', 'draw(batch.total)[:count]', 'tests/api tests/distributed/test_share_contract.py plugins/distillctl-mgd/tests'),
+    Mutant('a hash forgets the order of its numbers', 'distillctl/data/hashing.py', 'x = ((state ^ (value & _MASK)) + _STEP) & _MASK', 'x = ((value & _MASK) + _STEP) & _MASK', 'tests/data/test_hashing.py'),
+    Mutant('a shift fills with the sign', 'distillctl/data/hashing.py', 'return (x >> bits) & ((1 << (64 - bits)) - 1)', 'return x >> bits', 'tests/data/test_hashing.py'),
+    Mutant('the short name of two models means the first', 'distillctl/plugin/catalog.py', '        if len(found) == 1:\n            return found[0]', '        if found:\n            return found[0]', 'tests/plugin'),
+    Mutant('a name is given twice', 'distillctl/plugin/catalog.py', '            if package:\n', '            if False:\n', 'tests/plugin'),
+    Mutant('a head of other layers than described is taken', 'distillctl/models/heads.py', '    if str(rebuilt) != str(head.layers):', '    if False:', 'tests/models/test_heads.py'),
+    Mutant('a head with a thousand layers is built', 'distillctl/models/heads.py', '        if count[0] > _MOST_LAYERS:', '        if False:', 'tests/models/test_heads.py'),
+    Mutant('a deployed file of a newer format is read', 'distillctl/models/deploy.py', '    if info["format"] > FORMAT:', '    if False:', 'tests/models/test_deploy.py'),
+    Mutant('classes and outputs need not agree', 'distillctl/models/deploy.py', '    if info["classes"] and len(info["classes"]) != info["num_classes"]:', '    if False:', 'tests/models/test_deploy.py'),
+    Mutant('tied weights of a student are written as one', 'distillctl/models/deploy.py', 'value.detach().cpu().clone().contiguous()', 'value.detach().cpu().contiguous()', 'tests/models/test_deploy.py'),
+    Mutant('a changed value of the profile goes unnoticed', 'distillctl/commands/resume_check.py', 'if _differ(before, after, key) and not _moved', 'if False and not _moved', 'tests/commands/test_resume_check.py'),
+    Mutant('an accepted change is not written down', 'distillctl/commands/resume_check.py', '"changes": [*info.get("changes", ()), note]}', '"changes": info.get("changes", [])}', 'tests/commands/test_resume_check.py'),
+    Mutant('the listing of the data leaves out the labels', 'distillctl/commands/resume_check.py', "listing_hash(f'{name} {target}' for name, target", "listing_hash(f'{name}' for name, target", 'tests/commands/test_resume_check.py'),
+    Mutant('a second run with --fresh overwrites the first', 'distillctl/rundir/directory.py', '    if existing is not None and not fresh:', '    if existing is not None:', 'tests/rundir tests/commands/test_train_command.py'),
+    Mutant('lines beyond the checkpoint stay in the record', 'distillctl/rundir/directory.py', 'kept = self.records()[:count]', 'kept = self.records()', 'tests/rundir tests/engine/test_loop.py'),
+    Mutant('a cut line of the record ends the reading of the run', 'distillctl/rundir/directory.py', '            except (ValueError, RecursionError):\n                break', '            except (ValueError, RecursionError):\n                raise', 'tests/rundir'),
+    Mutant('a signal counts as an interrupt', 'distillctl/distributed/stop_signals.py', '130 if number == signal.SIGINT else 143', '130', 'tests/engine/test_interrupts.py tests/engine/test_loop.py'),
+    Mutant('bf16 is fp32', 'distillctl/engine/precision.py', 'return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)', 'return nullcontext()', 'tests/engine tests/build'),
+    Mutant("the teacher's gradients are kept", 'distillctl/engine/teacher.py', 'with torch.no_grad(), autocast', 'with autocast', 'tests/engine tests/build'),
+    Mutant('a compiled step is compiled where two gradients are wanted', 'distillctl/build/checks.py', '    if profile.optimizer.spec.separate_gradients:', '    if False:', 'tests/methods/test_refusals.py'),
+    Mutant('two phases of a name are taken', 'distillctl/build/parts.py', 'if any(part.name == f"{entry.name}.{phase.name}" for part in parts):', 'if False:', 'tests/methods/test_refusals.py tests/build'),
+    Mutant('a tracker of another class is taken', 'distillctl/build/trackers.py', '    if not (isinstance(cls, type) and issubclass(cls, Tracker)):', '    if False:', 'tests/build tests/plugin'),
+    # Formulas.
+    _of('ab', 'losses.py', '(margin - signed).clamp_min(0).square().sum() / len(student)', '(margin - signed).clamp_min(0).square().mean()'),
+    _of('ab', 'losses.py', 'term / 2 ** (len(terms) - i)', 'term / 2 ** i'),
+    _of('at', 'losses.py', '.abs().pow(power).mean(1)', '.abs().pow(power).amax(1)'),
+    _of('at', 'losses.py', 'return difference.square().mean()', 'return difference.abs().mean()'),
+    _of('byot', 'losses.py', 'return -rows.sum(1).mean() * temperature**2', 'return -rows.sum(1).mean()'),
+    _of('cc', 'losses.py', 'return (delta[:-1] * delta[1:]).sum(1).mean()', 'return delta.square().sum(1).mean()'),
+    _of('cc', 'losses.py', 'else (total + _EPS).sqrt()) / size**2', 'else (total + _EPS).sqrt()) / size'),
+    _of('crd', 'loss.py', 'negatives.shape[1] * math.log1p(_EPS / share)', '0.0'),
+    _of('crd', 'bank.py', '(2 * torch.rand(count, dim) - 1)', 'torch.rand(count, dim)'),
+    _of('ctkd', 'method.py', 'return -0.5 * (1 - torch.cos(', 'return 0.5 * (1 - torch.cos('),
+    _of('ctkd', 'method.py', 'self.t_start + self.t_end * theta.sigmoid()', 'self.t_start + (self.t_end - self.t_start) * theta.sigmoid()'),
+    _of('dist', 'losses.py', '(rows.unsqueeze(1) * temperature**2).mean()', 'rows.mean()'),
+    _of('dkd', 'method.py', 'self.beta * (other_divergence(log_q_s, log_q_t, target)', 'self.alpha * (other_divergence(log_q_s, log_q_t, target)'),
+    _of('fsp', 'losses.py', 'F.mse_loss(ours, theirs) for', 'F.l1_loss(ours, theirs) for'),
+    _of('ft', 'losses.py', '.abs().pow(p2).mean()', '.abs().pow(p2).sum()'),
+    _of('kdsvd', 'losses.py', 'theirs.sum(1, keepdim=True) < 0', 'theirs.sum(1, keepdim=True) > 0'),
+    _of('lskd', 'losses.py', '/ (logits.shape[-1] - 1)', '/ logits.shape[-1]'),
+    _of('mgd', 'method.py', 'squares.sum() / len(squares)', 'squares.sum()'),
+    _of('nkd', 'losses.py', 'return -(p * log_p).mean()', 'return -log_p.mean()'),
+    _of('nkd', 'losses.py', 'keepdim=True) * temperature**2).mean()', 'keepdim=True)).mean()'),
+    _of('nst', 'losses.py', 'for a, b in ((s, s), (t, t), (s, t))]', 'for a, b in ((s, s), (t, t), (t, t))]'),
+    _of('ofa', 'losses.py', 'torch.where(at_label, torch.expm1(enhanced)', 'torch.where(at_label, enhanced.exp()'),
+    _of('ofd', 'losses.py', '* counts).sum() / len(student)', ').sum() / len(student)'),
+    _of('ofd', 'losses.py', 'term / 2 ** (len(terms) - i)', 'term / 2 ** (len(terms) - i - 1)'),
+    _of('pefd', 'losses.py', 'cosine(projected.relu().mean(1), target)', 'cosine(projected.mean(1), target)'),
+    _of('pkt', 'losses.py', '(p_t * ((p_t + eps).log() - (p_s + eps).log())).mean()', '(p_s * ((p_t + eps).log() - (p_s + eps).log())).mean()'),
+    _of('rdrop', 'method.py', '* (log_p - log_q)).sum(1) / 2', '* (log_p - log_q)).sum(1)'),
+    _of('reviewkd', 'losses.py', 'loss = loss + weight * F.adaptive_avg_pool2d(difference, size).square().mean()', 'loss = loss + weight * F.adaptive_max_pool2d(difference, size).square().mean()'),
+    _of('rkd', 'losses.py', 'return total / size**3', 'return total / size**2'),
+    _of('rkd', 'losses.py', 'size * (size - 1) / distances.sum()', 'size * size / distances.sum()'),
+    _of('sdd', 'bases.py', 'return rows - gamma * _times_square', 'return rows + gamma * _times_square'),
+    _of('sdd', 'losses.py', 'losses.masked_fill(~complementary, 0.0).mean()', 'losses[complementary].mean()'),
+    _of('sp', 'losses.py', 'difference.square().sum() / size**2', 'difference.square().sum() / size'),
+    _of('sp', 'losses.py', 'sums = products.abs().sum(1, keepdim=True)', 'sums = products.sum(1, keepdim=True)'),
+    _of('tfkd', 'virtual.py', '.mean() * student_temperature**2', '.mean()'),
+    _of('vid', 'losses.py', '(errors / variance + variance.log()).mean() / 2', '(errors / variance - variance.log()).mean() / 2'),
 )  # fmt: skip
