@@ -66,13 +66,13 @@ class Launcher(LocalElasticAgent):
         if self.number:
             return exit_code(self.number)
         result: RunResult = self.run()
+        if not self.number and (why := self._loss(result)):
+            raise RunError(f"{why}, for the {RESTARTS + 1}th time", hint="the last checkpoint is kept; look at what is above")
         codes: list[int] = [failure.exitcode for _, failure in sorted(result.failures.items())]
         if decided := [code for code in codes if code in _OWN_DECISION]:
             return decided[0]
         if self.number:
             return exit_code(self.number) if codes else 0
-        if why := self._loss(result):
-            raise RunError(f"{why}, for the {RESTARTS + 1}th time", hint="the last checkpoint is kept; look at what is above")
         return exit_code(signal.SIGINT if 130 in codes else signal.SIGTERM) if codes else 0
 
     def stop(self, number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
