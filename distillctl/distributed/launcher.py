@@ -98,6 +98,10 @@ class Launcher(LocalElasticAgent):
                     decided = state.si_status
         return decided
 
+    def close(self) -> None:
+        """Ends the agent's thread that says it is alive, before the folder goes where it says so."""
+        self._worker_group.spec.rdzv_handler.shutdown()
+
     def processes(self) -> list[int]:
         """The numbers of the processes that were started last."""
         return list(self._pcontext.pids().values()) if self._pcontext is not None else []
@@ -187,6 +191,7 @@ def launcher(count: int, arguments: Sequence[str], say: Callable[[str], object],
         try:
             yield made
         finally:
+            made.close()
             for number, handler in handlers:
                 signal.signal(number, handler)
             os.environ.clear()

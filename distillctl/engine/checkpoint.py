@@ -10,6 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,20 @@ import torch
 
 from distillctl.errors import DataError, MachineError
 from distillctl.files import FULL_OR_CLOSED, hashed, sync_folder, temporary_beside, write_atomically
+from distillctl.rundir import digests
 from distillctl.rundir.directory import RunDirectory
 from distillctl.text import one_line
 
 FORMAT = 3
 
 
-def save(run: RunDirectory, path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any]) -> None:
     """Writes a checkpoint of a run; a crash at any moment, or a full disk, leaves the old one.
 
     Raises:
         MachineError: the disk is full, or cannot be written to.
     """
-    _write(path, state, lambda digest: run.manifest.expect({run.named(path): digest}))
-    run.manifest.arrived(run.named(path))
+    _write(path, state)
 
 
 def save_last(run: RunDirectory, state: dict[str, Any]) -> None:
@@ -39,29 +40,19 @@ def save_last(run: RunDirectory, state: dict[str, Any]) -> None:
     Raises:
         MachineError: the disk is full, or cannot be written to.
     """
-
-    def keep(digest: str) -> None:
-        files = {run.named(run.last): digest}
-        if run.last.is_file():
-            files[run.named(run.previous)] = run.manifest.newest(run.named(run.last))
-        run.manifest.expect(files)
-        if run.last.is_file():
-            _take_over(run.last, run.previous)
-
-    _write(run.last, state, keep)
-    run.manifest.arrived(run.named(run.last))
+    _write(run.last, state, lambda: _take_over(run.last, run.previous) if run.last.is_file() else None)
 
 
 def promote(run: RunDirectory) -> None:
     """Makes the student that waits to be the best one `best.pt`, once the full state that says so is saved."""
     if run.next_best.is_file():
-        run.manifest.expect({run.named(run.best): run.manifest.newest(run.named(run.next_best))})
-        run.next_best.replace(run.best)
-        run.manifest.forget(run.named(run.next_best))
+        with digests.replacing(run.best, digests.current(run.next_best)):
+            run.next_best.replace(run.best)
+        digests.beside(run.next_best).unlink(missing_ok=True)
         sync_folder(run.best.parent)
 
 
-def _write(path: Path, state: dict[str, Any], ready: Callable[[str], None]) -> None:
+def _write(path: Path, state: dict[str, Any], keep_old: Callable[[], object] = lambda: None) -> None:
     digest = ""
 
     def write(temporary: Path) -> None:
@@ -70,8 +61,13 @@ def _write(path: Path, state: dict[str, Any], ready: Callable[[str], None]) -> N
             torch.save({"format": FORMAT, **state}, file)
             digest = result()
 
+    def ready() -> None:
+        keep_old()
+        renaming.enter_context(digests.replacing(path, digest))
+
     try:
-        write_atomically(path, write, lambda: ready(digest))
+        with ExitStack() as renaming:
+            write_atomically(path, write, ready)
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
@@ -108,12 +104,13 @@ def load_newest(run: RunDirectory, *, previous: bool = False) -> dict[str, Any] 
     Raises:
         DataError: the newest is damaged, foreign or gone; the message offers the one before it if that is whole.
     """
-    run.manifest.settle()
     if previous:
         return _go_back(run)
-    problem = run.manifest.problem(run.named(run.last))
+    problem = digests.problem(run.last)
     if not problem and not run.last.is_file():
-        return None
+        if not run.previous.is_file():
+            return None
+        problem = "is gone"
     if not problem:
         try:
             return load(run.last)
@@ -131,10 +128,8 @@ def _go_back(run: RunDirectory) -> dict[str, Any]:
     older = _whole(run)
     if older is None:
         raise DataError(f"`{run.path}` has no whole checkpoint before the newest one")
-    digest = run.manifest.newest(run.named(run.previous))
     if run.last.is_file():
         run.last.replace(run.last.with_name("last.pt.left"))  # nothing is deleted: somebody may want to look at it
-    run.manifest.expect({run.named(run.last): digest})
     _take_over(run.previous, run.last)
     return older
 
@@ -143,17 +138,18 @@ def _take_over(source: Path, target: Path) -> None:
     """Makes `target` the same file as `source`, without a moment at which it is half there."""
     temporary = temporary_beside(target)
     temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # a file system without links
-        write_atomically(target, lambda copy: shutil.copyfile(source, copy))
-    else:
-        temporary.replace(target)
-        temporary.unlink(missing_ok=True)  # renaming does nothing where both are one file already
+    with digests.replacing(target, digests.current(source)):
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without links
+            write_atomically(target, lambda copy: shutil.copyfile(source, copy))
+        else:
+            temporary.replace(target)
+            temporary.unlink(missing_ok=True)  # renaming does nothing where both are one file already
 
 
 def _whole(run: RunDirectory) -> dict[str, Any] | None:
-    if not run.previous.is_file() or run.manifest.problem(run.named(run.previous)):
+    if not run.previous.is_file() or digests.problem(run.previous):
         return None
     try:
         return load(run.previous)

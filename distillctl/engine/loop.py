@@ -217,7 +217,7 @@ class Loop:
 
     def _save_student(self, path: Path, epoch: int) -> None:
         student = self.step.learner.evaluated.state_dict()
-        checkpoint.save(self.run, path, {"student": student, "epoch": epoch, "digest": self.experiment.digest})
+        checkpoint.save(path, {"student": student, "epoch": epoch, "digest": self.experiment.digest})
 
     def _save_within_epoch(self) -> None:
         """The full checkpoint, with what the epoch has added up so far."""

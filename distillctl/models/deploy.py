@@ -29,7 +29,7 @@ from distillctl.errors import DataError, MachineError, PluginError, Problem
 from distillctl.files import json_bytes, read_json, write_atomically
 from distillctl.models import heads
 from distillctl.plugin.registry import Registry, load
-from distillctl.rundir.manifest import Manifest
+from distillctl.rundir import digests
 from distillctl.weights import read_file
 from distillctl.weights.state_dict import load_into
 
@@ -101,9 +101,9 @@ def write_student(
         # Through bytes, since the library's own `save_file` makes files that nobody else may read.
         content = safetensors.torch.save(_tensors(model, spec.name), metadata={"format": "pt"})
         text = json_bytes({**description, **extra})
-        Manifest(folder).expect({WEIGHTS: hashlib.sha256(content).hexdigest(), DESCRIPTION: hashlib.sha256(text).hexdigest()})
-        write_atomically(folder / WEIGHTS, partial(_write, content))
-        write_atomically(folder / DESCRIPTION, partial(_write, text))
+        for path, data in ((folder / WEIGHTS, content), (folder / DESCRIPTION, text)):
+            with digests.replacing(path, hashlib.sha256(data).hexdigest()):
+                write_atomically(path, partial(_write, data))
     except OSError as error:
         raise MachineError(f"the student cannot be written to `{folder}`: {error}") from error
 
@@ -117,7 +117,7 @@ def read_model_json(folder: Path | str) -> dict[str, Any]:
     path = Path(folder, DESCRIPTION)
     try:
         if path.is_file():
-            Manifest(Path(folder)).check(DESCRIPTION)
+            digests.check(path)
         info = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
@@ -169,7 +169,7 @@ def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
         raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
     if info.get("head") is not None:
         heads.rebuild(model, spec, info["head"])
-    weights = read_file(Manifest(Path(folder)).check(WEIGHTS))
+    weights = read_file(digests.check(Path(folder, WEIGHTS)))
     assert isinstance(weights, dict)  # what safetensors files hold
     load_into(model, weights, what=f"student `{info['model']}`", classifier=spec.classifier)
     return model.eval(), info

@@ -1,7 +1,7 @@
 """Run directories: created, appended to, read. From one of them `eval` and resuming work without the profile.
 
-<name>/profile.toml  resolved.toml  environment.json  run.json  metrics.jsonl  manifest.json  run.lock
-checkpoints/{last,previous,best,epoch-NNNN}.pt  student.safetensors  model.json
+<name>/profile.toml  resolved.toml  environment.json  run.json  metrics.jsonl  run.lock
+checkpoints/{last,previous,best,epoch-NNNN}.pt  student.safetensors  model.json, each with its hash beside it
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from distillctl.errors import DataError, MachineError, ProfileError
 from distillctl.files import read_json, write_json, write_text
+from distillctl.rundir import digests
 from distillctl.rundir.lock import NAME as LOCK
-from distillctl.rundir.manifest import Manifest
 
 ROOT = Path("runs")
 _FIRST_FILES = {"checkpoints", LOCK, "profile.toml", "resolved.toml", "environment.json"}
@@ -64,14 +64,9 @@ class RunDirectory:
         info = self.info()
         return (*info.get("digests", ()), info["digest"])
 
-    @property
-    def manifest(self) -> Manifest:
-        """Hashes of the files that are checked before use."""
-        return Manifest(self.path)
-
-    def named(self, path: Path) -> str:
-        """How the manifest calls a file of the run."""
-        return path.relative_to(self.path).as_posix()
+    def problem(self, path: Path) -> str:
+        """Why a file of the run must not be used, in words that follow its name; empty if it may be."""
+        return digests.problem(path)
 
     def checked(self, path: Path) -> Path:
         """A file of the run, if it is what was written.
@@ -79,7 +74,7 @@ class RunDirectory:
         Raises:
             DataError: it is damaged, foreign or gone.
         """
-        return self.manifest.check(self.named(path))
+        return digests.check(path)
 
     @classmethod
     def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
@@ -144,6 +139,8 @@ class RunDirectory:
         """Removes what a killed process left half written. Whoever calls holds the lock: nobody else is writing."""
         for path in (*self.path.glob(".*.tmp"), *self.path.glob("checkpoints/.*.tmp")):
             path.unlink(missing_ok=True)
+        if not self.next_best.is_file():
+            digests.beside(self.next_best).unlink(missing_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
         """All whole lines of `metrics.jsonl`; a line cut short by a crash ends the list."""

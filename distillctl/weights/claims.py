@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,6 +21,10 @@ _PICKLES = 5
 """Of a file in the old form: a magic number, a version, the system, the content, the keys of the storages."""
 _BYTES = {"Double": 8, "Long": 8, "ComplexFloat": 8, "ComplexDouble": 16, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2}
 """Of one number of a storage class; of those that are not here at least one."""
+_DEEP = 100
+_WITHIN = 1_000_000
+"""A tuple may nest so many others in one another, and hold so much in all."""
+_TUPLES = {code[0] for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)}
 
 
 class _Inert:
@@ -49,12 +53,43 @@ class _Inert:
     def __setitem__(self, key: object, value: object) -> None: ...
 
 
+class _Tuple(tuple[Any, ...]):
+    """One that knows how deep it is and how much is in it, counted each time it is in it."""
+
+    deep = 0
+    within = 0
+
+
+class _Nested(Exception):
+    """A tuple that would crash or never end as a key of a mapping: its hash goes through all that is in it."""
+
+
+def _measured(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Makes a tuple as `load` does, unless it is nested as no file of weights is."""
+
+    def measure(reader: Any) -> None:
+        load(reader)
+        made = _Tuple(reader.stack[-1])
+        inside = [part for part in made if isinstance(part, _Tuple)]
+        made.deep = 1 + max((part.deep for part in inside), default=0)
+        made.within = len(made) + sum(part.within for part in inside)
+        if made.deep > _DEEP or made.within > _WITHIN:
+            raise _Nested
+        reader.stack[-1] = made
+
+    return measure
+
+
 class _Claims(pickle._Unpickler):  # the one in Python: the one in C keeps a table as large as a file says
     """Goes through a pickle, builds nothing, and notes what its storages claim."""
 
     def __init__(self, file: Any, claimed: dict[str, int]) -> None:
         super().__init__(file, encoding="bytes")
         self._claimed = claimed
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: _measured(load) if code in _TUPLES else load for code, load in pickle._Unpickler.dispatch.items()
+    }
 
     def find_class(self, module: str, name: str) -> type[_Inert]:
         return type(name, (_Inert,), {"name": name, "claimed": self._claimed})
@@ -89,12 +124,18 @@ def check_claims(path: Path) -> Checked:
     Raises:
         DataError: it claims more than it has, is damaged, or something else than weights.
     """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            file.seek(0)
-            return Checked(False, _check_old_form(path, file))
-    with zipfile.ZipFile(path) as archive:
-        return _check_archive(path, archive)
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                file.seek(0)
+                return Checked(False, _check_old_form(path, file))
+        with zipfile.ZipFile(path) as archive:
+            return _check_archive(path, archive)
+    except _Nested as error:
+        raise DataError(
+            f"`{path}` nests tuples in one another as no file of weights does",
+            hint="it is damaged or was made to do harm: get it anew from where it came from",
+        ) from error
 
 
 def too_much_memory(path: Path) -> DataError:
@@ -148,6 +189,8 @@ def _read(file: Any, claimed: dict[str, int], pickles: int) -> bool:
     try:
         for _ in range(pickles):
             _Claims(file, claimed).load()
+    except _Nested:
+        raise
     except Exception:  # noqa: BLE001 - a damaged pickle makes the reader raise nearly anything
         return False
     return True

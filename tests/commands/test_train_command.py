@@ -137,8 +137,10 @@ def test_a_run_leaves_its_directory_and_its_teachers(finished: tuple[Path, Resul
     base, result = finished
     names = {p.relative_to(result.path).as_posix() for p in result.path.rglob("*") if p.is_file()}
     assert names == {
-        "profile.toml", "resolved.toml", "environment.json", "run.json", "metrics.jsonl", "student.safetensors", "model.json",
-        "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt", "manifest.json", "run.lock",
+        "profile.toml", "resolved.toml", "environment.json", "run.json", "metrics.jsonl", "run.lock",
+        *(f"{name}{end}" for end in ("", ".sha256") for name in (
+            "student.safetensors", "model.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt",
+        )),
     }  # fmt: skip
     assert len(list((base / "runs").iterdir())) == 2
     info = json.loads((result.path / "run.json").read_text())
@@ -308,7 +310,7 @@ def test_a_teacher_with_the_same_classes_in_another_order_is_refused(folder: Pat
     cut = ["train.epochs=1"]
     teacher = train(load("teacher.toml", registry=registry, overrides=cut), registry, Ear(), device="cpu").path
     described = json.loads((teacher / "model.json").read_text())
-    (teacher / "manifest.json").unlink()  # otherwise the file counts as damaged
+    (teacher / "model.json.sha256").unlink()  # otherwise the file counts as damaged
     (teacher / "model.json").write_text(json.dumps({**described, "classes": described["classes"][::-1]}))
     with pytest.raises(ProfileError, match="in another order"):
         train(load("student.toml", registry=registry, overrides=cut, teacher=str(teacher)), registry, Ear(), device="cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import shutil
@@ -24,6 +23,7 @@ from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
 from distillctl.engine.state import restore_student
 from distillctl.errors import DataError, MachineError
+from distillctl.rundir import digests
 from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Experiment]
@@ -86,7 +86,12 @@ def test_the_newest_state_and_the_one_before_are_there(tmp_path: Path) -> None:
     saved(run, 3)
     assert number_of(checkpoint.load_newest(run)) == 3
     assert number_of(checkpoint.load(run.checked(run.previous))) == 2
-    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == ["last.pt", "previous.pt"]
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
+        "last.pt",
+        "last.pt.sha256",
+        "previous.pt",
+        "previous.pt.sha256",
+    ]
 
 
 def test_a_crash_between_any_two_operations_leaves_the_state_before_or_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +112,12 @@ def test_a_crash_between_any_two_operations_leaves_the_state_before_or_after(tmp
         checkpoint.save_last(run, state(4))
         assert number_of(checkpoint.load_newest(run)) == 4
         assert number_of(checkpoint.load(run.checked(run.previous))) == newest
-        assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == ["last.pt", "previous.pt"]
+        assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
+            "last.pt",
+            "last.pt.sha256",
+            "previous.pt",
+            "previous.pt.sha256",
+        ]
         operation += 1
     assert crashes > 8
 
@@ -123,7 +133,7 @@ def test_a_crash_while_going_back_loses_nothing(tmp_path: Path, monkeypatch: pyt
             break
         except Crash:
             crashes += 1
-        if run.manifest.problem("checkpoints/last.pt"):
+        if run.problem(run.last) or not run.last.is_file():
             with pytest.raises(DataError, match="`--from-previous` continues from it"):
                 checkpoint.load_newest(run)
             assert number_of(checkpoint.load_newest(run, previous=True)) == 2
@@ -163,6 +173,12 @@ def test_a_run_that_crashes_at_any_operation_ends_with_the_same_bytes(
         shutil.rmtree(run.path)
         operation += 13  # every moment of a step comes up in one of the steps
     assert operation > 100
+
+
+def unchecked(run: RunDirectory) -> None:
+    """As an older version left it."""
+    for path in run.path.rglob(f"*{digests.SUFFIX}"):
+        path.unlink()
 
 
 def flip(path: Path) -> None:
@@ -223,10 +239,10 @@ def test_without_a_whole_one_nothing_is_offered_but_to_start_anew(tmp_path: Path
         checkpoint.load_newest(run, previous=True)
 
 
-def test_damage_is_seen_without_a_manifest_too_if_the_file_cannot_be_read(tmp_path: Path) -> None:
+def test_damage_is_seen_without_a_hash_too_if_the_file_cannot_be_read(tmp_path: Path) -> None:
     """Runs of older versions have none, and a damaged one may be deleted."""
     run = saved(new_run(tmp_path / "run"), 3)
-    (run.path / "manifest.json").unlink()
+    unchecked(run)
     assert number_of(checkpoint.load_newest(run)) == 3
     run.last.write_bytes(run.last.read_bytes()[:500])
     with pytest.raises(DataError, match="is damaged") as caught:
@@ -235,12 +251,12 @@ def test_damage_is_seen_without_a_manifest_too_if_the_file_cannot_be_read(tmp_pa
     assert number_of(checkpoint.load_newest(run, previous=True)) == 2
 
 
-def test_a_damaged_manifest_stops_the_run_until_it_is_deleted(tmp_path: Path) -> None:
+def test_a_damaged_hash_stops_the_run_until_it_is_deleted(tmp_path: Path) -> None:
     run = saved(new_run(tmp_path / "run"), 3)
-    (run.path / "manifest.json").write_text('{"checkpoints/last.pt": ["')
-    with pytest.raises(DataError, match=r"manifest\.json` is damaged"):
+    digests.beside(run.last).write_text("0123")
+    with pytest.raises(DataError, match=r"last\.pt\.sha256` is damaged"):
         checkpoint.load_newest(run)
-    (run.path / "manifest.json").unlink()
+    digests.beside(run.last).unlink()
     assert number_of(checkpoint.load_newest(saved(run, 4))) == 4
     flip(run.last)
     with pytest.raises(DataError, match="is not the file"):
@@ -300,7 +316,12 @@ def test_no_room_is_said_and_the_last_good_checkpoint_kept(tmp_path: Path, size:
     with largest_file(size), pytest.raises(MachineError) as caught:
         checkpoint.save_last(run, state(3))
     refused(run, caught.value, "file too large")
-    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == ["last.pt", "previous.pt"]
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
+        "last.pt",
+        "last.pt.sha256",
+        "previous.pt",
+        "previous.pt.sha256",
+    ]
     assert number_of(checkpoint.load_newest(run)) == 2
     checkpoint.save_last(run, state(3))
     assert number_of(checkpoint.load_newest(run)) == 3
@@ -382,12 +403,38 @@ def test_whatever_the_machine_refuses_is_told_in_its_words(tmp_path: Path, monke
     assert number_of(checkpoint.load_newest(run)) == 2
 
 
-def test_the_manifest_names_the_hash_of_every_checkpoint(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+def test_every_checkpoint_has_its_hash_beside_it(experiment: Make, watcher: Any, tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
     Loop(experiment(epochs=2, keep_every=1), run, watcher).train()
-    known = json.loads((run.path / "manifest.json").read_text())
-    assert set(known) == {f"checkpoints/{p.name}" for p in (run.path / "checkpoints").iterdir()}
-    assert all(files.sha256(run.path / name) == digests[0] for name, digests in known.items())
+    checkpoints = sorted((run.path / "checkpoints").glob("*.pt"))
+    assert [p.name for p in checkpoints] == ["best.pt", "epoch-0001.pt", "epoch-0002.pt", "last.pt", "previous.pt"]
+    assert {p.name for p in run.path.rglob("*.sha256")} == {f"{p.name}.sha256" for p in checkpoints}
+    for path in checkpoints:
+        assert digests.beside(path).read_text() == f"{files.sha256(path)}  {path.name}\n"
+
+
+def test_a_run_without_hashes_is_continued_and_has_them_from_its_next_checkpoint_on(tmp_path: Path) -> None:
+    run = saved(new_run(tmp_path / "run"), 3)
+    unchecked(run)
+    assert number_of(checkpoint.load_newest(run)) == 3
+    checkpoint.save_last(run, state(4))
+    for path in (run.last, run.previous):
+        assert digests.beside(path).is_file()
+    flip(run.last)
+    with pytest.raises(DataError, match="is not the file"):
+        checkpoint.load_newest(run)
+    assert number_of(checkpoint.load_newest(run, previous=True)) == 3
+
+
+@pytest.mark.parametrize("hashes", [True, False])
+def test_a_newest_checkpoint_that_is_gone_does_not_begin_the_run_anew(tmp_path: Path, hashes: bool) -> None:
+    run = saved(new_run(tmp_path / "run"), 2)
+    if not hashes:
+        unchecked(run)
+    run.last.unlink()
+    with pytest.raises(DataError, match="is gone") as caught:
+        checkpoint.load_newest(run)
+    assert "`--from-previous` continues from it" in caught.value.problems[0].hint
 
 
 FOREIGN = {

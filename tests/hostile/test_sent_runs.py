@@ -1,4 +1,4 @@
-"""`eval` of a run that somebody sent: its checkpoint is opened like any other foreign file of weights, with a manifest or without."""
+"""`eval` of a run that somebody sent: its checkpoint is opened like any other foreign file of weights, with a hash or without."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def registry() -> Registry:
 
 @pytest.fixture
 def run(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    """A run without checkpoints and without a manifest."""
+    """A run without checkpoints and their hashes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "profile.toml").write_text(PROFILE)

@@ -53,8 +53,9 @@ def write(folder, model, spec=TINY_CNN, **changes):
 
 
 def unchecked(folder):
-    """Without its manifest, a folder's files are taken as they are, like those of older versions."""
-    (folder / "manifest.json").unlink()
+    """Without their hashes, a folder's files are taken as they are, like those of older versions."""
+    for path in folder.glob("*.sha256"):
+        path.unlink()
 
 
 def built(name, **options):
@@ -96,7 +97,12 @@ def test_description(tmp_path):
     assert deploy.read_model_json(tmp_path) == info
     with safetensors.safe_open(tmp_path / "student.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model.json", "student.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model.json",
+        "model.json.sha256",
+        "student.safetensors",
+        "student.safetensors.sha256",
+    ]
 
 
 def test_round_trip_with_options(tmp_path, registry):
@@ -177,7 +183,7 @@ def test_overwrites_and_leaves_nothing_behind(tmp_path, registry):
     write(tmp_path, TinyCNN(3, 8))
     model = TinyCNN(3, 8)
     write(tmp_path, model)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
     assert torch.equal(deploy.load_student(tmp_path, registry)[0].fc.weight, model.fc.weight)
 
 
@@ -261,7 +267,7 @@ def test_missing_files(tmp_path, registry):
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "model.json"])
-def test_damage_that_only_the_manifest_sees(name, tmp_path, registry):
+def test_damage_that_only_the_hash_sees(name, tmp_path, registry):
     write(tmp_path, TinyCNN(3, 8))
     data = bytearray((tmp_path / name).read_bytes())
     data[-20] ^= 1

@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant("an optimizer begins anew after a resume", _ENGINE + "learner.py", '            _load_optimizer(self.optimizer, state["optimizer"], same_profile=same_profile)\n', "", _LOOP),
     Mutant("methods begin anew after a resume", _ENGINE + "learner.py", '        self.objective.methods.load_state_dict(state["methods"])\n', "", "tests/engine/test_loop.py tests/engine/test_phases.py plugins/distillctl-dot/tests/test_dot_engine.py"),
     Mutant("what an epoch had added up is lost", _ENGINE + "state.py", "            learner.meter.absorb(meter)\n", "            pass\n", _LOOP),
-    Mutant("a damaged best is deployed", "distillctl/rundir/directory.py", "return self.manifest.check(self.named(path))", "return path", "tests/rundir tests/engine/test_checkpoint.py tests/commands"),
+    Mutant("a damaged best is deployed", "distillctl/rundir/directory.py", "return digests.check(path)", "return path", "tests/rundir tests/engine/test_checkpoint.py tests/commands"),
     Mutant("kept epochs are one late", _ENGINE + "loop.py", "within % keep_every == 0", "within % keep_every == 1", _LOOP),
     # The task.
     Mutant("views are averaged as probabilities", "distillctl/builtin/classification_task.py", "logits.reshape(*images.shape[:2], -1).mean(1)", "logits.reshape(*images.shape[:2], -1).softmax(-1).mean(1)", "tests/engine/test_evaluate.py"),
