@@ -60,7 +60,7 @@ class _Tuple(tuple[Any, ...]):
     within = 0
 
 
-class _Nested(Exception):
+class _NestedError(Exception):
     """A tuple that would crash or never end as a key of a mapping: its hash goes through all that is in it."""
 
 
@@ -74,7 +74,7 @@ def _measured(load: Callable[[Any], None]) -> Callable[[Any], None]:
         made.deep = 1 + max((part.deep for part in inside), default=0)
         made.within = len(made) + sum(part.within for part in inside)
         if made.deep > _DEEP or made.within > _WITHIN:
-            raise _Nested
+            raise _NestedError
         reader.stack[-1] = made
 
     return measure
@@ -131,7 +131,7 @@ def check_claims(path: Path) -> Checked:
                 return Checked(False, _check_old_form(path, file))
         with zipfile.ZipFile(path) as archive:
             return _check_archive(path, archive)
-    except _Nested as error:
+    except _NestedError as error:
         raise DataError(
             f"`{path}` nests tuples in one another as no file of weights does",
             hint="it is damaged or was made to do harm: get it anew from where it came from",
@@ -189,7 +189,7 @@ def _read(file: Any, claimed: dict[str, int], pickles: int) -> bool:
     try:
         for _ in range(pickles):
             _Claims(file, claimed).load()
-    except _Nested:
+    except _NestedError:
         raise
     except Exception:  # noqa: BLE001 - a damaged pickle makes the reader raise nearly anything
         return False
