@@ -16,7 +16,7 @@ from distillctl.distributed.process_group import current
 
 _TORCHS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _Norm = nn.modules.batchnorm._BatchNorm
-_classes: dict[type[nn.Module], type[nn.Module]] = {}
+_classes: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
 def synchronise(module: nn.Module, device: torch.device) -> None:
@@ -26,13 +26,17 @@ def synchronise(module: nn.Module, device: torch.device) -> None:
             continue
         # Another class for the same object: weights, hooks and copies stay what they are.
         kind: type[nn.Module] = type(norm)
-        if device.type == "cuda" and kind in _TORCHS:
-            norm.__class__ = nn.SyncBatchNorm
-            norm.process_group = current().features
-            continue
-        if kind not in _classes:
-            _classes[kind] = type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
-        norm.__class__ = _classes[kind]  # type: ignore[assignment]
+        base: type[nn.Module] = _TorchSynchronised if device.type == "cuda" and kind in _TORCHS else _Synchronised
+        if (base, kind) not in _classes:
+            _classes[base, kind] = type(f"Synchronised{kind.__name__}", (base, kind), {})
+        norm.__class__ = _classes[base, kind]  # type: ignore[assignment]
+
+
+class _TorchSynchronised(nn.SyncBatchNorm):
+    @property
+    def process_group(self) -> Any:  # type: ignore[override]  # torch sets it on each module
+        """Not kept in each module: the average of the weights copies modules, and groups cannot be copied."""
+        return current().features
 
 
 class _Synchronised(_Norm):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from distillctl import LenientBatchNorm2d
+from distillctl.distributed import process_group
 from distillctl.engine.batch_norm import synchronise
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -39,3 +40,18 @@ def test_a_norm_that_is_more_than_torchs_stays_what_it_is() -> None:
     synchronise(net, CUDA)
     assert isinstance(net[0], LenientBatchNorm2d)
     assert not isinstance(net[0], nn.SyncBatchNorm)
+
+
+def test_torchs_talks_to_the_group_of_features_and_is_copied_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real group cannot be copied either, and `train.ema` copies the student."""
+
+    class Group:
+        def __reduce__(self) -> str:
+            raise TypeError("cannot pickle a process group")
+
+    monkeypatch.setattr(process_group, "_joined", process_group.ProcessGroup(0, 2, features=Group()))
+    net = nn.Sequential(nn.BatchNorm2d(4))
+    synchronise(net, CUDA)
+    assert isinstance(net[0], nn.BatchNorm2d), "whoever looks for batch normalisation still finds it"
+    assert net[0].process_group is process_group.current().features
+    assert copy.deepcopy(net)[0].process_group is net[0].process_group
