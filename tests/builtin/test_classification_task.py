@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from torch import nn
 
 from distillctl.api.data import ArrayImages, Splits, View
+from distillctl.api.method import Batch
+from distillctl.builtin.classification_meter import ClassificationMeter
 from distillctl.builtin.classification_task import Classification
 from distillctl.errors import ProfileError
 from distillctl.testing import TaskContract, make_task
@@ -45,3 +48,20 @@ def test_a_teacher_of_other_classes_is_refused(outputs: int, classes: str, words
 
 def test_figures_as_people_read_them() -> None:
     assert [Classification.show(name, 0.12345) for name in Classification.names] == ["12.35%", "12.35%", "12.35%", "0.1235"]
+
+
+def test_the_loss_of_half_precision_logits_is_full_and_theirs_is_not_rounded() -> None:
+    task, batch = make_task(3), Batch(torch.zeros(1, 3, 8, 8), torch.tensor([1]), torch.tensor([0]))
+    logits = [1.0, 1.0003, 1.0]  # half precision knows no number between 1 and 1.00098
+    loss = task.label_loss({"output": torch.tensor([logits]), "logits": torch.tensor([logits])}, batch)[""]
+    assert loss.item() == pytest.approx(math.log(sum(map(math.exp, logits))) - logits[1], abs=1e-6)
+
+
+def test_what_two_processes_counted_is_in_the_order_of_the_split() -> None:
+    """Each has every second batch, and the second process one less."""
+    meters = [ClassificationMeter(5) for _ in range(2)]
+    for number in range(5):
+        label = torch.tensor([number])
+        meters[number % 2].add(torch.eye(5)[label], Batch(torch.zeros(1, 3, 8, 8), label, label))
+    meters[0].merge([meter.state() for meter in meters])
+    assert meters[0].result().answers.predictions.tolist() == [0, 1, 2, 3, 4]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from distillctl.errors import DataError, ProfileError
 from distillctl.files import sha256, write_atomically, write_text
+from distillctl.rundir import digests
 from distillctl.rundir.directory import RunDirectory, place, runs_in
 from distillctl.rundir.lock import locked
 
@@ -174,3 +176,14 @@ def test_a_description_from_elsewhere_that_is_none(tmp_path: Path, text: str) ->
     (run.path / "run.json").write_text(text, encoding="latin-1")
     with pytest.raises(DataError, match=r"run.json. (cannot be read|does not describe a run)"):
         run.info()
+
+
+def test_a_file_that_is_not_what_was_written_is_not_used(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+    with digests.replacing(run.best, hashlib.sha256(b"whole").hexdigest()):
+        run.best.write_bytes(b"whole")
+    assert run.checked(run.best) == run.best
+    run.best.write_bytes(b"other")
+    with pytest.raises(DataError, match="is not the file that this run wrote"):
+        run.checked(run.best)
