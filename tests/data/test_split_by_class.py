@@ -130,3 +130,10 @@ def test_the_validation_images_are_not_those_that_were_next_for_the_test():
     next_in_line = set(stratified_split(labels, 0.4, 3)[1].tolist()) - set(test.tolist())
     assert len(next_in_line) == len(val) == 40
     assert len(next_in_line & set(val.tolist())) < 25
+
+
+def test_the_split_of_a_seed_stays_what_it_was():
+    """Two runs are compared on the same images, whatever version trained them. The numbers were written down on 2026-11-27."""
+    _, val, test = three_way_split(torch.arange(24) % 2, 0.25, 0.25, 3)
+    assert val.tolist() == [5, 13, 14, 16]
+    assert test.tolist() == [0, 2, 4, 7, 9, 11]
