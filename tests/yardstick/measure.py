@@ -2,7 +2,7 @@
 
     python tests/yardstick/measure.py record [CASE …]     writes recorded.json beside this file
     python tests/yardstick/measure.py compare [CASE …]    runs again and prints every difference
-    python tests/yardstick/measure.py list
+    python tests/yardstick/measure.py list                names the cases, with a word on what each covers
 
 A change of the structure must not change a bit of any run. Bits depend on the machine, the number of threads and torch; where
 those differ from the recorded ones, numbers may differ by `TOLERANCE` and everything else must still be equal.
@@ -34,6 +34,8 @@ HERE = Path(__file__).parent
 RECORDED = HERE / "recorded.json"
 TOLERANCE = 0.1
 """Relative, and for shares of images absolute: other kernels round otherwise, and two epochs at a large rate amplify that."""
+_BITS = {"bits", "file_bits"}
+"""Hashes that say nothing on another machine."""
 _TIMES = {"seconds", "images_per_second"}
 PROFILE = """
 seed = 5
@@ -54,19 +56,39 @@ name = "cosine"
 epochs = 2
 batch_size = 32
 """
+TRAINED = """
+seed = 5
+[dataset]
+name = "digits"
+limit = 600
+[student]
+name = "resnet14"
+[method]
+name = "none"
+[train]
+epochs = 4
+batch_size = 32
+"""
+"""A teacher that learnt something: the others have their first weights, whose answers hardly depend on the image."""
 TEACHER = '[teacher]\nname = "resnet14"\ncheckpoint = "teacher.pt"\nallow_untrained = true'
 _WITHOUT = {"none", "byot", "rdrop", "tfkd"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run. methods: its tables. overrides: `--set`. arguments: of `train`. eval: of `eval`. stop: epoch after which it is killed."""
+    """A run.
+
+    methods: its tables. overrides: `--set`. arguments: of `train`. eval: of `eval`. stop: epoch after which it is killed.
+    teacher: its table, where it is another one than `TEACHER`. covers: what `list` says of it.
+    """
 
     methods: str = '[[method]]\nname = "kd"'
     overrides: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     eval: tuple[str, ...] = ()
     stop: int = 0
+    teacher: str = ""
+    covers: str = ""
 
 
 def _method(text: str) -> str:
@@ -81,6 +103,12 @@ def _method(text: str) -> str:
     return "\n".join(tables)
 
 
+def _kind(text: str) -> str:
+    """What is special about methods that are written so."""
+    words = (("+", "several tables add up"), ("(", "a method within a method"), ("init_epochs", "a phase of its own first"))
+    return ", ".join(word for sign, word in words if sign in text) or "the method alone"
+
+
 _PLAIN = (
     "none", "kd", "soft-target", "at", "byot", "cc", "crd negatives=64", "ctkd", "dist", "dkd", "fitnet", "kdsvd", "lskd", "mgd", "nkd",
     "nst", "ofa", "ofd", "pefd", "pkt", "rdrop", "reviewkd", "rkd", "sdd", "simkd", "sp", "tfkd", "vid",
@@ -91,25 +119,67 @@ _DOT = 'optimizer={name="dot", lr=0.02}'
 _FILES = 'dataset={name="imagefolder", root="photos", image_size=24, augment="%s"}'
 _RESNET18 = ('student={name="torchvision/resnet18"}', 'teacher={name="torchvision/resnet34", checkpoint="large.pt", allow_untrained=true}')
 CASES: Mapping[str, Case] = {
-    **{f"method {re.sub(' [a-z_]+=[0-9]+', '', text)}": Case(_method(text)) for text in _PLAIN},
-    "method tfkd-self": Case(_method("tfkd-self"), ('teacher={name="resnet8", checkpoint="same.pt", allow_untrained=true}',)),
-    "dot": Case(_method("kd+mgd"), (_DOT,)),
-    "dot, phases and two passes": Case(_method("ft init_epochs=1+rdrop"), (_DOT,)),
-    "adamw": Case(overrides=('optimizer={name="adamw", lr=0.002, weight_decay=0.05}',)),
-    "moving average": Case(overrides=("train.ema=0.9", "train.ema_ramp=10.0")),
-    "moving average behind a phase": Case(_method("ab init_epochs=1+kd"), ("train.ema=0.9", "train.epochs=1")),
-    "in parts": Case(_method("rkd+kd"), ("train.accumulate=3",)),
-    "smoothed and clipped": Case(overrides=("train.label_smoothing=0.1", "train.clip_grad_norm=0.5")),
-    "steps with warm-up": Case(overrides=('schedule={name="step", milestones=[0.5], warmup=0.2}', "train.keep_every=1")),
-    "bf16": Case(_method("kd+reviewkd"), ('train.precision="bf16"',)),
-    "files": Case(overrides=(_FILES % "randaugment", "train.workers=2", *_RESNET18), eval=("--tta", "ten_crop")),
-    "files, cropped": Case(_method("at+kd"), (_FILES % "random_resized_crop", "train.workers=0", 'train.precision="bf16"', *_RESNET18)),
-    "mirrored views": Case(eval=("--tta", "flip", "--split", "val")),
-    "last checkpoint": Case(_method("none"), ("train.epochs=3", "optimizer.lr=0.2"), eval=("--checkpoint", "last")),
-    "stopped and continued": Case(_method("crd negatives=64+ft init_epochs=1"), ("train.ema=0.9",), stop=2),
-    "two processes": Case(_method("kd"), ("student.dropout=0.0",), ("--nproc", "2")),
+    **{f"method {re.sub(' [a-z_]+=[0-9]+', '', text)}": Case(_method(text), covers=_kind(text)) for text in _PLAIN},
+    "method tfkd-self": Case(
+        _method("tfkd-self"),
+        ('teacher={name="resnet8", checkpoint="same.pt", allow_untrained=true}',),
+        covers="a teacher of the student's own architecture",
+    ),
+    "dot": Case(_method("kd+mgd"), (_DOT,), covers="two gradients from one graph"),
+    "dot, phases and two passes": Case(
+        _method("ft init_epochs=1+rdrop"), (_DOT,), covers="two gradients behind a phase, and of a student that runs twice"
+    ),
+    "adamw": Case(overrides=('optimizer={name="adamw", lr=0.002, weight_decay=0.05}',), covers="the other optimizer, with its decay"),
+    "moving average": Case(overrides=("train.ema=0.9", "train.ema_ramp=10.0"), covers="the average is what is evaluated and deployed"),
+    "moving average behind a phase": Case(
+        _method("ab init_epochs=1+kd"), ("train.ema=0.9", "train.epochs=1"), covers="an average that begins after a phase"
+    ),
+    "in parts": Case(
+        _method("rkd+kd"), ("train.accumulate=3",), covers="accumulated steps, and losses that compare the samples of a batch"
+    ),
+    "smoothed and clipped": Case(
+        overrides=("train.label_smoothing=0.1", "train.clip_grad_norm=0.5"), covers="label_smoothing and clip_grad_norm"
+    ),
+    "steps with warm-up": Case(
+        overrides=('schedule={name="step", milestones=[0.5], warmup=0.2}', "train.keep_every=1"),
+        covers="the step schedule, a warm-up, and every epoch kept",
+    ),
+    "bf16": Case(_method("kd+reviewkd"), ('train.precision="bf16"',), covers="autocast, and losses in float32 beside it"),
+    "files": Case(
+        overrides=(_FILES % "randaugment", "train.workers=2", *_RESNET18),
+        eval=("--tta", "ten_crop"),
+        covers="JPEG and PNG decoded by two workers, randaugment, torchvision's models, ten crops",
+    ),
+    "files, cropped": Case(
+        _method("at+kd"),
+        (_FILES % "random_resized_crop", "train.workers=0", 'train.precision="bf16"', *_RESNET18),
+        covers="files decoded in this process, crops of random size, bf16",
+    ),
+    "mirrored views": Case(eval=("--tta", "flip", "--split", "val"), covers="eval on val, mirrored too"),
+    "last checkpoint": Case(
+        _method("none"),
+        ("train.epochs=3", "optimizer.lr=0.2"),
+        eval=("--checkpoint", "last"),
+        covers="eval of the last epoch, which is not the best",
+    ),
+    "stopped and continued": Case(
+        _method("crd negatives=64+ft init_epochs=1"),
+        ("train.ema=0.9",),
+        stop=2,
+        covers="a signal in the middle, then the same command again",
+    ),
+    "two processes": Case(_method("kd"), ("student.dropout=0.0",), ("--nproc", "2"), covers="gloo, gradients averaged"),
     "two processes, gathered": Case(
-        _method("crd negatives=64 gather=true+sp gather=true"), ("train.sync_batchnorm=true", "student.dropout=0.0"), ("--nproc", "2")
+        _method("crd negatives=64 gather=true+sp gather=true"),
+        ("train.sync_batchnorm=true", "student.dropout=0.0"),
+        ("--nproc", "2"),
+        covers="features and draws of the whole batch, synchronised batch normalisation",
+    ),
+    "teacher of a run": Case(teacher='[teacher]\nrun = "trained"', covers="teacher.run: a run directory, whose model and weights are read"),
+    "teacher of a profile": Case(
+        _method("ofd+kd"),
+        teacher='[teacher]\nprofile = "teacher.toml"',
+        covers="teacher.profile: trained first; a teacher with a margin to fit",
     ),
 }
 
@@ -130,6 +200,8 @@ def measure(name: str) -> dict[str, Any]:
         _prepare(case)
         overrides = [part for override in case.overrides for part in ("--set", override)]
         train = ["train", "profile.toml", *overrides, "--out", "run", "--device", "cpu", "--quiet", *case.arguments]
+        if "trained" in case.teacher:
+            _call(["train", "teacher.toml", "--out", "trained", "--device", "cpu", "--quiet"])
         if case.stop:
             _call(train, stop=case.stop)
         _call(train)
@@ -139,7 +211,8 @@ def measure(name: str) -> dict[str, Any]:
 
 def _prepare(case: Case) -> None:
     names = {table["name"] for table in tomllib.loads(case.methods)["method"]}
-    teacher = "" if names <= _WITHOUT else TEACHER
+    teacher = "" if names <= _WITHOUT else case.teacher or TEACHER
+    Path("teacher.toml").write_text(TRAINED, encoding="utf-8")
     Path("profile.toml").write_text(PROFILE.format(methods=case.methods, teacher=teacher), encoding="utf-8")
     from distillctl_cifar.models import resnet8, resnet14
 
@@ -216,7 +289,8 @@ def _left(run: Path) -> dict[str, Any]:
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
-        "student": _tensors(load_file(run / "student.safetensors")),
+        "files": sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()),
+        "student": {**_tensors(load_file(run / "student.safetensors")), "file_bits": _hash((run / "student.safetensors").read_bytes())},
         "model.json": _hash((run / "model.json").read_bytes()),
         "resolved": _text_hash((run / "resolved.toml").read_text(encoding="utf-8")),
         "state": {part: _tensors(_flat(state[part])) for part in ("student", "methods", "optimizer", "ema")},
@@ -255,9 +329,13 @@ def _tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def _text_hash(text: str) -> str:
-    """Without the folder of the measurement; columns whose width depends on it are one space wide."""
+    return _hash(_normal(text).encode())
+
+
+def _normal(text: str) -> str:
+    """Without the folder of the measurement; columns whose width depends on it are one space wide, and rules are left out."""
     lines = [" ".join(line.replace(str(Path.cwd()), "HERE").split()) for line in text.splitlines()]
-    return _hash("\n".join(line for line in lines if set(line) > set("- ")).encode())
+    return "\n".join(line for line in lines if set(line) - set("-─━ "))
 
 
 def _hash(content: bytes) -> str:
@@ -270,7 +348,7 @@ def differences(before: Any, after: Any, *, exact: bool, place: str = "") -> Ite
         for key in sorted({*before, *after}):
             if key not in before or key not in after:
                 yield f"{place}.{key}: {'gone' if key in before else 'new'}"
-            elif exact or key != "bits":
+            elif exact or key not in _BITS:
                 yield from differences(before[key], after[key], exact=exact, place=f"{place}.{key}")
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
@@ -306,7 +384,7 @@ def main() -> int:
     given = parser.parse_args()
     names = given.cases or list(CASES)
     if given.what == "list":
-        print("\n".join(CASES))
+        print("\n".join(f"{name:<32} {case.covers}" for name, case in CASES.items()))
         return 0
     if given.what == "compare":
         return 1 if compare(names, lambda line: print(line, flush=True)) else 0
