@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -10,8 +10,8 @@ from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.task import Task
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training
 from distillctl.distributed.process_group import ALONE, ProcessGroup
-from distillctl.errors import PluginError, ProfileError
-from distillctl.plugin.registry import Registry, load
+from distillctl.errors import ProfileError
+from distillctl.plugin.registry import Registry, load, load_class
 from distillctl.profile.schema import Profile
 
 
@@ -29,10 +29,7 @@ def task_class(profile: Profile, registry: Registry) -> type[Task]:
         PluginError: no installed package has it.
     """
     spec = registry.tasks.get(profile.dataset.spec.task)
-    cls: Any = load(spec.implementation, spec.name)
-    if not (isinstance(cls, type) and issubclass(cls, Task)):
-        raise PluginError(f"the implementation of the task `{spec.name}` is not a subclass of `distillctl.Task`")
-    return cls
+    return load_class(spec, Task, "task")
 
 
 def build_task(profile: Profile, registry: Registry) -> Task:

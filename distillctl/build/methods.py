@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from distillctl.api.method import Method, Setup, Wants, Wrapper
 from distillctl.data.hashing import METHODS, mix
 from distillctl.engine.objective import Weighted
 from distillctl.errors import PluginError
-from distillctl.plugin.registry import load
+from distillctl.plugin.registry import load_class
 from distillctl.profile.schema import MethodChoice, Profile
 
 _GIVES_HEAD = "the spec says `gives_head=True` if the class overrides `head`, and only then"
@@ -84,9 +83,7 @@ def gives_head(choice: MethodChoice) -> bool:
 
 
 def _method_class(choice: MethodChoice) -> type[Method]:
-    cls: Any = load(choice.spec.implementation, choice.spec.name)
-    if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise PluginError(f"the implementation of the method `{choice.spec.name}` is not a subclass of `distillctl.Method`")
+    cls = load_class(choice.spec, Method, "method")
     if (cls.head not in (Method.head, Wrapper.head)) != choice.spec.gives_head:
         raise PluginError(f"the method `{choice.spec.name}` and its declaration disagree on `gives_head`", hint=_GIVES_HEAD)
     return cls

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from distillctl.api.tracker import Tracker
-from distillctl.errors import PluginError
-from distillctl.plugin.registry import load
+from distillctl.plugin.registry import load_class
 from distillctl.profile.schema import Profile
 
 
@@ -21,9 +19,7 @@ def build_trackers(profile: Profile) -> dict[str, Tracker]:
     seen: Counter[str] = Counter()
     for choice in profile.trackers:
         name = choice.spec.name
-        cls: Any = load(choice.spec.implementation, name)
-        if not (isinstance(cls, type) and issubclass(cls, Tracker)):
-            raise PluginError(f"the implementation of the tracker `{name}` is not a subclass of `distillctl.Tracker`")
+        cls = load_class(choice.spec, Tracker, "tracker")
         seen[name] += 1
         result[name if seen[name] == 1 else f"{name}-{seen[name]}"] = cls(choice.options)
     return result

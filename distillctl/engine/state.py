@@ -13,6 +13,7 @@ from distillctl.engine.experiment import MAIN, Experiment
 from distillctl.engine.position import Position
 from distillctl.engine.step import Step
 from distillctl.errors import DataError
+from distillctl.rundir import digests
 from distillctl.rundir.directory import RunDirectory
 
 
@@ -68,12 +69,12 @@ def restore(state: dict[str, Any], experiment: Experiment, step: Step, run: RunD
 def settle_best(run: RunDirectory, position: Position) -> None:
     """Makes `best.pt` the epoch that the checkpoint knows as the best, whatever a crash or `--from-previous` left."""
     if run.next_best.is_file():
-        found = checkpoint.load(run.next_best)["epoch"] if not run.problem(run.next_best) else 0
+        found = checkpoint.load(run.next_best)["epoch"] if not digests.problem(run.next_best) else 0
         if found and found == position.best_epoch:
             checkpoint.promote(run)
         else:
             run.next_best.unlink()
-    kept = checkpoint.load(run.best)["epoch"] if run.best.is_file() and not run.problem(run.best) else None
+    kept = checkpoint.load(run.best)["epoch"] if run.best.is_file() and not digests.problem(run.best) else None
     if kept is not None and kept != position.best_epoch:  # a later epoch, which comes again
         position.forget_best()
 

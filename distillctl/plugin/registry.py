@@ -35,6 +35,7 @@ MAX_SPECS = 10_000
 MAX_PROBLEMS = 5
 """Problems of one plugin's specs that are told."""
 
+C = TypeVar("C")
 S = TypeVar("S", bound=Spec)
 
 
@@ -182,6 +183,21 @@ def load(reference: str, plugin: str) -> Any:
             f"`{plugin}` cannot be loaded from `{reference}`: {one_line(why, 300)}", "", f"`python -c 'import {module}'` shows where"
         )
         raise PluginError(problem) from cause
+
+
+def load_class(spec: Spec, base: type[C], kind: str) -> type[C]:
+    """The class that a spec names.
+
+    base: what it has to be a subclass of; `distillctl` exports it by the same name.
+    kind: the word for what the spec declares.
+
+    Raises:
+        PluginError: it cannot be imported, or is something else.
+    """
+    cls: Any = load(spec.implementation, spec.name)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise PluginError(f"the implementation of the {kind} `{spec.name}` is not a subclass of `distillctl.{base.__name__}`")
+    return cls
 
 
 def _some(problems: Sequence[str]) -> list[str]:

@@ -64,10 +64,6 @@ class RunDirectory:
         info = self.info()
         return (*info.get("digests", ()), info["digest"])
 
-    def problem(self, path: Path) -> str:
-        """Why a file of the run must not be used, in words that follow its name; empty if it may be."""
-        return digests.problem(path)
-
     def checked(self, path: Path) -> Path:
         """A file of the run, if it is what was written.
 

@@ -133,7 +133,7 @@ def test_a_crash_while_going_back_loses_nothing(tmp_path: Path, monkeypatch: pyt
             break
         except Crash:
             crashes += 1
-        if run.problem(run.last) or not run.last.is_file():
+        if digests.problem(run.last) or not run.last.is_file():
             with pytest.raises(DataError, match="`--from-previous` continues from it"):
                 checkpoint.load_newest(run)
             assert number_of(checkpoint.load_newest(run, previous=True)) == 2
