@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import filecmp
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,12 +13,13 @@ import torch
 from torch import Tensor
 
 from distillctl.api.data import FileImages, Splits, View
+from distillctl.builtin.imagefolder_layout import refuse_nested_splits, some, split_folders, wrapped
 from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
-from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, require_folder, scan_classes, subfolders
+from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, scan_classes
 from distillctl.data.splits import listing_hash, three_way_split
 from distillctl.errors import DataError, ProfileError
 
-_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_DIGITS = re.compile(r"(\d+)")
 _DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
 
 
@@ -27,13 +30,13 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
         DataError: the folder is missing, has no images, or its parts do not fit each other.
         ProfileError: a fraction is asked for where a folder decides.
     """
-    require_folder(options.root)
-    folders = _split_folders(options.root)
+    folders = split_folders(options)
     _check_fractions(options, folders)
     scans = {name: scan_classes(folder) for name, folder in folders.items()}
-    train = scans["train"]
-    classes = _check_classes(scans, folders)
-    files, labels = _flat(train, classes)
+    if options.train is None:
+        refuse_nested_splits(folders["train"])
+    classes = _in_order(_check_classes(scans, folders), options)
+    files, labels = _flat(scans["train"], classes)
     fractions = (0.0 if "val" in scans else options.val_fraction, 0.0 if "test" in scans else options.test_fraction)
     kept, val, test = three_way_split(labels, *fractions, seed)
     parts = {"train": files.subset(kept), "val": files.subset(val), "test": files.subset(test)}
@@ -56,26 +59,6 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
     )
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """`train` and what there is of `val` and `test`, in any case; without a `train` of class folders, `root` itself is the training set."""
-    present = subfolders(root)
-    found: dict[str, Path] = {}
-    for split, names in _NAMES.items():
-        several = [n for n in present if n.lower() in names and subfolders(root / n)]
-        if len(several) > 1:
-            raise DataError(f"`{root}` has both `{several[0]}` and `{several[1]}`", hint=f"only one of them can be the {split} split")
-        if several:
-            found[split] = root / several[0]
-    if found and "train" not in found:
-        raise DataError(f"`{root}` has a folder `{next(iter(found.values())).name}` of classes, but no folder `train` of classes")
-    if present and not found and all(any(n.lower() in names for names in _NAMES.values()) for n in present):
-        shown = " and ".join(f"`{n}`" for n in present)
-        raise DataError(
-            f"{shown} in `{root}` {'has' if len(present) == 1 else 'have'} no class folders", hint="expected: `train/CLASS/IMAGE`"
-        )
-    return found or {"train": root}
-
-
 def _check_fractions(options: ImageFolderOptions, folders: Mapping[str, Path]) -> None:
     for name, default in _DEFAULTS.items():
         if name in folders and getattr(options, f"{name}_fraction") != default:
@@ -91,16 +74,33 @@ def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path
             hint=f"expected: `{root}/CLASS/IMAGE`, with an ending of {', '.join(sorted(EXTENSIONS))}",
         )
     if empty := [name for name, files in train.items() if not files]:
-        raise DataError(f"{_counted(empty, 'class')} of `{root}` without an image: {_some(empty)}", hint="remove the folder or fill it")
+        raise DataError(
+            f"{_counted(len(empty), 'class', 'es')} of `{root}` without an image: {some(empty)}", hint="remove the folder or fill it"
+        )
     if len(train) < 2:
-        raise DataError(f"there is only one class in `{root}`: {_some(list(train))}")
+        deeper = wrapped(root)
+        hint = "" if deeper in (None, root) else f"`{deeper}` has several folders: name that one"
+        raise DataError(f"there is only one class in `{root}`: {some(list(train))}", hint=hint)
     for name in ("val", "test"):
         if name in scans:
             if unknown := sorted(set(scans[name].images) - set(train)):
-                raise DataError(f"{_counted(unknown, 'class')} of `{folders[name]}` that `{root}` lacks: {_some(unknown)}")
+                raise DataError(f"{_counted(len(unknown), 'class', 'es')} of `{folders[name]}` that `{root}` lacks: {some(unknown)}")
             if not any(scans[name].images.values()):
                 raise DataError(f"there is no image in the class folders of `{folders[name]}`", hint="remove the folder or fill it")
     return tuple(train)
+
+
+def _in_order(classes: tuple[str, ...], options: ImageFolderOptions) -> tuple[str, ...]:
+    order = options.class_order
+    if order == "natural":
+        return tuple(sorted(classes, key=lambda name: [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in _DIGITS.split(name) if p]))
+    if order is None:
+        return classes
+    if wrong := sorted({*order} ^ {*classes}) or [name for name in order if order.count(name) > 1]:
+        raise ProfileError(
+            f"`class_order` must name each of the {len(classes)} classes once; it is wrong about {some(wrong)}", where="[dataset]"
+        )
+    return tuple(order)
 
 
 def _flat(scan: ClassFolders, classes: tuple[str, ...]) -> tuple[FileImages, Tensor]:
@@ -130,8 +130,11 @@ def _description(
     if options.val_fraction and not len(parts["val"]):
         text += f"; no val: no class has enough images for a share of {options.val_fraction}"
     text += f"; listing {listing_hash(names)}"
-    if ignored := sum(scan.ignored for scan in scans.values()):
-        text += f"; {ignored} {'file' if ignored == 1 else 'files'} ignored"
+    if ignored := sum((scan.ignored for scan in scans.values()), Counter()):
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(ignored.items()))
+        text += f"; {_counted(ignored.total(), 'file')} ignored ({kinds})"
+    if pictures := [path for scan in scans.values() for path in scan.pictures]:
+        text += f"; WARNING: {_counted(len(pictures), 'picture')} ignored for the ending: `{_relative(pictures[0], options.root)}`"
     for name in ("val", "test"):
         if name in folders and (twice := _copies(folders["train"], folders[name], parts["train"].paths, parts[name].paths)):
             text += f"; WARNING: copies of training images in `{name}`: {twice}, so its figures are too good"
@@ -146,13 +149,8 @@ def _copies(train: Path, other: Path, train_paths: Sequence[Path], other_paths: 
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def _counted(names: list[str], word: str) -> str:
-    return f"1 {word}" if len(names) == 1 else f"{len(names)} {word}es"
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+def _counted(count: int, word: str, plural: str = "s") -> str:
+    return f"1 {word}" if count == 1 else f"{count} {word}{plural}"

@@ -18,6 +18,16 @@ class ImageFolderOptions(Options):
 
     root: PathOption
     """Folder with `train`, `val` and `test` (in any case), each with one folder for each class; or with the class folders themselves."""
+    train: str | None = None
+    """Folder of the training images in `root`, such as `seg_train/seg_train`, where it is not called `train`; `.` says that the folders of
+    `root` are the classes, whatever they are called."""
+    val: str | None = None
+    """Folder of the validation images in `root` where it is not called `val`; empty leaves out a folder that is."""
+    test: str | None = None
+    """Folder of the test images in `root` where it is not called `test`; empty leaves out a folder that is."""
+    class_order: Literal["natural"] | list[str] | None = None
+    """Order of the classes, which number the outputs of the networks: `natural` puts `2` before `10`; a list names every class. By default
+    they are sorted as text."""
     family: Literal["", "imagenet"] = ""
     """`imagenet`: methods take the defaults that their papers have for ImageNet."""
     val_fraction: Fraction = VAL_FRACTION

@@ -5,12 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distillctl.errors import DataError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_NO_CLASSES = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders that systems leave, beside those that are hidden."""
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_MOST_PICTURES = 1000
 
 
 @dataclass
@@ -18,11 +23,25 @@ class ClassFolders:
     """The images below one folder.
 
     images: class → its files, both sorted.
-    ignored: files that are hidden, are no images by their ending, or lead nowhere.
+    ignored: how many files of each kind are not images: hidden, with another ending, dead links.
+    pictures: ignored files that begin as pictures do.
     """
 
     images: dict[str, list[Path]] = field(default_factory=dict)
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    pictures: list[Path] = field(default_factory=list)
+
+    def ignore(self, entry: os.DirEntry[str]) -> None:
+        """Counts a file that is not an image."""
+        ending = os.path.splitext(entry.name)[1].lower()
+        if entry.name.startswith("."):
+            self.ignored["hidden"] += 1
+        elif not entry.is_file():
+            self.ignored["dead links" if entry.is_symlink() else "special files"] += 1
+        else:
+            self.ignored[f"`{ending}`" if ending else "without an ending"] += 1
+            if len(self.pictures) < _MOST_PICTURES and _begins_as_a_picture(entry.path):
+                self.pictures.append(Path(entry.path))
 
 
 def scan_classes(root: Path) -> ClassFolders:
@@ -34,8 +53,8 @@ def scan_classes(root: Path) -> ClassFolders:
     result = ClassFolders()
     for entry in _entries(root):
         if not entry.is_dir():
-            result.ignored += 1
-        elif not entry.name.startswith("."):
+            result.ignore(entry)
+        elif not _is_hidden(entry.name):
             name = class_name(entry.name)
             if name in result.images:
                 raise DataError(f"two folders in `{root}` are both called `{name}`, in different Unicode forms")
@@ -51,7 +70,12 @@ def class_name(folder: str) -> str:
 
 def subfolders(root: Path) -> list[str]:
     """Names of the folders in `root` that are not hidden, sorted."""
-    return [e.name for e in _entries(root) if e.is_dir() and not e.name.startswith(".")]
+    return [e.name for e in _entries(root) if e.is_dir() and not _is_hidden(e.name)]
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image in the folder itself."""
+    return any(_is_image(entry) for entry in _entries(folder))
 
 
 def require_folder(root: Path) -> None:
@@ -76,17 +100,31 @@ def _images(folder: Path, result: ClassFolders, above: tuple[str, ...]) -> list[
     """The images in a folder and below; `above` holds the real paths of all folders on the way, to see loops of links."""
     found: list[Path] = []
     for entry in _entries(folder):
-        if entry.name.startswith("."):
-            result.ignored += not entry.is_dir()
-        elif entry.is_dir():
+        if entry.is_dir():
             real = os.path.realpath(entry.path)
-            if real not in above:
+            if not _is_hidden(entry.name) and real not in above:
                 found += _images(Path(entry.path), result, (*above, real))
-        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file():
+        elif _is_image(entry):
             found.append(Path(entry.path))
         else:
-            result.ignored += 1
+            result.ignore(entry)
     return found
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
+
+
+def _is_hidden(folder: str) -> bool:
+    return folder.startswith(".") or folder in _NO_CLASSES
+
+
+def _begins_as_a_picture(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4).startswith(_BEGINNINGS)
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

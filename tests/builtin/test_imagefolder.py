@@ -143,7 +143,7 @@ def test_what_is_no_image_is_ignored_and_counted(tmp_path):
     splits = built(root, val_fraction=0.0)
     assert splits.classes == ("a", "b")
     assert len(splits.train) == 4
-    assert "4 files ignored" in splits.description
+    assert "4 files ignored (`.txt` 1, dead links 1, hidden 1, without an ending 1)" in splits.description
 
 
 def test_loops_of_links_end(tmp_path):
