@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, input_of, match_size, pair_stages, widen
 from distillctl_vid.losses import gaussian_loss, rho_of, variance_of
+from distillctl_vid.modules import regressor
 from distillctl_vid.options import VIDOptions
 
 
@@ -78,14 +79,3 @@ class VID(Method):
     def metrics(self) -> dict[str, Tensor]:
         """The geometric mean of all variances."""
         return {"variance": variance_of(torch.cat(list(self.rhos)), self.eps).log().mean().exp()}
-
-
-def regressor(channels: int, wanted: int) -> nn.Sequential:
-    """Three 1×1 convolutions without bias, ReLUs between them: (B, channels, H, W) → (B, wanted, H, W)."""
-    return nn.Sequential(
-        nn.Conv2d(channels, wanted, 1, bias=False),
-        nn.ReLU(),
-        nn.Conv2d(wanted, wanted, 1, bias=False),
-        nn.ReLU(),
-        nn.Conv2d(wanted, wanted, 1, bias=False),
-    )
