@@ -32,7 +32,7 @@ class BYOT(Method):
 
     Reduction: sums over the exits; `labels` and `kd` are means over the batch, `features` is a sum over the batch (`feature_reduction`
     "mean": a mean over batch and features). A term whose factor is 0 is not computed. `kd` is a cross-entropy: not zero where an exit
-    agrees with the network. The exits normalise over the batch, are trained with the student, and are no part of it.
+    agrees with the network. The exits normalise over the batch, are trained with the student, and are not part of it.
     With several processes the sum over the batch is estimated from this one's share, so that its mean over the processes is the sum.
     `metrics` has the accuracy of every exit on the training images of the current epoch, of all processes.
     Zhang, Song, Gao, Chen, Bao, Ma 2019, arXiv 1905.08094.

@@ -59,7 +59,7 @@ def norms_before(side: Side, names: Sequence[str], chosen: Sequence[str]) -> lis
     """For each of these features of the teacher its batch normalisation: the module that `chosen` names, or the one that is found.
 
     Raises:
-        RunError: none is found; or `chosen` has too few or too many paths, or one that is no batch normalisation of the feature's width.
+        RunError: none is found; or `chosen` has too few or too many paths, or one that is not a batch normalisation of the feature's width.
     """
     if not chosen:
         return [_found(side, name) for name in names]

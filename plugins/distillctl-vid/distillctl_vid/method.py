@@ -29,7 +29,7 @@ from distillctl_vid.options import VIDOptions
 class VID(Method):
     """Σ_stages mean of ½((μ − f_t)²/σ² + log σ²) over batch, channels and positions, arXiv 1904.05835. One term.
 
-    Feeding a batch twice leaves the value as it is. It is no distance: below variances of 1 it may be negative. `metrics` has
+    Feeding a batch twice leaves the value as it is. It is not a distance: below variances of 1 it may be negative. `metrics` has
     `variance`, the geometric mean of σ² over all channels and stages. State dict: regressors and ρ.
 
     Raises:
