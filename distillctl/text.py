@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # What begins a formula in spreadsheets; the wide forms do so where the keyboard is Japanese.
@@ -22,6 +23,12 @@ def one_line(text: object, longest: int = 0) -> str:
     text = str(text)
     line = printable((text[: longest + 1] if longest else text).replace("\n", " ").replace("\t", " "))
     return line if not longest or len(line) <= longest else line[: longest - 1] + "…"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names in backticks, and how many there are besides."""
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def json_text(data: Any) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distillctl.errors import DataError
+from distillctl.text import some
 
 NO_LABELS = torch.empty(0, dtype=torch.int64)
 """Of images without labels."""
@@ -120,7 +121,7 @@ class Splits:
     train, val, test: `val` and `test` may be missing; the validation split chooses the best epoch, the test split never does.
     classes: names, sorted in the order of the labels; empty where the task has no classes.
     mean, std: one number a channel, for images scaled to [0, 1].
-    description: one line on where the images and the splits come from, kept in the run directory.
+    description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
 
     train: Images
@@ -131,6 +132,11 @@ class Splits:
     std: tuple[float, ...]
     view: View
     description: str = ""
+
+    @property
+    def overview(self) -> str:
+        """The first classes and the description, which has the number of images of each split; for people."""
+        return f"{self.num_classes} classes ({some(self.classes)}); {self.description}" if self.classes else self.description
 
     @property
     def num_classes(self) -> int:

@@ -139,10 +139,13 @@ class DatasetSpec(Spec):
     task: name of the task that says what its targets are.
     family: a name that presets may match for several data sets alike (`cifar100`); empty means the name itself, and the option
         `family` where the data set has one.
+    preview: a function `preview(options: Options) -> str`, which `check` calls: it says in a line what lies there, or raises
+        `distillctl.DataError`. It neither downloads nor imports torch.
     """
 
     task: str = "classification"
     family: str = ""
+    preview: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

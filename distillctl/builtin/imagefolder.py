@@ -14,4 +14,5 @@ def register_dataset() -> DatasetSpec:
         summary="your own images: one folder for each class, with or without train, val and test above them",
         implementation="distillctl.builtin.imagefolder_data:build",
         options="distillctl.builtin.imagefolder_options:ImageFolderOptions",
+        preview="distillctl.builtin.imagefolder_tree:preview",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,11 @@ import torch
 from torch import Tensor
 
 from distillctl.api.data import FileImages, Splits, View
-from distillctl.builtin.imagefolder_layout import refuse_nested_splits, some, split_folders, wrapped
-from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
-from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, scan_classes
+from distillctl.builtin.imagefolder_options import ImageFolderOptions
+from distillctl.builtin.imagefolder_scan import ClassFolders
+from distillctl.builtin.imagefolder_tree import DEFAULTS, counted, read_tree
 from distillctl.data.splits import listing_hash, three_way_split
-from distillctl.errors import DataError, ProfileError
-
-_DIGITS = re.compile(r"(\d+)")
-_DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
+from distillctl.errors import DataError
 
 
 def build(options: ImageFolderOptions, seed: int) -> Splits:
@@ -30,18 +26,14 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
         DataError: the folder is missing, has no images, or its parts do not fit each other.
         ProfileError: a fraction is asked for where a folder decides.
     """
-    folders = split_folders(options)
-    _check_fractions(options, folders)
-    scans = {name: scan_classes(folder) for name, folder in folders.items()}
-    if options.train is None:
-        refuse_nested_splits(folders["train"])
-    classes = _in_order(_check_classes(scans, folders), options)
+    tree = read_tree(options)
+    folders, scans, classes = tree.folders, tree.scans, tree.classes
     files, labels = _flat(scans["train"], classes)
     fractions = (0.0 if "val" in scans else options.val_fraction, 0.0 if "test" in scans else options.test_fraction)
     kept, val, test = three_way_split(labels, *fractions, seed)
     parts = {"train": files.subset(kept), "val": files.subset(val), "test": files.subset(test)}
     parts |= {name: _flat(scan, classes)[0] for name, scan in scans.items() if name != "train"}
-    for name, default in _DEFAULTS.items():
+    for name, default in DEFAULTS.items():
         fraction = getattr(options, f"{name}_fraction")
         if not len(parts[name]) and fraction not in (0, default):
             raise DataError(f"`{name}_fraction = {fraction}` is so small that no class gives an image to the {name} split")
@@ -57,50 +49,6 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
         view=_view(options),
         description=_description(options, folders, scans, parts),
     )
-
-
-def _check_fractions(options: ImageFolderOptions, folders: Mapping[str, Path]) -> None:
-    for name, default in _DEFAULTS.items():
-        if name in folders and getattr(options, f"{name}_fraction") != default:
-            raise ProfileError(f"`{name}_fraction` has no effect: `{folders[name]}` is the {name} split", where="[dataset]")
-
-
-def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path]) -> tuple[str, ...]:
-    """The classes of train, once everything fits."""
-    train, root = scans["train"].images, folders["train"]
-    if not any(train.values()):
-        raise DataError(
-            f"there is no image in the class folders of `{root}`" if train else f"there is no class folder in `{root}`",
-            hint=f"expected: `{root}/CLASS/IMAGE`, with an ending of {', '.join(sorted(EXTENSIONS))}",
-        )
-    if empty := [name for name, files in train.items() if not files]:
-        raise DataError(
-            f"{_counted(len(empty), 'class', 'es')} of `{root}` without an image: {some(empty)}", hint="remove the folder or fill it"
-        )
-    if len(train) < 2:
-        deeper = wrapped(root)
-        hint = "" if deeper in (None, root) else f"`{deeper}` has several folders: name that one"
-        raise DataError(f"there is only one class in `{root}`: {some(list(train))}", hint=hint)
-    for name in ("val", "test"):
-        if name in scans:
-            if unknown := sorted(set(scans[name].images) - set(train)):
-                raise DataError(f"{_counted(len(unknown), 'class', 'es')} of `{folders[name]}` that `{root}` lacks: {some(unknown)}")
-            if not any(scans[name].images.values()):
-                raise DataError(f"there is no image in the class folders of `{folders[name]}`", hint="remove the folder or fill it")
-    return tuple(train)
-
-
-def _in_order(classes: tuple[str, ...], options: ImageFolderOptions) -> tuple[str, ...]:
-    order = options.class_order
-    if order == "natural":
-        return tuple(sorted(classes, key=lambda name: [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in _DIGITS.split(name) if p]))
-    if order is None:
-        return classes
-    if wrong := sorted({*order} ^ {*classes}) or [name for name in order if order.count(name) > 1]:
-        raise ProfileError(
-            f"`class_order` must name each of the {len(classes)} classes once; it is wrong about {some(wrong)}", where="[dataset]"
-        )
-    return tuple(order)
 
 
 def _flat(scan: ClassFolders, classes: tuple[str, ...]) -> tuple[FileImages, Tensor]:
@@ -132,9 +80,9 @@ def _description(
     text += f"; listing {listing_hash(names)}"
     if ignored := sum((scan.ignored for scan in scans.values()), Counter()):
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(ignored.items()))
-        text += f"; {_counted(ignored.total(), 'file')} ignored ({kinds})"
+        text += f"; {counted(ignored.total(), 'file')} ignored ({kinds})"
     if pictures := [path for scan in scans.values() for path in scan.pictures]:
-        text += f"; WARNING: {_counted(len(pictures), 'picture')} ignored for the ending: `{_relative(pictures[0], options.root)}`"
+        text += f"; WARNING: {counted(len(pictures), 'picture')} ignored for the ending: `{_relative(pictures[0], options.root)}`"
     for name in ("val", "test"):
         if name in folders and (twice := _copies(folders["train"], folders[name], parts["train"].paths, parts[name].paths)):
             text += f"; WARNING: copies of training images in `{name}`: {twice}, so its figures are too good"
@@ -150,7 +98,3 @@ def _copies(train: Path, other: Path, train_paths: Sequence[Path], other_paths: 
 
 def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def _counted(count: int, word: str, plural: str = "s") -> str:
-    return f"1 {word}" if count == 1 else f"{count} {word}{plural}"

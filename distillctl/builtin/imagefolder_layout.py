@@ -9,6 +9,7 @@ from pathlib import Path
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
 from distillctl.builtin.imagefolder_scan import has_images, require_folder, subfolders
 from distillctl.errors import DataError
+from distillctl.text import some
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names of folders, in any case, that are taken as splits."""
@@ -195,9 +196,3 @@ def _ways_to_name(root: Path, present: list[str]) -> str:
         shown = ", ".join(f'`{name} = "{stated[name]}"`' for name in SPLITS if name in stated)
         return f"state them in [dataset]: {shown}"
     return f'name the folder of classes: `dataset.root = "{root / present[0]}"`; `dataset.train = "."` says that these are the classes'
-
-
-def some(names: list[str]) -> str:
-    """The first names, and how many there are besides."""
-    shown = ", ".join(f"`{name}`" for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

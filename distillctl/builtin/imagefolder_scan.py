@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distillctl.errors import DataError
+from distillctl.errors import DataError, ProfileError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _NO_CLASSES = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
@@ -82,18 +82,18 @@ def require_folder(root: Path) -> None:
     """Checks that there is such a folder.
 
     Raises:
-        DataError: there is not; the hint names what is there with a similar name.
+        ProfileError: there is not; the hint names what is there with a similar name.
     """
     if root.is_dir():
         return
     if root.exists():
-        raise DataError(f"`{root}` is not a folder", hint="`root` must be a folder of folders of images")
+        raise ProfileError(f"`{root}` is not a folder", where="[dataset]", hint="`root` must be a folder of folders of images")
     existing = next((p for p in root.parents if p.is_dir()), Path("."))
     missing = root.relative_to(existing).parts[0] if existing in root.parents else root.name
     near = difflib.get_close_matches(missing, [n for n in _names(existing) if n != missing], 3, 0.5)
     shown = " or ".join(f"`{existing / name}`" for name in near)
     where = f"relative paths start at the current directory, `{Path.cwd()}`" if not root.is_absolute() else f"`{existing}` exists"
-    raise DataError(f"there is no folder `{root}`", hint=f"did you mean {shown}?" if near else where)
+    raise ProfileError(f"there is no folder `{root}`", where="[dataset]", hint=f"did you mean {shown}?" if near else where)
 
 
 def _images(folder: Path, result: ClassFolders, above: tuple[str, ...]) -> list[Path]:

@@ -11,13 +11,14 @@ from distillctl.profile.schema import Profile
 def check(
     profile: ProfileArgument, set_: SetOption = None, method: MethodOption = None, teacher: TeacherOption = None, seed: SeedOption = None
 ) -> None:
-    """Check a profile without training: print all its problems, or every value with where it comes from.
+    """Check a profile without training: print all its problems, or every value with where it comes from, and what data there are.
 
     Examples:
         distillctl check profiles/quickstart.toml
 
         distillctl check my.toml --method dkd --set train.epochs=2
     """
+    from distillctl.plugin.registry import load as load_object
     from distillctl.profile.reading import load
 
     registry = Registry.load()
@@ -31,6 +32,10 @@ def check(
             previous = table
         render.line(f"{key + ' = ' + value:<48} # {origin}")
     render.line()
+    dataset = checked.dataset.spec
+    if dataset.preview:
+        found = load_object(dataset.preview, dataset.name)(checked.dataset.options)
+        render.line(f"data: {found}")
     render.line(f"ok: {checked.path} has no problems")
 
 

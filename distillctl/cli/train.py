@@ -137,7 +137,7 @@ def print_plan(plan: Plan) -> None:
     from distillctl.cli.display import duration, terms_line
 
     render.line(f"run        {plan.path} (nothing is written by a dry run)")
-    render.line(f"data       {plan.images} training images; {plan.data}")
+    render.line(f"data       {plan.data}")
     for side in plan.sides:
         render.line(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
         for name, shape in side.taps.items():

@@ -63,7 +63,6 @@ class Plan:
 
     path: Path
     data: str
-    images: int
     sides: tuple[SidePlan, ...]
     method_parameters: int
     steps_per_epoch: int
@@ -105,8 +104,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
         )
         return Plan(
             path=path,
-            data=task.data.description,
-            images=len(task.data.train),
+            data=task.data.overview,
             sides=networks,
             method_parameters=sum(p.numel() for p in experiment.objective.methods.parameters()),
             steps_per_epoch=experiment.loader.steps,

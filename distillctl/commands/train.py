@@ -194,7 +194,7 @@ class _Plan:
             path=run.path,
             name=profile.name,
             resolved=profile.resolved,
-            data=task.data.description,
+            data=task.data.overview,
             student=profile.student.spec.name,
             method="+".join(m.spec.name for m in profile.methods),
             parts=tuple((part.name, part.epochs) for part in experiment.parts),

@@ -39,6 +39,7 @@ def malformed(spec: Spec) -> str:
         ("implementation", spec.implementation),
         ("options", spec.options),
         ("weights_loader", getattr(spec, "weights_loader", "")),
+        ("preview", getattr(spec, "preview", "")),
     ]
     for what, reference in references:
         if reference and not _REFERENCE.fullmatch(reference):

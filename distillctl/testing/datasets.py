@@ -80,7 +80,12 @@ class DatasetContract:
         assert all(0 < s < 1 for s in splits.std)
         if isinstance(splits.train, ArrayImages):
             assert splits.train.images.shape[-1] == splits.channels
-        assert splits.description
+
+    def test_the_description_counts_the_images(self, splits: Splits) -> None:
+        """One line for people, with the number of images of every split."""
+        assert "\n" not in splits.description
+        missing = [len(images) for images in _parts(splits) if str(len(images)) not in splits.description]
+        assert not missing, f"the description lacks numbers of images: {missing}"
 
     def test_splits_share_no_picture(self, splits: Splits) -> None:
         """No file, and no picture, lies in two splits."""

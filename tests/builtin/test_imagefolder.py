@@ -208,29 +208,29 @@ def test_what_is_wrong_with_the_tree(tmp_path, tree, message):
 
 def test_a_missing_root_names_what_is_near(tmp_path):
     (tmp_path / "flowers").mkdir()
-    with pytest.raises(DataError, match=r"no folder .*flowres") as error:
+    with pytest.raises(ProfileError, match=r"no folder .*flowres") as error:
         built(tmp_path / "flowres")
     assert f"did you mean `{tmp_path / 'flowers'}`?" in error.value.problems[0].hint
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(ProfileError, match="no folder"):
         built(tmp_path / "nothing" / "like" / "it")
 
 
 def test_a_root_that_leads_nowhere_is_not_its_own_neighbour(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(DataError, match="no folder") as error:
+    with pytest.raises(ProfileError, match="no folder") as error:
         built(tmp_path / "loop")
     assert "did you mean" not in error.value.problems[0].hint
 
 
 def test_a_relative_root_says_where_it_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(ProfileError) as error:
         built("zzz/yyy")
     assert str(tmp_path) in error.value.problems[0].hint
 
 
 def test_a_file_is_no_root(tmp_path):
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(ProfileError, match="is not a folder"):
         built(write_image(tmp_path / "a.jpg"))
 
 
@@ -277,6 +277,6 @@ def test_augmentations_are_those_that_the_loader_knows():
     assert get_args(ImageFolderOptions.model_fields["augment"].annotation) == get_args(FileAugment)
 
 
-def test_options_import_no_torch():
-    code = "import sys, distillctl.builtin.imagefolder, distillctl.builtin.imagefolder_options; sys.exit('torch' in sys.modules)"
+def test_options_and_preview_import_no_torch():
+    code = "import sys, distillctl.builtin.imagefolder, distillctl.builtin.imagefolder_tree; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -135,7 +135,9 @@ def test_stated_folders_lie_anywhere(tmp_path):
 
 def test_a_stated_folder_that_is_missing_names_what_is_near(tmp_path):
     tree(tmp_path, "training", "testing")
-    assert "did you mean" in refusal(tmp_path, train="trainin").hint
+    with pytest.raises(ProfileError, match=r"there is no folder .*trainin`") as caught:
+        built(tmp_path, train="trainin")
+    assert f"did you mean `{tmp_path / 'training'}`" in caught.value.problems[0].hint
 
 
 def test_a_fraction_beside_a_stated_folder_has_no_effect(tmp_path):

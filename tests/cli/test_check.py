@@ -11,6 +11,7 @@ from distillctl.cli import run
 from distillctl.cli.check import resolved_lines
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
+from distillctl.testing.datasets import write_tree
 
 GOOD = """\
 seed = 3
@@ -34,6 +35,7 @@ epochs = 4
 def profile(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.toml").write_text(GOOD)
+    write_tree(tmp_path / "pictures", {"train/cat": 3, "train/dog": 2, "val/cat": 1})
     return tmp_path / "good.toml"
 
 
@@ -52,9 +54,24 @@ def test_values_with_origins(profile, capsys):
         "batch_size = 8 # command line",
         "epochs = 4 # profile:14",
         "lr = 0.05 # default",
+        "data: 2 classes (`cat`, `dog`); images: train 5, val 1",
         "ok: good.toml has no problems",
     ):
         assert line in lines
+
+
+def test_data_that_are_not_there_are_a_problem(profile, capsys):
+    profile.with_name("pictures").rename(profile.with_name("elsewhere"))
+    assert run(["check", "good.toml"]) == 2
+    out, error = capsys.readouterr()
+    assert "there is no folder `pictures`" in error
+    assert "has no problems" not in out
+
+
+def test_folders_that_are_splits_are_a_problem(profile, capsys):
+    profile.with_name("pictures").joinpath("train").rename(profile.with_name("pictures") / "training_set")
+    assert run(["check", "good.toml"]) == 1
+    assert "look like splits" in capsys.readouterr().err
 
 
 def test_every_value_is_shown_once(profile):

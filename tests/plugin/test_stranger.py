@@ -141,7 +141,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(folder: Path, finished: tuple[Pa
 
 def test_a_dry_run_and_a_limit_work(folder: Path, registry: Registry) -> None:
     plan = dry_run(load("student.toml", registry=registry, overrides=["dataset.limit=20"]), registry, device="cpu")
-    assert plan.images == 20
+    assert "training cut to 20 of" in plan.data
     assert set(plan.parts[-1].reading.terms) == {"task.square", "at"}
 
 

@@ -26,6 +26,7 @@ def register_dataset() -> list[DatasetSpec]:
             implementation=f"distillctl_cifar.data.build:build_{name}",
             options=f"distillctl_cifar.options:{name.upper()}Options",
             family=name,
+            preview=f"distillctl_cifar.data.places:preview_{name}",
         )
         for name, classes in (("cifar10", 10), ("cifar100", 100))
     ]

@@ -14,8 +14,9 @@ import torchvision.datasets
 from PIL import Image
 from pydantic import ValidationError
 
-from distillctl import DataError, View
+from distillctl import DataError, ProfileError, View
 from distillctl_cifar.data.build import build_cifar10, build_cifar100
+from distillctl_cifar.data.places import preview_cifar10
 from distillctl_cifar.options import CIFAR10Options, CIFAR100Options
 
 
@@ -23,8 +24,8 @@ def build(root, seed=0, **options):
     return build_cifar10(CIFAR10Options(root=root, **options), seed)
 
 
-def message(root, **options):
-    with pytest.raises(DataError) as caught:
+def message(root, error=DataError, **options):
+    with pytest.raises(error) as caught:
         build(root, **options)
     (problem,) = caught.value.problems
     return problem
@@ -169,7 +170,7 @@ def test_download_is_asked_for(archive, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", fetch)
     fresh = tmp_path / "deep" / "cifar10"
-    message(fresh)
+    message(fresh, error=ProfileError)
     assert len(build(fresh, download=True).train) == 40
     assert len(build(fresh).train) == 40
 
@@ -185,7 +186,7 @@ def test_download_that_fails(tmp_path, monkeypatch):
 
 
 def test_nothing_there_names_both_layouts(tmp_path):
-    problem = message(tmp_path / "data" / "cifar10")
+    problem = message(tmp_path / "data" / "cifar10", error=ProfileError)
     for part in (
         tmp_path / "data" / "cifar10" / "cifar-10-batches-py",
         tmp_path / "data" / "cifar-10-batches-py",
@@ -194,6 +195,14 @@ def test_nothing_there_names_both_layouts(tmp_path):
     ):
         assert f"`{part}`" in problem.message
     assert "dataset.download=true" in problem.hint
+
+
+def test_a_preview_says_where_it_lies(folders, tmp_path):
+    assert preview_cifar10(CIFAR10Options(root=folders)) == f"CIFAR-10 in `{folders}`"
+    nowhere = tmp_path / "nowhere" / "at all"
+    assert preview_cifar10(CIFAR10Options(root=nowhere, download=True)) == f"CIFAR-10 will be downloaded into `{nowhere}`"
+    with pytest.raises(ProfileError, match="there is no CIFAR-10 at"):
+        preview_cifar10(CIFAR10Options(root=nowhere))
 
 
 def test_the_validation_split_is_stratified_and_seeded(folders):

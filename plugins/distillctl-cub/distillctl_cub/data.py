@@ -20,7 +20,8 @@ def build(options: CUBOptions, seed: int) -> Splits:
     """The photographs, split as the options say.
 
     Raises:
-        distillctl.DataError: the data set is missing, incomplete or contradicts itself.
+        distillctl.ProfileError: the data set is missing.
+        distillctl.DataError: it is incomplete or contradicts itself.
     """
     folder = find(options.root)
     listing = read_listing(folder)

@@ -11,6 +11,7 @@ CUB200 = DatasetSpec(
     paper="Wah, Branson, Welinder, Perona, Belongie 2011, The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001",
     implementation="distillctl_cub.data:build",
     options="distillctl_cub.options:CUBOptions",
+    preview="distillctl_cub.unpack:preview",
 )
 
 

@@ -6,9 +6,10 @@ import tarfile
 
 import pytest
 
-from distillctl import DataError, DistillError
+from distillctl import DataError, DistillError, ProfileError
 from distillctl.data.archives import STAMP
-from distillctl_cub.unpack import find
+from distillctl_cub.options import CUBOptions
+from distillctl_cub.unpack import find, preview
 
 GOOD = {"CUB_200_2011/images.txt": b"1 001.A/a.jpg\n", "CUB_200_2011/images/001.A/a.jpg": b"picture", "attributes.txt": b"x"}
 
@@ -147,12 +148,23 @@ def test_a_folder_in_the_way_is_not_touched(tmp_path):
 
 
 def test_nothing_there_says_what_is_wanted(tmp_path):
-    with pytest.raises(DataError, match="there is no folder or archive") as error:
+    with pytest.raises(ProfileError, match="there is no folder or archive") as error:
         find(tmp_path / "data" / "CUB_200_2011")
     assert "CUB_200_2011.tgz" in error.value.problems[0].hint
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"there is no `images\.txt`"):
+    with pytest.raises(ProfileError, match=r"there is no `images\.txt`"):
         find(tmp_path / "empty")
     (tmp_path / "birds.rar").write_bytes(b"x")
     with pytest.raises(DataError, match="neither a folder nor an archive"):
         find(tmp_path / "birds.rar")
+
+
+def test_a_preview_says_where_it_lies_and_unpacks_nothing(tmp_path):
+    options = CUBOptions(root=tmp_path / "CUB_200_2011")
+    with pytest.raises(ProfileError, match="there is no folder or archive"):
+        preview(options)
+    pack(tmp_path / "CUB_200_2011.tgz", GOOD)
+    assert preview(options) == f"CUB-200-2011 in `{tmp_path / 'CUB_200_2011.tgz'}`"
+    assert listing(tmp_path) == ["CUB_200_2011.tgz"]
+    place = find(options.root)
+    assert preview(options) == f"CUB-200-2011 in `{place}`"

@@ -26,12 +26,6 @@ _NEEDED = {
 """Of which an array in a pickle is built."""
 
 
-def places(name: str, root: Path) -> tuple[Path, Path]:
-    """The folders in which torchvision's files may lie: in `root` or beside it."""
-    folder = _READERS[name].base_folder
-    return root / folder, root.parent / folder
-
-
 def unpack(name: str, file: Path) -> Path:
     """Unpacks the archive that torchvision downloads, once; the folder above its content.
 
@@ -41,11 +35,6 @@ def unpack(name: str, file: Path) -> Path:
     """
     reader = _READERS[name]
     return unpacked(file, containing=reader.meta["filename"], name=reader.base_folder, max_bytes=_MAX_BYTES, max_files=_MAX_FILES).parent
-
-
-def archive_in(name: str, root: Path) -> Path | None:
-    """The archive that torchvision downloads, if it lies in `root` or beside it."""
-    return next((file for folder in (root, root.parent) if (file := folder / _READERS[name].filename).is_file()), None)
 
 
 def download(name: str, root: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillctl import ArrayImages, DataError, Splits, View, stratified_split
-from distillctl_cifar.data import archive, folders
+from distillctl_cifar.data import archive, folders, places
 from distillctl_cifar.data.arrays import SIDE, Arrays
 from distillctl_cifar.options import CIFAROptions
 
@@ -16,21 +16,20 @@ class _Facts:
     """What is known of a data set. mean, std: of the training images, a number a channel, as everybody uses them."""
 
     name: str
-    title: str
     classes: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-_CIFAR10 = _Facts("cifar10", "CIFAR-10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-_CIFAR100 = _Facts("cifar100", "CIFAR-100", 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+_CIFAR10 = _Facts("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+_CIFAR100 = _Facts("cifar100", 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 
 
 def build_cifar10(options: CIFAROptions, seed: int) -> Splits:
     """CIFAR-10; `seed` chooses the validation split.
 
     Raises:
-        DataError: the files are missing or not what they should be.
+        ProfileError: there are no files. DataError: they are not what they should be.
     """
     return _build(_CIFAR10, options, seed)
 
@@ -39,7 +38,7 @@ def build_cifar100(options: CIFAROptions, seed: int) -> Splits:
     """CIFAR-100 with its 100 fine classes; `seed` chooses the validation split.
 
     Raises:
-        DataError: the files are missing or not what they should be.
+        ProfileError: there are no files. DataError: they are not what they should be.
     """
     return _build(_CIFAR100, options, seed)
 
@@ -62,30 +61,18 @@ def _build(facts: _Facts, options: CIFAROptions, seed: int) -> Splits:
         mean=facts.mean,
         std=facts.std,
         view=View(size=SIDE, augment=options.augment, padding=4),
-        description=f"{facts.title} from {arrays.source}: {parts}",
+        description=f"{places.FILES[facts.name].title} from {arrays.source}: {parts}",
     )
 
 
 def _read(facts: _Facts, root: Path, download: bool) -> Arrays:
-    """What lies in `root`, torchvision's files before folders of images; else torchvision's files beside it, or their archive; else what
-    was downloaded. `root` may be the archive itself.
-    """
-    if root.is_file():
-        return archive.read(facts.name, archive.unpack(facts.name, root))
-    inside, beside = archive.places(facts.name, root)
-    if inside.is_dir():
-        return archive.read(facts.name, root)
-    if folders.present(root):
-        return folders.read(facts.name, root, facts.classes)
-    if beside.is_dir():
-        return archive.read(facts.name, root.parent)
-    if (file := archive.archive_in(facts.name, root)) is not None:
-        return archive.read(facts.name, archive.unpack(facts.name, file))
-    if download:
+    """What lies in `root` or beside it (`places.find`), else what was downloaded."""
+    place = places.find(facts.name, root)
+    if place is None:
+        if not download:
+            raise places.missing(facts.name, root)
         archive.download(facts.name, root)
         return archive.read(facts.name, root)
-    raise DataError(
-        f"there is no {facts.title} at `{root}`: neither torchvision's files (looked for `{inside}` and `{beside}`) "
-        f"nor image folders (looked for `{root / 'train'}/<class>/*.png` and `{root / 'test'}/<class>/*.png`)",
-        hint="download torchvision's files with `--set dataset.download=true`, or say where they are with `--set dataset.root=FOLDER`",
-    )
+    if place.kind == "folders":
+        return folders.read(facts.name, root, facts.classes)
+    return archive.read(facts.name, archive.unpack(facts.name, place.path) if place.kind == "archive" else place.path.parent)

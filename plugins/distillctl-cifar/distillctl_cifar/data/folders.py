@@ -35,11 +35,6 @@ class Listing:
     stamp: str
 
 
-def present(root: Path) -> bool:
-    """Whether there is anything of this layout."""
-    return (root / "train").is_dir() or (root / "test").is_dir()
-
-
 def read(name: str, root: Path, num_classes: int) -> Arrays:
     """Reads both splits, from the cache if the files are those it was made of.
 

@@ -1,0 +1,103 @@
+"""What lies in an image folder: splits, classes and files, checked, without torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillctl.builtin.imagefolder_layout import refuse_nested_splits, split_folders, wrapped
+from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
+from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, scan_classes
+from distillctl.errors import DataError, ProfileError
+from distillctl.text import some
+
+DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
+"""Shares that are carved where nobody says otherwise."""
+_DIGITS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """folders, scans: of each split that has a folder; `train` always has one. classes: in the order of their labels."""
+
+    folders: Mapping[str, Path]
+    scans: Mapping[str, ClassFolders]
+    classes: tuple[str, ...]
+
+
+def read_tree(options: ImageFolderOptions) -> Tree:
+    """The folders with the names of their files.
+
+    Raises:
+        DataError: the folder is missing, has no images, or its parts do not fit each other.
+        ProfileError: a fraction is asked for where a folder decides, or `class_order` names other classes.
+    """
+    folders = split_folders(options)
+    _check_fractions(options, folders)
+    scans = {name: scan_classes(folder) for name, folder in folders.items()}
+    if options.train is None:
+        refuse_nested_splits(folders["train"])
+    return Tree(folders, scans, _in_order(_check_classes(scans, folders), options))
+
+
+def preview(options: ImageFolderOptions) -> str:
+    """Classes and numbers of images, for `check`.
+
+    Raises:
+        DataError, ProfileError: as `read_tree`.
+    """
+    tree = read_tree(options)
+    counts = ", ".join(f"{name} {sum(map(len, scan.images.values()))}" for name, scan in tree.scans.items())
+    carved = [f"{name} carved by seed" for name in DEFAULTS if name not in tree.scans and getattr(options, f"{name}_fraction")]
+    return f"{len(tree.classes)} classes ({some(list(tree.classes))}); images: {', '.join([counts, *carved])}"
+
+
+def _check_fractions(options: ImageFolderOptions, folders: Mapping[str, Path]) -> None:
+    for name, default in DEFAULTS.items():
+        if name in folders and getattr(options, f"{name}_fraction") != default:
+            raise ProfileError(f"`{name}_fraction` has no effect: `{folders[name]}` is the {name} split", where="[dataset]")
+
+
+def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path]) -> tuple[str, ...]:
+    """The classes of train, once everything fits."""
+    train, root = scans["train"].images, folders["train"]
+    if not any(train.values()):
+        raise DataError(
+            f"there is no image in the class folders of `{root}`" if train else f"there is no class folder in `{root}`",
+            hint=f"expected: `{root}/CLASS/IMAGE`, with an ending of {', '.join(sorted(EXTENSIONS))}",
+        )
+    if empty := [name for name, files in train.items() if not files]:
+        raise DataError(
+            f"{counted(len(empty), 'class', 'es')} of `{root}` without an image: {some(empty)}", hint="remove the folder or fill it"
+        )
+    if len(train) < 2:
+        deeper = wrapped(root)
+        hint = "" if deeper in (None, root) else f"`{deeper}` has several folders: name that one"
+        raise DataError(f"there is only one class in `{root}`: {some(list(train))}", hint=hint)
+    for name in ("val", "test"):
+        if name in scans:
+            if unknown := sorted(set(scans[name].images) - set(train)):
+                raise DataError(f"{counted(len(unknown), 'class', 'es')} of `{folders[name]}` that `{root}` lacks: {some(unknown)}")
+            if not any(scans[name].images.values()):
+                raise DataError(f"there is no image in the class folders of `{folders[name]}`", hint="remove the folder or fill it")
+    return tuple(train)
+
+
+def _in_order(classes: tuple[str, ...], options: ImageFolderOptions) -> tuple[str, ...]:
+    order = options.class_order
+    if order == "natural":
+        return tuple(sorted(classes, key=lambda name: [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in _DIGITS.split(name) if p]))
+    if order is None:
+        return classes
+    if wrong := sorted({*order} ^ {*classes}) or [name for name in order if order.count(name) > 1]:
+        raise ProfileError(
+            f"`class_order` must name each of the {len(classes)} classes once; it is wrong about {some(wrong)}", where="[dataset]"
+        )
+    return tuple(order)
+
+
+def counted(count: int, word: str, plural: str = "s") -> str:
+    """A number with its word."""
+    return f"1 {word}" if count == 1 else f"{count} {word}{plural}"
