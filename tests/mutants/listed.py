@@ -168,9 +168,9 @@ MUTANTS = (
     Mutant('a cut line of the record ends the reading of the run', 'distillctl/rundir/directory.py', '            except (ValueError, RecursionError):\n                break', '            except (ValueError, RecursionError):\n                raise', 'tests/rundir'),
     Mutant('a signal counts as an interrupt', 'distillctl/distributed/stop_signals.py', '130 if number == signal.SIGINT else 143', '130', 'tests/engine/test_interrupts.py tests/engine/test_loop.py'),
     Mutant('bf16 is fp32', 'distillctl/engine/precision.py', 'return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)', 'return nullcontext()', 'tests/engine tests/build'),
-    Mutant("the teacher's gradients are kept", 'distillctl/engine/teacher.py', 'with torch.no_grad(), autocast', 'with autocast', 'tests/engine tests/build'),
+    Mutant("the teacher's gradients are kept", 'distillctl/engine/teacher.py', 'with torch.no_grad(), autocast', 'with autocast', 'tests/engine/test_teacher.py'),
     Mutant('a compiled step is compiled where two gradients are wanted', 'distillctl/build/checks.py', '    if profile.optimizer.spec.separate_gradients:', '    if False:', 'tests/methods/test_refusals.py'),
-    Mutant('two phases of a name are taken', 'distillctl/build/parts.py', 'if any(part.name == f"{entry.name}.{phase.name}" for part in parts):', 'if False:', 'tests/methods/test_refusals.py tests/build'),
+    Mutant('two phases of a name are taken', 'distillctl/build/parts.py', 'if any(part.name == f"{entry.name}.{phase.name}" for part in parts):', 'if False:', 'tests/engine/test_phases.py'),
     Mutant('a class of another kind is taken', 'distillctl/plugin/registry.py', '    if not (isinstance(cls, type) and issubclass(cls, base)):', '    if False:', 'tests/build tests/plugin'),
     # Formulas.
     _of('ab', 'losses.py', '(margin - signed).clamp_min(0).square().sum() / len(student)', '(margin - signed).clamp_min(0).square().mean()'),
