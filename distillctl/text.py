@@ -10,6 +10,7 @@ from typing import Any
 
 # What begins a formula in spreadsheets; the wide forms do so where the keyboard is Japanese.
 _FORMULA = "=+-@＝＋－＠"
+_NUMBERS = re.compile(r"(\d+)")
 _UNSEEN = re.compile(r"[^\n -~]")
 
 
@@ -29,6 +30,11 @@ def some(names: Sequence[str]) -> str:
     """The first names in backticks, and how many there are besides."""
     shown = ", ".join(f"`{name}`" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts names with numbers as people count: `a2` before `a10`."""
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _NUMBERS.split(name) if part]
 
 
 def json_text(data: Any) -> str:

@@ -108,14 +108,15 @@ class Task:
         if not isinstance(output, Tensor) or output.ndim != 2:
             raise RunError(f"`{model}` does not return a tensor of shape (B, {self.outputs})")
 
-    def check_teacher(self, outputs: int, classes: Sequence[str], place: str) -> None:
-        """Looks at what the deployed model in `place` says of itself before it teaches.
+    def check_teacher(self, outputs: int, classes: Sequence[str], place: str) -> tuple[str, ...]:
+        """Looks at what the deployed model in `place` says of itself before it teaches; notes for the user.
 
         Raises:
             ProfileError: it answers other questions than those of this data set.
         """
         if outputs != self.outputs:
             raise ProfileError(f"the teacher in `{place}` gives {outputs} numbers, and the data set asks for {self.outputs}")
+        return ()
 
     # Training.
 
@@ -163,6 +164,13 @@ class Task:
     def floor(self, images: Images) -> float:
         """What guessing reaches in `metric` on these images. A teacher that is no better is refused."""
         raise NotImplementedError
+
+    def doubt(self, evaluation: Evaluation, images: Images) -> tuple[str, str]:
+        """Why a teacher that was evaluated on these images answers something else than they ask, and what to do; empty where it does not.
+
+        A teacher of which there is a doubt is refused.
+        """
+        return "", ""
 
     def agreement(self, one: Evaluation, other: Evaluation) -> float | None:
         """The share of images to which two models give the same answer; None where that means nothing."""

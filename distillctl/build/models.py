@@ -26,7 +26,7 @@ class TeacherModel:
     """A teacher with its weights.
 
     source: the file that the weights come from; None for weights by name.
-    notes: what had to be changed to load them.
+    notes: what had to be changed to load them, and what they say otherwise than the data.
     """
 
     spec: ModelSpec
@@ -88,8 +88,8 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     if folder is not None:
         model, info = deploy.load_student(folder, registry)
         found = registry.models.get(info["qualified"])
-        task.check_teacher(info["num_classes"], info["classes"], str(folder))
-        return TeacherModel(found, model, info["model"], folder / "student.safetensors")
+        notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
+        return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes)
     spec, options = choice.spec, choice.options
     assert spec is not None
     assert options is not None
@@ -98,5 +98,5 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         state = state_dict.read_state_dict(choice.table.checkpoint)
     else:
         state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
-    notes = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
-    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, tuple(notes))
+    changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, tuple(changed))

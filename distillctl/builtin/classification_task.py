@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distillctl.api.data import Images
 from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Outputs, Task, output
+from distillctl.builtin.class_order import better_order
 from distillctl.builtin.classification_meter import ClassificationMeter
 from distillctl.errors import ProfileError, RunError
 
@@ -34,12 +35,29 @@ class Classification(Task):
         if not isinstance(output, Tensor) or output.ndim != 2:
             raise RunError(f"`{model}` does not return logits of shape (B, classes)")
 
-    def check_teacher(self, outputs: int, classes: Sequence[str], place: str) -> None:
+    def check_teacher(self, outputs: int, classes: Sequence[str], place: str) -> tuple[str, ...]:
         ours = self.data.classes
         if outputs != len(ours):
             raise ProfileError(f"the teacher in `{place}` knows {outputs} classes, the data set has {len(ours)}")
         if list(ours) != list(classes) and sorted(ours) == sorted(classes):
-            raise ProfileError(f"the teacher in `{place}` knows the same classes as the data set, but in another order")
+            raise ProfileError(
+                f"the teacher in `{place}` knows the same classes as the data set, but in another order",
+                hint="`dataset.class_order` states an order, if the data set has that option",
+            )
+        other = [(number, name) for number, (name, mine) in enumerate(zip(classes, ours, strict=False)) if name != mine]
+        if moved := [(number, name) for number, name in other if name in ours]:
+            number, name = moved[0]
+            raise ProfileError(f"class {number} of the teacher in `{place}` is `{name}`, which is class {ours.index(name)} of the data set")
+        if other:
+            number, name = other[0]
+            return (
+                f"the teacher in `{place}` has other names for {len(other)} classes: class {number} is `{name}`, here `{ours[number]}`",
+            )
+        return ()
+
+    def doubt(self, evaluation: Evaluation, images: Images) -> tuple[str, str]:
+        words, hint = better_order(evaluation.answers.predictions, images.labels, self.data.classes)
+        return (f"its answers fit the classes far better {words}", hint) if words else ("", "")
 
     def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"": F.cross_entropy(output(outputs).float(), batch.labels, label_smoothing=self.label_smoothing)}

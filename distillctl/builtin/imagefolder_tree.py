@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from distillctl.builtin.imagefolder_layout import refuse_nested_splits, split_fo
 from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
 from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, scan_classes
 from distillctl.errors import DataError, ProfileError
-from distillctl.text import some
+from distillctl.text import natural_key, some
 
 DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
 """Shares that are carved where nobody says otherwise."""
-_DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path
 def _in_order(classes: tuple[str, ...], options: ImageFolderOptions) -> tuple[str, ...]:
     order = options.class_order
     if order == "natural":
-        return tuple(sorted(classes, key=lambda name: [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in _DIGITS.split(name) if p]))
+        return tuple(sorted(classes, key=natural_key))
     if order is None:
         return classes
     if wrong := sorted({*order} ^ {*classes}) or [name for name in order if order.count(name) > 1]:

@@ -265,6 +265,12 @@ class _Plan:
             loader.close()
         figure, floor = evaluation.figures[task.metric], task.floor(images)
         trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
+        why, hint = ("", "") if profile.teacher.table.allow_untrained else task.doubt(evaluation, images)
+        if why:
+            raise RunError(
+                f"the teacher `{teacher.shown}` was trained otherwise: {why}",
+                hint=f"{hint}; `teacher.allow_untrained = true` goes on all the same",
+            )
         if figure <= floor and not profile.teacher.table.allow_untrained:
             raise RunError(
                 f"the teacher `{teacher.shown}` is no better than chance: {task.show(task.metric, figure)} on {split}, "

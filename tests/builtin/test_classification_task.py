@@ -36,12 +36,14 @@ class TestContract(TaskContract):
     [
         (4, "abcd", "knows 4 classes, the data set has 3"),
         (3, "acb", "knows the same classes as the data set, but in another order"),
+        (3, "bcx", "class 0 of the teacher in `runs/a` is `b`, which is class 1 of the data set"),
     ],
 )
 def test_a_teacher_of_other_classes_is_refused(outputs: int, classes: str, words: str) -> None:
     task = make_task(Splits(make_task().data.train, None, None, tuple("abc"), (0.5,) * 3, (0.5,) * 3, View(8)))
-    task.check_teacher(3, list("abc"), "runs/a")
-    task.check_teacher(3, list("xyz"), "runs/a")  # names of a file need not be those of folders
+    assert task.check_teacher(3, list("abc"), "runs/a") == ()
+    (note,) = task.check_teacher(3, list("xyz"), "runs/a")  # names of a file need not be those of folders
+    assert note == "the teacher in `runs/a` has other names for 3 classes: class 0 is `x`, here `a`"
     with pytest.raises(ProfileError, match=words):
         task.check_teacher(outputs, list(classes), "runs/a")
 

@@ -288,6 +288,19 @@ def test_a_teacher_with_the_same_classes_in_another_order_is_refused(folder: Pat
         train(load("student.toml", registry=registry, overrides=cut, teacher=str(teacher)), registry, Ear(), device="cpu")
 
 
+def test_a_teacher_that_learnt_the_classes_in_another_order_is_refused(folder: Path, registry: Registry) -> None:
+    teacher = train(load("teacher.toml", registry=registry), registry, Ear(), device="cpu").path
+    weights = load_file(teacher / "student.safetensors")
+    weights |= {name: value.roll(3, 0) for name, value in weights.items() if name.startswith("fc.")}  # class 0 is its fourth output
+    torch.save(weights, "rolled.pt")
+    rolled = 'teacher={{name="resnet14", checkpoint="rolled.pt"{}}}'
+    with pytest.raises(RunError, match="its answers fit the classes far better in another order") as caught:
+        train(load("student.toml", registry=registry, overrides=[rolled.format(""), "train.epochs=1"]), registry, Ear(), device="cpu")
+    assert "`dataset.class_order = [...]`" in caught.value.problems[0].hint
+    allowed = [rolled.format(", allow_untrained=true"), "train.epochs=1"]
+    assert train(load("student.toml", registry=registry, overrides=allowed), registry, Ear(), device="cpu").summary["best"]["epoch"] == 1
+
+
 def test_profiles_that_name_each_other_are_refused(folder: Path, registry: Registry) -> None:
     (folder / "teacher.toml").write_text(STUDENT.replace("teacher.toml", "student.toml").replace("resnet8", "resnet14"))
     with pytest.raises(DistillError, match=r"student\.toml|teacher\.toml"):
