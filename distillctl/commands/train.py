@@ -23,7 +23,7 @@ from distillctl.commands.resume_check import adopt, changed, changed_profile, li
 from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
-from distillctl.engine.determinism import prepare, promise
+from distillctl.engine.determinism import prepare, promise, same_threads
 from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
@@ -108,7 +108,10 @@ def train(
     if existing is not None and existing.finished and not (from_previous or accept_change):
         _refuse_finished(existing, profile, registry)
         return Result(existing.path, True, task_class(profile, registry), existing.info().get("result", {}))
-    with locked(path) if processes.first else nullcontext():
+    threads = None if existing is None else existing.info().get("threads")
+    with locked(path) if processes.first else nullcontext(), same_threads(threads, chosen) as changed_threads:
+        if changed_threads:
+            display.note(f"computing with {threads} threads, as when the run began: with another number its last digits would differ")
         plan = _Plan(profile, registry, display, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))
         return plan.run(from_previous=from_previous, accept_change=accept_change)
 
@@ -224,6 +227,7 @@ class _Plan:
                     "method": "+".join(m.spec.name for m in profile.methods),
                     "data": experiment.splits.description,
                     "reproducible": promise(experiment),
+                    "threads": torch.get_num_threads(),
                     **facts,
                 },
             )

@@ -10,6 +10,8 @@ import torch
 
 from distillctl.engine.experiment import Experiment
 
+_MOST_THREADS = 1024
+
 
 def promise(experiment: Experiment) -> str:
     """What a resumed run can be held to, in words."""
@@ -22,6 +24,23 @@ def prepare(deterministic: bool) -> None:
     """To be called before anything is computed on a GPU: cuBLAS reads this variable when it starts."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def same_threads(count: object, device: torch.device) -> Iterator[bool]:
+    """On a CPU, computes with this number of threads, which the last digits of sums depend on; yields whether it was another before.
+
+    count: what `run.json` says of the run's beginning; anything but a number of threads changes nothing.
+    """
+    before = torch.get_num_threads()
+    other = device.type == "cpu" and type(count) is int and 0 < count <= _MOST_THREADS and count != before
+    if other:
+        torch.set_num_threads(int(str(count)))
+    try:
+        yield other
+    finally:
+        if other:
+            torch.set_num_threads(before)
 
 
 @contextmanager

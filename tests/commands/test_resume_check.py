@@ -201,6 +201,28 @@ def test_what_is_no_part_of_a_run_may_change(folder: Path, registry: Registry) -
     assert "workers = 1" in resolved
 
 
+@pytest.mark.parametrize("stated", [True, False], ids=["another number", "a run of an older version"])
+def test_a_run_goes_on_with_the_threads_with_which_it_began(folder: Path, registry: Registry, stated: bool) -> None:
+    """Sums are cut by threads, so that another number changes the last digits of a run."""
+    now = torch.get_num_threads()
+    info = json.loads((folder / "run" / "run.json").read_text())
+    assert info["threads"] == now
+    began = now + 1 if stated else now
+    info_says("threads", began if stated else None)(folder)
+    seen: list[int] = []
+
+    class Counts(Ear):
+        def note(self, text: str) -> None:
+            seen.append(text.startswith(f"computing with {began} threads"))
+
+        def epoch(self, record: Mapping[str, Any]) -> None:
+            seen.append(torch.get_num_threads())
+
+    go_on(registry, ear=Counts())
+    assert seen == ([True, began] if stated else [began])
+    assert torch.get_num_threads() == now
+
+
 def test_a_finished_run_can_be_prolonged(folder: Path, registry: Registry) -> None:
     go_on(registry)
     with pytest.raises(DataError, match=r"`train\.epochs`: 2 → 4"):
