@@ -105,11 +105,14 @@ def train(
             where="--from-previous" if from_previous else "--accept-change",
             hint="a changed profile has another name below `runs`: name the directory of the run by `--out`",
         )
-    if existing is not None and existing.finished and not (from_previous or accept_change):
+    damage = deploy.damage(existing.path) if existing is not None and existing.finished else ""
+    if existing is not None and existing.finished and not (damage or from_previous or accept_change):
         _refuse_finished(existing, profile, registry)
         return Result(existing.path, True, task_class(profile, registry), existing.info().get("result", {}))
     threads = None if existing is None else existing.info().get("threads")
     with locked(path) if processes.first else nullcontext(), same_threads(threads, chosen) as changed_threads:
+        if damage:
+            display.note(f"{damage}; the student is written again from the checkpoints")
         if changed_threads:
             display.note(f"computing with {threads} threads, as when the run began: with another number its last digits would differ")
         plan = _Plan(profile, registry, display, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))

@@ -108,6 +108,18 @@ def write_student(
         raise MachineError(f"the student cannot be written to `{folder}`: {error}") from error
 
 
+def damage(folder: Path) -> str:
+    """What is wrong with the files of a deployed student, as a sentence; empty if they are as they were written."""
+    for name in (WEIGHTS, DESCRIPTION):
+        try:
+            found = digests.problem(folder / name) or ("" if (folder / name).is_file() else "is gone")
+        except DataError as error:
+            return error.problems[0].message
+        if found:
+            return f"`{folder / name}` {found}"
+    return ""
+
+
 def read_model_json(folder: Path | str) -> dict[str, Any]:
     """`model.json` of a run directory, checked.
 

@@ -34,10 +34,13 @@ def replacing(path: Path, digest: str) -> Iterator[None]:
 
 
 def current(path: Path) -> str:
-    """The hash of the file that is there; computed only if it is not noted, or a crash left two."""
+    """The hash of the file that is there; computed only if it is not noted, the note is damaged, or a crash left two."""
     if not path.is_file():
         return _NONE
-    noted = _noted(path)
+    try:
+        noted = _noted(path)
+    except DataError:
+        noted = []
     return noted[0] if len(noted) == 1 else sha256(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,30 @@ def test_eval_needs_no_method_package_and_skips_damaged_runs(finished: tuple[Pat
     finally:
         (result.path / "resolved.toml").write_text(text)
     assert report.figures["top1"] == result.summary["best"]["top1"]
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "model.json"])
+@pytest.mark.parametrize("how", ["cut", "gone", "its hash is cut"])
+def test_a_damaged_student_of_a_finished_run_is_written_again(
+    finished: tuple[Path, Result], registry: Registry, tmp_path: Path, name: str, how: str
+) -> None:
+    base, result = finished
+    copy = tmp_path / "run"
+    shutil.copytree(result.path, copy)
+    file = copy / (f"{name}.sha256" if "hash" in how else name)
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-20])
+    ear = Ear()
+    again = train(load(base / "student.toml", registry=registry), registry, ear, root=base / "runs", out=copy, device="cpu")
+    assert any(f"`{copy / name}" in note and "written again from the checkpoints" in note for note in ear.notes)
+    assert (again.already, ear.epochs) == (False, [])
+    for one in (name, f"{name}.sha256"):
+        assert (copy / one).read_bytes() == (result.path / one).read_bytes()
+    assert again.summary == result.summary
+    assert json.loads((copy / "run.json").read_text())["state"] == "finished"
+    assert train(load(base / "student.toml", registry=registry), registry, Ear(), root=base / "runs", out=copy, device="cpu").already
 
 
 def test_out_is_never_overwritten(finished: tuple[Path, Result], registry: Registry, tmp_path: Path) -> None:
