@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from distillctl.errors import DataError
@@ -46,6 +47,20 @@ def weights_in(value: object, path: Path) -> dict[str, Tensor]:
 def shown(text: object) -> str:
     """A name from a file in backticks, short and without characters that a terminal obeys."""
     return f"`{one_line(text, _SHOWN)}`"
+
+
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor is dense, with its numbers as they are and at hand."""
+    return value.layout == torch.strided and not value.is_quantized and not value.is_meta
+
+
+def not_plain(weights: str, name: str, value: Tensor) -> DataError:
+    """What is said of weights of which one is not plain. weights: which, and what they are not."""
+    kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
+    return DataError(
+        f"the weights {weights} (first {name}: {kind})",
+        hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
+    )
 
 
 def _inner(value: Mapping[object, object]) -> Mapping[object, object] | None:
