@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from distillctl.cli import render
+from distillctl.cli import options, render
 from distillctl.cli.description import description
-from distillctl.cli.options import JsonOption
 from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
@@ -16,7 +15,7 @@ from distillctl.plugin.registry import Registry
 
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A method, model, data set or optimizer.", show_default=False)],
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Show a method, model, data set or optimizer: options with type, default and bounds, formula, an example to paste.
 
@@ -43,9 +42,8 @@ def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
         PluginError: the name is ambiguous within one kind.
         ProfileError: nothing is called so; with the nearest spelling, or the package to install.
     """
-    found: list[tuple[Catalog[Any], Any]] = []
-    hints: list[str] = []
-    for catalog in _catalogs(registry):
+    found, hints = [], []
+    for catalog in (registry.methods, registry.models, registry.datasets, registry.optimizers):
         try:
             found.append((catalog, catalog.get(name)))
         except PluginError as error:
@@ -56,10 +54,6 @@ def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
         useful = [h for h in hints if "pip install" in h] or [h for h in hints if h.startswith("did you mean")] or hints
         raise ProfileError(f"no method, model, data set or optimizer is called `{name}`", hint=useful[0])
     return found
-
-
-def _catalogs(registry: Registry) -> tuple[Catalog[Any], ...]:
-    return registry.methods, registry.models, registry.datasets, registry.optimizers
 
 
 def _value(value: Any) -> str:
