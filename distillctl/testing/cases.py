@@ -128,6 +128,11 @@ class MethodCase:
             value.requires_grad_()
         return Inputs(make_batch(setup, size, seed), student, make_features(setup.teacher, size, 2 * seed + 2, scale))
 
+    def ready(self, size: int = 7, *, scale: float = 1.0) -> tuple[Method, Inputs]:
+        """The method, and inputs for it."""
+        setup = self.setup()
+        return self.build(setup), self.inputs(setup, size, scale=scale)
+
     def terms(self, method: Method, inputs: Inputs, epoch: float | None = None, seed: int = 0) -> dict[str, Tensor]:
         """The method's terms; what it draws at random comes from `seed`."""
         progress = make_progress(self.epoch if epoch is None else epoch)

@@ -20,8 +20,7 @@ class GradientChecks(MethodCase):
     @pytest.mark.parametrize("size", [1, 2, 7, 64])
     def test_gradients_are_finite(self, size: int) -> None:
         """Gradients of the student's features and of the method's parameters are there and finite."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup, size)
+        method, inputs = self.ready(size)
         assert_finite_gradients(method, inputs, self.loss(method, inputs))
         if size > 1:
             idle = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
@@ -48,8 +47,7 @@ class GradientChecks(MethodCase):
     @pytest.mark.parametrize("side", ["student", "teacher", "both"])
     def test_degenerate_features(self, case: str, side: str) -> None:
         """Zero rows, dead channels, constant and equal features: finite value and gradients."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup)
+        method, inputs = self.ready()
         spoil = DEGENERATE[case]
         inputs = Inputs(
             inputs.batch,

@@ -21,7 +21,7 @@ def write_image(path: Path, *, height: int = 20, width: int = 24, seed: int = 0)
 
 
 def write_tree(root: Path, counts: Mapping[str, int], *, height: int = 20, width: int = 24, suffix: str = ".jpg", seed: int = 0) -> Path:
-    """Folders below `root` with so many images each: `{"train/cat": 3, "train/dog": 2, "val/cat": 1}`. Returns `root`."""
+    """Returns `root`, with folders of this number of images each: `{"train/cat": 3, "train/dog": 2, "val/cat": 1}`."""
     for folder_number, (folder, count) in enumerate(counts.items()):
         for number in range(count):
             path = root / folder / f"{number:04d}{suffix}"
