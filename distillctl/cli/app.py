@@ -65,7 +65,7 @@ def command_for(name: str) -> Any:
     """The command line as click's object, with the function of one command loaded and only the names of the others.
 
     Raises:
-        PluginError: no command is called so, or that of a plugin cannot be loaded.
+        PluginError: there is no such command, or that of a plugin cannot be loaded.
     """
     app = typer.Typer(
         name="distillctl",

@@ -34,19 +34,20 @@ def problem_rows(registry: Registry) -> list[dict[str, str]]:
 
 def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
     """Every plugin as plain data, with the qualified names of what it provides by kind."""
-    rows = []
-    for plugin in registry.plugins:
-        provides = {kind: [s.qualified for s in catalog if catalog.plugin(s) is plugin] for kind, catalog in registry.catalogs.items()}
-        rows.append(
-            {
-                "name": plugin.name,
-                "package": plugin.package,
-                "version": plugin.version,
-                "provides": {kind: names for kind, names in provides.items() if names},
-                "problem": plugin.problem,
-            }
-        )
-    return rows
+    return [
+        {
+            "name": plugin.name,
+            "package": plugin.package,
+            "version": plugin.version,
+            "provides": {
+                kind: names
+                for kind, catalog in registry.catalogs.items()
+                if (names := [spec.qualified for spec in catalog if catalog.plugin(spec) is plugin])
+            },
+            "problem": plugin.problem,
+        }
+        for plugin in registry.plugins
+    ]
 
 
 def list_methods(json: options.Json = False) -> None:

@@ -40,7 +40,7 @@ def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
 
     Raises:
         PluginError: the name is ambiguous within one kind.
-        ProfileError: nothing is called so; with the nearest spelling, or the package to install.
+        ProfileError: there is nothing of that name; the hint has the nearest spelling, or the package to install.
     """
     found, hints = [], []
     for catalog in (registry.methods, registry.models, registry.datasets, registry.optimizers):
@@ -109,4 +109,5 @@ def _print(entry: dict[str, Any]) -> None:
         render.table(("stage", "module"), list(entry["stages"].items()), indent=2)
     render.line()
     render.heading("example")
-    render.block(entry["example"])
+    for line in entry["example"].splitlines():
+        render.line(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeVar
@@ -22,7 +22,7 @@ from distillctl.api.task import Outputs
 from distillctl.build.data import build_task
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
-from distillctl.commands.dry_run import stand_in_teacher
+from distillctl.commands.dry_run import stand_in_teacher, synchronize
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.memory import keep_freed_memory
@@ -102,12 +102,9 @@ def bench_profile(
     task = build_task(profile, registry)
     results = []
     for compiled in (False, True) if compile_too else (False,):
-        experiment = assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)
-        experiment.settings = replace(experiment.settings, compiled=compiled)
-        try:
+        with closing(assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)) as experiment:
+            experiment.settings = replace(experiment.settings, compiled=compiled)
             results.append(bench(experiment, steps=steps, warmup=warmup))
-        finally:
-            experiment.close()
     return results
 
 
@@ -134,16 +131,12 @@ class _Runner:
                 if batch.count == size:
                     yield batch
 
-    def _synchronize(self) -> None:
-        if self.experiment.device.type == "cuda":
-            torch.cuda.synchronize(self.experiment.device)
-
     def _timed(self, work: Callable[[], T]) -> tuple[float, T]:
         """Seconds of the work, and what it returns."""
-        self._synchronize()
+        synchronize(self.experiment.device)
         started = time.perf_counter()
         result = work()
-        self._synchronize()
+        synchronize(self.experiment.device)
         return time.perf_counter() - started, result
 
     def _count(self) -> int:

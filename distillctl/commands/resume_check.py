@@ -1,6 +1,6 @@
 """What must not have changed when a run goes on: profile, data, teacher, packages, number of processes. A line for each change.
 
-With `--accept-change` a run goes on all the same, and `run.json` says so for ever.
+With `--accept-change` a run goes on all the same, and `run.json` says so permanently.
 """
 
 from __future__ import annotations
@@ -162,6 +162,3 @@ def _text(values: Mapping[str, Any], key: str) -> str:
     if _HASH.fullmatch(text):
         return text[:12]
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-__all__ = ["adopt", "changed", "changed_profile", "listing", "packages", "refuse"]

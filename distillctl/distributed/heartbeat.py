@@ -73,7 +73,7 @@ def start() -> None:
 
 
 def let_the_first_speak() -> None:
-    """Called before a process ends otherwise than it should: all mostly end alike, and what is said is said by the first."""
+    """Waits, before a process ends with an error, until the first process has reported it: mostly all end with the same one."""
     if _group is None:
         return
     folder, rank = _group

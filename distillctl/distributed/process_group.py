@@ -1,7 +1,7 @@
-"""The processes that train one run together: who they are, and what they tell each other beside gradients.
+"""The processes that train one run together: who they are, and what they exchange besides gradients.
 
-Launchers (`train --nproc`, torchrun, SLURM) start the same command several times and say by environment variables which of how
-many each is. Control goes over the host's network; data go over NCCL between GPUs. A process that is lost or silent makes the others
+Launchers (`train --nproc`, torchrun, SLURM) start the same command several times and number the processes in environment variables.
+Control goes over the host's network; data go over NCCL between GPUs. A process that is lost or silent makes the others
 fail within `heartbeat.patience` of the next exchange of data.
 """
 
@@ -53,7 +53,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def broadcast(self, value: T) -> T:
-        """What the first process has."""
+        """Returns the value of the first process."""
         if self.count == 1:
             return value
         box = [value if self.first else None]
@@ -61,7 +61,7 @@ class ProcessGroup:
         return box[0]  # type: ignore[return-value]
 
     def all_gather(self, value: T, *, patient: bool = False) -> list[T]:
-        """What every process has, by rank. patient: some may take long to come to it."""
+        """Returns the values of all processes, by rank. patient: some may come to this call late."""
         if self.count == 1:
             return [value]
         result: list[Any] = [None] * self.count
@@ -78,7 +78,7 @@ class ProcessGroup:
             self.broadcast(None)
 
     def all_reduce_max(self, *values: int) -> list[int]:
-        """The largest of every number over all processes."""
+        """Returns the maximum of every number over all processes."""
         if self.count == 1:
             return list(values)
         numbers = torch.tensor(values, dtype=torch.int64)
@@ -107,12 +107,12 @@ class ProcessGroup:
         return torch.cat([part[: size + (rank < longer)] for rank, part in enumerate(found)])
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Returns the sum over all processes, computed in place."""
         dist.all_reduce(tensor, group=self.features)
         return tensor
 
     def mean_gradients(self, gradients: list[Tensor | None], parameters: list[Tensor]) -> list[Tensor | None]:
-        """The mean of every gradient over all processes; None counts as zeros, and stays None where all have None.
+        """Returns the mean of every gradient over all processes; None counts as zeros, and stays None where all have None.
 
         All are summed as one tensor, in the order of the parameters, so that the sums are the same after a resume.
         """
@@ -138,7 +138,7 @@ _joined: ProcessGroup | None = None
 
 
 def current() -> ProcessGroup:
-    """Those that this process has joined; alone if none."""
+    """Returns the group that this process has joined, or `ALONE`."""
     return _joined or ALONE
 
 
@@ -198,7 +198,7 @@ def leave() -> None:
 
 @contextmanager
 def losses_of_processes() -> Iterator[None]:
-    """Says in plain words that another process was lost.
+    """Says in plain words that another process was lost, where an exchange fails.
 
     Raises:
         LostProcessError: an exchange failed.

@@ -51,14 +51,6 @@ class RunDirectory:
         info = self.info()
         return (*info.get("digests", ()), info["digest"])
 
-    def checked(self, path: Path) -> Path:
-        """A file of the run, if it is what was written.
-
-        Raises:
-            DataError: it is damaged, foreign or gone.
-        """
-        return digests.check(path)
-
     @classmethod
     def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
         """Makes the folder. `run.json` is written last: a folder without it is not a run.

@@ -1,4 +1,4 @@
-"""What a torch file claims to hold, against what it has, before torch takes it at its word.
+"""Compares what a torch file claims to hold with what it has, before torch believes it.
 
 Torch compares neither checksums nor sizes: it would allocate what a storage says to have, and read beyond the end of one.
 """
@@ -105,7 +105,7 @@ class _Claims(pickle._Unpickler):  # the one in Python: the one in C keeps a tab
 
 
 class Checked(NamedTuple):
-    """Of a file whose claims are not false.
+    """What is known of a file whose claims are true.
 
     mapped: whether it can be mapped into memory.
     whole: whether all of it was gone through. Otherwise torch says why it refuses it, or it is refused after torch took it.
@@ -119,7 +119,7 @@ def check_claims(path: Path) -> Checked:
     """Compares sizes, names and checksums.
 
     Raises:
-        DataError: it claims more than it has, is damaged, or something else than weights.
+        DataError: it claims more than it has, is damaged, or is not a file of weights.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":

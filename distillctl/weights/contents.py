@@ -64,7 +64,7 @@ def not_plain(weights: str, name: str, value: Tensor) -> DataError:
 
 
 def _inner(value: Mapping[object, object]) -> Mapping[object, object] | None:
-    """The part of a checkpoint that holds the weights; None if they lie open."""
+    """The part of a checkpoint that holds the weights; None if it holds them itself."""
     average = value.get("ema")
     if "student" in value and isinstance(average, Mapping):  # our own, with the moving average that was evaluated
         value = {"student": average.get("model")}

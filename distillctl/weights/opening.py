@@ -1,4 +1,4 @@
-"""What a file is by its first bytes; most files that are not weights are told here."""
+"""Tells by its first bytes what a file is; most files that are not weights are recognised here."""
 
 from __future__ import annotations
 

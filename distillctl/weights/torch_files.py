@@ -36,16 +36,6 @@ class _Placeholder:
     def __setstate__(self, _: object) -> None: ...
 
 
-def _empty_list(*_: object) -> list[object]:
-    """Stands for a list of another class; what the pickle appends to it stays."""
-    return []
-
-
-def _empty_mapping(*_: object) -> dict[object, object]:
-    """Stands for a mapping whose class is called with something else than its content."""
-    return {}
-
-
 def _method_of_placeholder(owner: object, *_: object) -> _Placeholder:
     """Stands for a method that an object has noted; of anything else nothing is looked up."""
     if owner is not _Placeholder and type(owner) is not _Placeholder:
@@ -129,7 +119,8 @@ def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
 def _load(path: Path, mapped: bool) -> dict[str, Tensor]:
     allowed: list[Any] = [(_Placeholder, name) for name in _PLACEHOLDERS]
     allowed += [(OrderedDict, name) for name in _MAPPINGS]
-    allowed += [(_empty_list, "collections.deque"), (_empty_mapping, "collections.defaultdict")]
+    # Called with something else than their content, which the pickle puts in afterwards.
+    allowed += [(lambda *_: [], "collections.deque"), (lambda *_: {}, "collections.defaultdict")]
     allowed += [(_method_of_placeholder, "builtins.getattr")]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # old files make torch speak of its own storage classes
