@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command and gives its exit code; errors that a user can put right are printed to stderr."""
+    """Runs a command and returns its exit code; errors that a user can put right are printed to stderr."""
     import typer
 
     from distillctl.cli.app import command_for

@@ -35,7 +35,7 @@ def init(
 
 
 def write_template(name: str, path: Path) -> tuple[Path, Path]:
-    """Writes the template of a name to `path`, and its teacher's to `PATH_teacher.toml`; gives both paths.
+    """Writes the template of a name to `path`, and its teacher's to `PATH_teacher.toml`; returns both paths.
 
     Raises:
         ProfileError: there is no such template, or one of the files exists.

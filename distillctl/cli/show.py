@@ -64,20 +64,18 @@ def _value(value: Any) -> str:
 
 def _print(entry: dict[str, Any]) -> None:
     render.heading(f"{entry['kind']} {entry['name']}: {entry['summary']}")
-    facts = [("paper", entry["paper"]), ("package", f"{entry['package']} {entry['version']}"), ("aliases", ", ".join(entry["aliases"]))]
-    if entry["kind"] == "method":
-        facts += [
-            ("formula", entry["formula"]),
-            ("wraps", entry["wraps"]),
-            ("teacher", "needed" if entry["needs_teacher"] else "not needed"),
-        ]
-    if entry["kind"] == "model":
-        facts += [
-            ("input size", f"{entry['input_size']} pixels"),
-            ("weights", ", ".join(entry["weights"])),
-            ("classifier", entry["classifier"]),
-        ]
-    for name, value in facts:
+    facts = {
+        "paper": entry["paper"],
+        "package": f"{entry['package']} {entry['version']}",
+        "aliases": ", ".join(entry["aliases"]),
+        "formula": entry.get("formula"),
+        "wraps": entry.get("wraps"),
+        "teacher": {True: "needed", False: "not needed"}.get(entry.get("needs_teacher", "")),
+        "input size": "input_size" in entry and f"{entry['input_size']} pixels",
+        "weights": ", ".join(entry.get("weights", ())),
+        "classifier": entry.get("classifier"),
+    }
+    for name, value in facts.items():
         if value:
             render.line(f"  {name:<11}{value}")
     if entry["options"]:

@@ -58,7 +58,7 @@ class Launcher(LocalElasticAgent):
         self._looked = time.monotonic()
 
     def launch(self) -> int:
-        """Runs the processes until they are done; gives one exit code for all of them.
+        """Runs the processes until they are done; returns one exit code for all of them.
 
         Raises:
             RunError: processes were lost too often.
@@ -83,7 +83,7 @@ class Launcher(LocalElasticAgent):
                 os.kill(pid, number)
 
     def end(self, seconds: float) -> int:
-        """Waits until all processes have ended, and kills them after `seconds`; gives the exit code if they failed by decision.
+        """Waits until all processes have ended, and kills them after `seconds`; returns the exit code of one that decided to fail, or 0.
 
         For handlers of signals: the agent stands still meanwhile, and still finds the codes of those that end.
         """

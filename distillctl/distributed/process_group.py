@@ -188,14 +188,6 @@ def join(device: torch.device) -> ProcessGroup:
     return _joined
 
 
-def leave() -> None:
-    """Ends what `join` began."""
-    global _joined
-    if _joined is not None:
-        _joined = None
-        dist.destroy_process_group()
-
-
 @contextmanager
 def losses_of_processes() -> Iterator[None]:
     """Says in plain words that another process was lost, where an exchange fails.

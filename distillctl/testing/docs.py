@@ -1,16 +1,15 @@
-"""The tables that stand in READMEs and must equal the code: options of a plugin object, and methods of all packages."""
+"""The table of a plugin object's options, which stands in a README and must equal the code."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from distillctl.api.options import Options
 from distillctl.api.specs import Spec
-from distillctl.plugin.registry import Registry, load
+from distillctl.plugin.registry import load
 from distillctl.profile.builder import plain
 from distillctl.profile.describe import branches, choices_of, is_table
 from distillctl.profile.writing import value_text
@@ -30,21 +29,6 @@ def options_table(spec: Spec) -> str:
     model: type[Options] = load(spec.options, spec.name)
     rows = [f"| {' | '.join(cells)} |" for cells in _rows(model, "")]
     return "\n".join([HEADER, *rows]) if rows else ""
-
-
-def methods_table(registry: Registry, packages: Collection[str]) -> str:
-    """The methods that these packages provide as a Markdown table, by name, without a newline at the end.
-
-    Columns: method, kind, what it does, paper, package. An arXiv id becomes a link.
-    """
-    rows = ["| method | kind | what it does | paper | package |", "| --- | --- | --- | --- | --- |"]
-    for spec in registry.methods:
-        package = registry.methods.plugin(spec).package
-        if package in packages:
-            paper = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"arXiv [\1](https://arxiv.org/abs/\1)", spec.paper)
-            cells = (f"`{registry.methods.shown_name(spec)}`", spec.kind, spec.summary, paper, f"`{package}`")
-            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join(rows)
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str, str]]:

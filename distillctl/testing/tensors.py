@@ -72,21 +72,19 @@ def make_side(name: str, shapes: Shapes, num_classes: int = 10) -> Side:
     return replace(side, sample=sample)
 
 
-def make_setup(
-    student_shapes: Shapes, teacher_shapes: Shapes | None, num_classes: int = 10, num_data: int = 96, *, epochs: int = 20, seed: int = 0
-) -> Setup:
+def make_setup(student_shapes: Shapes, teacher_shapes: Shapes | None, num_classes: int = 10, num_data: int = 96) -> Setup:
     """A setup as an engine would hand it to a method.
 
     student_shapes, teacher_shapes: features of either side; None means that there is no teacher.
-    num_data: length of the training split; every class occurs if num_data ≥ num_classes. Labels are shuffled by `seed`.
+    num_data: length of the training split; every class occurs if num_data ≥ num_classes. Labels are shuffled.
     """
-    order = torch.randperm(num_data, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(num_data, generator=torch.Generator().manual_seed(0))
     labels = (torch.arange(num_data) % num_classes)[order]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         student = make_side("tiny_student", student_shapes, num_classes)
         teacher = None if teacher_shapes is None else make_side("tiny_teacher", teacher_shapes, num_classes)
-    return Setup(student, teacher, num_classes, labels, epochs)
+    return Setup(student, teacher, num_classes, labels, epochs=20)
 
 
 def make_task(data: Splits | int = 10) -> Task:

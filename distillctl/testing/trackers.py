@@ -94,7 +94,7 @@ class TrackerContract:
         self.whole_run(tracker, tmp_path / "run")
 
     def test_a_run_that_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A run that was stopped is told by another tracker, which is handed the records of before."""
+        """A run that was stopped goes on with another tracker, which gets the records of before."""
         monkeypatch.chdir(tmp_path)
         first = self.build()
         first.begin(self.start(tmp_path / "run"))

@@ -28,7 +28,7 @@ from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_model
 from distillctl.commands.train import train
 from distillctl.data import EvalLoader, Share
-from distillctl.distributed.process_group import join, leave
+from distillctl.distributed.process_group import join
 from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.step import Step
@@ -234,7 +234,8 @@ def work(found: Registry, folder: Path, cases: dict[str, Found]) -> None:
         train(load(folder / "student.toml", registry=found), found, Tracker(), out=folder / f"run-{count}-{attempt}", device="cpu")
     if bench.processes.first:
         torch.save(result, folder / f"{bench.processes.count}.pt")
-    leave()
+    if bench.processes.count > 1:
+        torch.distributed.destroy_process_group()
 
 
 def together(count: int, job: Callable[[], None]) -> None:
