@@ -67,15 +67,14 @@ def _new_name(name: str) -> str:
 
 def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Takes wrappers off the names; of a distiller's parts the student remains."""
-    changed = True
+    changed = bool(state)  # of nothing, all names have every prefix
     while changed:
         changed = False
         for prefix in _WRAPPERS:
             if all(name.startswith(prefix) for name in state):
                 state = {name.removeprefix(prefix): value for name, value in state.items()}
                 changed = True
-        student = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
-        if student:
+        if student := {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}:
             state, changed = student, True
     return state
 

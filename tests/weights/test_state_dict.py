@@ -391,6 +391,13 @@ def test_missing_file_and_folder(tmp_path):
     assert "`run`" in caught.value.problems[0].hint
 
 
+def test_a_file_of_counters_alone_holds_no_weights(tmp_path):
+    torch.save({"total_ops": torch.zeros(1)}, tmp_path / "counters.pth")
+    assert read_state_dict(tmp_path / "counters.pth") == {}
+    with pytest.raises(DataError, match="tensors are missing"):
+        load_into(net(), {}, what="the student")
+
+
 # Putting weights into a model.
 
 
