@@ -54,18 +54,14 @@ def run(arguments: list[str]) -> int:
 
     from distillctl.cli.app import command_for
 
-    usage_error = typer.BadParameter.__bases__[0]  # click's classes, which typer does not export under their own names
-    click_exception = usage_error.__bases__[0]
+    click_exception = typer.BadParameter.__bases__[0].__bases__[0]  # which typer does not export under its own name
     arguments = join_tta(arguments) or ["--help"]
     name = arguments[0]
     try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
-    except LostProcessError as error:
-        if not heartbeat.supervised():  # the launcher says itself who was lost
-            _complain(str(error))
-        return error.exit_code
     except DistillError as error:
-        _complain(str(error))
+        if not (isinstance(error, LostProcessError) and heartbeat.supervised()):  # then the launcher says who was lost
+            _complain(str(error))
         return error.exit_code
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
@@ -78,8 +74,7 @@ def run(arguments: list[str]) -> int:
             return 141
         raise
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted")
-        return 130
+        result = 130
     except typer.Exit as stop:
         return stop.exit_code
     except click_exception as error:  # type: ignore[misc]

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -36,16 +36,14 @@ class ProcessGroup:
 
     rank: its number, from 0. The first one writes files and talks.
     count: how many there are.
-    local: its number on this machine, which is that of its GPU.
     control, data, features: groups for agreements, gradients, and rows of features; None if the process is alone.
     """
 
     rank: int = 0
     count: int = 1
-    local: int = 0
-    control: Any = field(default=None, compare=False)
-    data: Any = field(default=None, compare=False)
-    features: Any = field(default=None, compare=False)
+    control: Any = None
+    data: Any = None
+    features: Any = None
 
     @property
     def first(self) -> bool:
@@ -134,12 +132,12 @@ class ProcessGroup:
 
 
 ALONE = ProcessGroup()
-_joined: ProcessGroup | None = None
+_joined = ALONE
 
 
 def current() -> ProcessGroup:
-    """Returns the group that this process has joined, or `ALONE`."""
-    return _joined or ALONE
+    """Returns the group that this process has joined; `ALONE` if none."""
+    return _joined
 
 
 def announced() -> tuple[int, int, int]:
@@ -165,10 +163,10 @@ def join(device: torch.device) -> ProcessGroup:
         MachineError: they cannot be met.
     """
     global _joined
-    rank, count, local = announced()
-    if _joined is not None or count == 1:
+    rank, count, _ = announced()
+    if _joined.count > 1 or count == 1:
         heartbeat.met.set()
-        return current()
+        return _joined
     try:
         patience = timedelta(seconds=heartbeat.patience())
         if heartbeat.supervised():  # through a file of this user alone, and not through a port
@@ -184,7 +182,7 @@ def join(device: torch.device) -> ProcessGroup:
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the {count} processes of this run cannot meet: {str(error).splitlines()[0]}") from error
     heartbeat.met.set()
-    _joined = ProcessGroup(rank, count, local, control, data, features)
+    _joined = ProcessGroup(rank, count, control, data, features)
     return _joined
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 import torch
 
 from distillctl.errors import RunError
-from distillctl.testing.cases import Inputs, MethodCase, assert_finite_gradients, map_features
+from distillctl.testing.cases import MethodCase, assert_finite_gradients, map_features
 from distillctl.testing.tensors import DEGENERATE, GEOMETRIES
 
 
@@ -50,20 +51,18 @@ class GradientChecks(MethodCase):
         """Zero rows, dead channels, constant and equal features: finite value and gradients."""
         method, inputs = self.ready()
         spoil = DEGENERATE[case]
-        inputs = Inputs(
-            inputs.batch,
-            map_features(inputs.student, spoil) if side != "teacher" else inputs.student,
-            map_features(inputs.teacher, spoil) if side != "student" else inputs.teacher,
-        )
+        if side != "teacher":
+            inputs = replace(inputs, student=map_features(inputs.student, spoil))
+        if side != "student":
+            inputs = replace(inputs, teacher=map_features(inputs.teacher, spoil))
         assert_finite_gradients(method, inputs, self.loss(method, inputs))
 
     def test_student_equal_to_teacher(self) -> None:
         """Finite value and gradients where the student has become the teacher."""
         setup = self.setup("same")
         method, inputs = self.build(setup), self.inputs(setup)
-        inputs = Inputs(
-            inputs.batch, {k: inputs.teacher.get(k, v).detach().clone().requires_grad_() for k, v in inputs.student.items()}, inputs.teacher
-        )
+        equal = {name: inputs.teacher.get(name, value).detach().clone().requires_grad_() for name, value in inputs.student.items()}
+        inputs = replace(inputs, student=equal)
         assert_finite_gradients(method, inputs, self.loss(method, inputs))
 
     @pytest.mark.parametrize("geometry", GEOMETRIES)

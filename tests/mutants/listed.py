@@ -170,7 +170,7 @@ MUTANTS = (
     Mutant("the teacher's gradients are kept", 'distillctl/engine/teacher.py', 'with torch.no_grad(), autocast', 'with autocast', 'tests/engine tests/build'),
     Mutant('a compiled step is compiled where two gradients are wanted', 'distillctl/build/checks.py', '    if profile.optimizer.spec.separate_gradients:', '    if False:', 'tests/methods/test_refusals.py'),
     Mutant('two phases of a name are taken', 'distillctl/build/parts.py', 'if any(part.name == f"{entry.name}.{phase.name}" for part in parts):', 'if False:', 'tests/methods/test_refusals.py tests/build'),
-    Mutant('a tracker of another class is taken', 'distillctl/build/trackers.py', '    if not (isinstance(cls, type) and issubclass(cls, Tracker)):', '    if False:', 'tests/build tests/plugin'),
+    Mutant('a class of another kind is taken', 'distillctl/plugin/registry.py', '    if not (isinstance(cls, type) and issubclass(cls, base)):', '    if False:', 'tests/plugin/test_registry.py'),
     # Formulas.
     _of('ab', 'losses.py', '(margin - signed).clamp_min(0).square().sum() / len(student)', '(margin - signed).clamp_min(0).square().mean()'),
     _of('ab', 'losses.py', 'term / 2 ** (len(terms) - i)', 'term / 2 ** i'),

@@ -17,12 +17,13 @@ from distillctl import (
     OptimizerSpec,
     PluginError,
     TaskSpec,
+    Tracker,
     TrackerSpec,
     hookimpl,
 )
 from distillctl.api import hooks
 from distillctl.plugin.catalog import Plugin
-from distillctl.plugin.registry import Kind, Registry, load
+from distillctl.plugin.registry import Kind, Registry, load, load_class
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
@@ -223,6 +224,12 @@ class TestLoading:
     def test_missing(self, packages, reference):
         with pytest.raises(PluginError, match=f"`kd` cannot be loaded from `{reference}`"):
             load(reference, "kd")
+
+    @pytest.mark.parametrize("other", ["pathlib:Path", "pathlib:sys"])
+    def test_a_class_of_another_kind_is_refused(self, other):
+        spec = TrackerSpec(name="mine", summary="for tests", implementation=other)
+        with pytest.raises(PluginError, match=r"the implementation of the tracker `mine` is not a subclass of `distillctl\.Tracker`"):
+            load_class(spec, Tracker, "tracker")
 
 
 @pytest.mark.parametrize("module", sorted(PLUGINS.glob("*/*/plugin.py")), ids=lambda path: path.parts[-3])
