@@ -14,7 +14,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +22,6 @@ from typing import Any
 
 from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.registry import Registry
-from distillctl.testing.docs import methods_table
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT, README = ROOT / "pyproject.toml", ROOT / "README.md"
@@ -90,6 +89,21 @@ def known_packages(found: Registry, packages: Mapping[str, Path]) -> str:
         if lines:
             kinds.append(f"  {json.dumps(catalog.kind)}: {{\n" + ",\n".join(lines) + "\n  }")
     return "{\n" + ",\n".join(kinds) + "\n}\n"
+
+
+def methods_table(registry: Registry, packages: Collection[str]) -> str:
+    """The methods that these packages provide as a Markdown table, by name, without a newline at the end.
+
+    Columns: method, kind, what it does, paper, package. An arXiv id becomes a link.
+    """
+    rows = ["| method | kind | what it does | paper | package |", "| --- | --- | --- | --- | --- |"]
+    for spec in registry.methods:
+        package = registry.methods.plugin(spec).package
+        if package in packages:
+            paper = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"arXiv [\1](https://arxiv.org/abs/\1)", spec.paper)
+            cells = (f"`{registry.methods.shown_name(spec)}`", spec.kind, spec.summary, paper, f"`{package}`")
+            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows)
 
 
 def packages_table(found: Registry, packages: Mapping[str, Path]) -> str:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _silence()
         code = 141
     except KeyboardInterrupt:  # before the command was found, or after it
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        _complain("interrupted")
         code = 130
     except Exception:
         heartbeat.let_the_first_speak()
@@ -49,45 +49,40 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command and gives its exit code; errors that a user can put right are printed to stderr."""
+    """Runs a command and returns its exit code; errors that a user can put right are printed to stderr."""
     import typer
 
     from distillctl.cli.app import command_for
 
-    usage_error = typer.BadParameter.__bases__[0]  # click's classes, which typer does not export under their own names
-    click_exception = usage_error.__bases__[0]
+    click_exception = typer.BadParameter.__bases__[0].__bases__[0]  # which typer does not export under its own name
     arguments = join_tta(arguments) or ["--help"]
     name = arguments[0]
     try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
-    except LostProcessError as error:
-        if not heartbeat.supervised():  # the launcher says itself who was lost
-            print(_clean(str(error)), file=sys.stderr)  # noqa: T201
-        return error.exit_code
     except DistillError as error:
-        print(_clean(str(error)), file=sys.stderr)  # noqa: T201
+        if not (isinstance(error, LostProcessError) and heartbeat.supervised()):  # then the launcher says who was lost
+            _complain(str(error))
         return error.exit_code
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
         place = f" at `{error.filename}`" if error.filename else ""
-        print(_clean(str(Problem(f"{(error.strerror or str(error)).lower()}{place}"))), file=sys.stderr)  # noqa: T201
+        _complain(str(Problem(f"{(error.strerror or str(error)).lower()}{place}")))
         return MachineError.exit_code
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click has turned it into the code 1, which means a failed run here
             return 141
         raise
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        return 130
+        result = 130
     except typer.Exit as stop:
         return stop.exit_code
     except click_exception as error:  # type: ignore[misc]
-        print(_usage(error, name), file=sys.stderr)  # noqa: T201
+        _complain(_usage(error, name))
         return 2
     code = result if isinstance(result, int) and not isinstance(result, bool) else 0
     if code == 130:  # typer makes of Ctrl-C an exit code and says nothing
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        _complain("interrupted")
     return code
 
 
@@ -112,7 +107,7 @@ def _usage(error: Any, name: str) -> str:
     message = " ".join(message.replace("'", "`").split()).rstrip(".")
     command = "" if name.startswith("-") else f" {name}"
     hint = (f"did you mean {near[0]}? " if near else "") + f"`distillctl{command} --help` shows how it is used"
-    return _clean(str(Problem(message[:1].lower() + message[1:], "", hint)))
+    return str(Problem(message[:1].lower() + message[1:], "", hint))
 
 
 def _open_streams() -> None:
@@ -130,9 +125,9 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _clean(text: str) -> str:
-    """The lines without anything that would steer a terminal."""
-    return "\n".join(printable(line) for line in text.split("\n"))
+def _complain(text: str) -> None:
+    """Prints lines to stderr, without anything that would steer a terminal."""
+    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr)  # noqa: T201
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -65,7 +65,7 @@ def command_for(name: str) -> Any:
     """The command line as click's object, with the function of one command loaded and only the names of the others.
 
     Raises:
-        PluginError: no command is called so, or that of a plugin cannot be loaded.
+        PluginError: there is no such command, or that of a plugin cannot be loaded.
     """
     app = typer.Typer(
         name="distillctl",
@@ -85,7 +85,8 @@ def command_for(name: str) -> Any:
     app.callback()(_top_level)
     for other, command in COMMANDS.items():
         if other == name:
-            _add(app, other, command.summary, _load(command.function))
+            module, _, function = command.function.partition(":")
+            _add(app, other, command.summary, getattr(import_module(f"distillctl.cli.{module}"), function))
         else:
             app.command(other, help=command.summary)(_not_loaded)
     if name in COMMANDS or name.startswith("-"):
@@ -112,12 +113,6 @@ def _with_plugin(app: typer.Typer, name: str) -> Any:
         return attempt(lambda: typer.main.get_command(app))
     except RefusedError as error:
         raise PluginError(f"typer cannot make the command `{spec.name}` of `{spec.implementation}`: {error}") from error
-
-
-def _load(reference: str) -> Callable[..., Any]:
-    module, _, function = reference.partition(":")
-    found: Callable[..., Any] = getattr(import_module(f"distillctl.cli.{module}"), function)
-    return found
 
 
 def _top_level(

@@ -6,23 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distillctl.cli import render
-from distillctl.cli.options import MethodOption, ProfileArgument, SetOption, TeacherOption
+from distillctl.cli import options, render
 
 if TYPE_CHECKING:
     from distillctl.commands.benchmark import Bench
 
 
 def bench(
-    profile: ProfileArgument,
-    set_: SetOption = None,
-    method: MethodOption = None,
-    teacher: TeacherOption = None,
+    profile: options.Profile,
+    set_: options.Set = None,
+    method: options.Method = None,
+    teacher: options.Teacher = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps that count, after the warm-up.")] = 20,
     warmup: Annotated[int, typer.Option("--warmup", min=1, help="Steps before them.")] = 3,
     compile_: Annotated[bool, typer.Option("--compile", help="Measure compiled steps too; compiling takes up to minutes.")] = False,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of torch on a CPU; 0 keeps its own choice.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure where the time of a training step goes, beside the bare networks. Trains nothing and writes nothing.

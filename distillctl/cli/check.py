@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from distillctl.cli import render
-from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+from distillctl.cli import options, render
 from distillctl.plugin.registry import Registry
 from distillctl.profile.schema import Profile
 
 
 def check(
-    profile: ProfileArgument, set_: SetOption = None, method: MethodOption = None, teacher: TeacherOption = None, seed: SeedOption = None
+    profile: options.Profile,
+    set_: options.Set = None,
+    method: options.Method = None,
+    teacher: options.Teacher = None,
+    seed: options.Seed = None,
 ) -> None:
     """Check a profile without training: print all its problems, or every value with where it comes from, and what data there are.
 

@@ -57,20 +57,18 @@ def option_rows(spec: Spec) -> list[dict[str, Any]]:
     """The options of a spec, and for methods the keys that every method table has: name, type, default, bounds, description, source."""
     from distillctl.profile.describe import bounds_of, type_of
 
-    rows: list[dict[str, Any]] = []
-    for name, field, default in _fields(spec):
-        rows.append(
-            {
-                "name": name,
-                "type": type_of(field.annotation, field.metadata),
-                "default": default,
-                "required": field.is_required() and default is None,
-                "bounds": bounds_of(field.annotation, field.metadata),
-                "description": " ".join((field.description or "").split()),
-                "default_from": "" if default is None else _default_from(spec, name),
-            }
-        )
-    return rows
+    return [
+        {
+            "name": name,
+            "type": type_of(field.annotation, field.metadata),
+            "default": default,
+            "required": field.is_required() and default is None,
+            "bounds": bounds_of(field.annotation, field.metadata),
+            "description": " ".join((field.description or "").split()),
+            "default_from": "" if default is None else _default_from(spec, name),
+        }
+        for name, field, default in _fields(spec)
+    ]
 
 
 def example(kind: str, spec: Spec, shown_name: str) -> str:

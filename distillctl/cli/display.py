@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
@@ -13,11 +13,17 @@ from distillctl.engine.experiment import MAIN
 from distillctl.text import one_line
 
 
-def audience(*, quiet: bool) -> Quiet:
-    """The display that suits the output."""
+@contextmanager
+def audience(*, quiet: bool) -> Iterator[Tracker]:
+    """The display that suits the output, open around all that a command trains."""
     if quiet:
-        return Quiet()
-    return Live() if sys.stdout.isatty() else Plain()
+        yield Tracker()
+    elif sys.stdout.isatty():
+        shown = Live()
+        with shown.live:
+            yield shown
+    else:
+        yield Plain()
 
 
 def duration(seconds: float) -> str:
@@ -27,25 +33,14 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Quiet(Tracker):
-    """Says nothing. Every display is opened and closed around all that a command trains."""
-
-    def __enter__(self) -> Quiet:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        pass
-
-
-class Plain(Quiet):
+class Plain(Tracker):
     """One line an epoch, and one about every ten seconds within long ones."""
+
+    _run: RunStart
+    _seconds: list[float]  # of every finished epoch
 
     def __init__(self) -> None:
         super().__init__()
-        self._run: RunStart | None = None
-        self._epochs: dict[str, int] = {}
-        self._left_epochs = 0
-        self._seconds: list[float] = []
         self._best: tuple[float, int] | None = None
         self._spoke = time.perf_counter()
 
@@ -53,19 +48,17 @@ class Plain(Quiet):
         self._say(text)
 
     def begin(self, run: RunStart) -> None:
-        self._run, self._epochs, self._seconds, self._best = run, dict(run.parts), [], None
+        self._run, self._seconds, self._best = run, [], None
         for record in run.records:
             self._remember(record)
-        finished = len(run.records)
-        self._left_epochs = run.epochs - finished
         *phases, (_, epochs) = run.parts
         self._say(f"run: {run.path}")
         self._say(f"data: {run.data}")
         for name, count in phases:
             self._say(f"first {name}: {count} epochs")
         self._say(f"student {run.student} with {run.method}: {epochs} epochs of {run.steps} steps on {run.device}")
-        if finished:
-            self._say(f"continued after epoch {finished}")
+        if run.records:
+            self._say(f"continued after epoch {len(run.records)}")
 
     def teacher(self, split: str, figures: Mapping[str, float], text: str) -> None:
         self._say(f"teacher: {text} on {split}")
@@ -79,10 +72,9 @@ class Plain(Quiet):
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         self._remember(record)
-        self._left_epochs -= 1
         place = self._place(record["phase"], record["epoch"])
         parts = [place, terms_line(record["total"], record["terms"]), f"lr {record['lr']:.3g}"]
-        metric = self._told.metric
+        metric = self._run.metric
         if f"train_{metric}" in record:
             parts.append(f"train {self._text(record[f'train_{metric}'])}")
         parts += [f"{split} {self._text(record[split][metric])}" for split in ("val", "test") if split in record]
@@ -92,29 +84,29 @@ class Plain(Quiet):
         parts.append(f"left {duration(self.left)}")
         self._say("  ".join(parts))
 
-    @property
-    def _told(self) -> RunStart:
-        assert self._run is not None
-        return self._run
-
     def _text(self, value: float) -> str:
         """A value of the figure that chooses the best epoch."""
-        return self._told.show(self._told.metric, value)
+        return self._run.show(self._run.metric, value)
 
     def _place(self, phase: str, epoch: int) -> str:
         """`epoch 3/240`, or `ft.paraphraser 3/30` in a phase."""
-        return f"{'epoch' if phase == MAIN else phase} {epoch}/{self._epochs[phase]}"
+        return f"{'epoch' if phase == MAIN else phase} {epoch}/{dict(self._run.parts)[phase]}"
+
+    @property
+    def left_epochs(self) -> int:
+        """Those that are not finished."""
+        return self._run.epochs - len(self._seconds)
 
     @property
     def left(self) -> float:
         """Seconds to the end of the run, by the mean of the last epochs."""
         recent = self._seconds[-5:]
-        return self._left_epochs * sum(recent) / len(recent) if recent else 0.0
+        return self.left_epochs * sum(recent) / len(recent) if recent else 0.0
 
     def _remember(self, record: Mapping[str, Any]) -> None:
         self._seconds.append(float(record.get("seconds", 0.0)))
-        if "val" in record and (self._best is None or record["val"][self._told.metric] >= self._best[0]):
-            self._best = (record["val"][self._told.metric], record["epoch"])
+        if "val" in record and (self._best is None or record["val"][self._run.metric] >= self._best[0]):
+            self._best = (record["val"][self._run.metric], record["epoch"])
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
@@ -127,7 +119,10 @@ def terms_line(total: float, terms: Mapping[str, float]) -> str:
 
 
 class Live(Plain):
-    """A display that is redrawn in place, above which finished epochs scroll away."""
+    """A display that is redrawn in place, above which finished epochs scroll away.
+
+    live: rich's display, to be opened.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,16 +130,8 @@ class Live(Plain):
         from rich.live import Live as RichLive
 
         self._console = Console()
-        self._live = RichLive(console=self._console, refresh_per_second=4, transient=True)
+        self.live = RichLive(console=self._console, refresh_per_second=4, transient=True)
         self._teacher_line = ""
-        self._lr = 0.0
-
-    def __enter__(self) -> Live:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._live.__exit__(kind, error, trace)
 
     def teacher(self, split: str, figures: Mapping[str, float], text: str) -> None:
         super().teacher(split, figures, text)
@@ -160,17 +147,17 @@ class Live(Plain):
         rest = (steps - done) * report.images / done / rate
         place = Text(one_line(self._place(report.part, report.epoch)))
         table.add_row(place, ProgressBar(steps, done, width=40), f"{done}/{steps}")
-        table.add_row("left", duration(rest + self.left - (self.left / max(self._left_epochs, 1))), f"{rate:.0f} images/s")
+        table.add_row("left", duration(rest + self.left - (self.left / max(self.left_epochs, 1))), f"{rate:.0f} images/s")
         table.add_row("lr", f"{report.lr:.4g}", "")
         for name, value in {"total": report.total, **report.terms}.items():
             table.add_row(Text(one_line(name)), f"{value:.5g}", "")
         for name, value in report.figures.items():
-            table.add_row(Text(one_line(f"train {self._told.names.get(name, name)}")), self._told.show(name, value), "")
+            table.add_row(Text(one_line(f"train {self._run.names.get(name, name)}")), self._run.show(name, value), "")
         if self._teacher_line:
             table.add_row("teacher", Text(one_line(self._teacher_line)), "")
         if self._best is not None:
             table.add_row("best", f"{self._text(self._best[0])} in epoch {self._best[1]}", "")
-        self._live.update(table)
+        self.live.update(table)
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()

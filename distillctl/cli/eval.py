@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distillctl.cli import render
+from distillctl.cli import options, render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
 from distillctl.profile.source import near_files
@@ -25,7 +25,7 @@ def eval_(
     tta: Annotated[str, typer.Option("--tta", metavar="[flip|ten_crop]", help="Average the logits over several views.")] = "",
     split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: options.Device = "auto",
     per_class: Annotated[bool, typer.Option("--per-class", help="One line for every class.")] = False,
     classes: Annotated[
         Path | None, typer.Option("--classes", metavar="FILE", help="Write a line for every class to a .csv or .html file.")

@@ -35,7 +35,7 @@ def init(
 
 
 def write_template(name: str, path: Path) -> tuple[Path, Path]:
-    """Writes the template of a name to `path`, and its teacher's to `PATH_teacher.toml`; gives both paths.
+    """Writes the template of a name to `path`, and its teacher's to `PATH_teacher.toml`; returns both paths.
 
     Raises:
         ProfileError: there is no such template, or one of the files exists.
@@ -52,15 +52,11 @@ def write_template(name: str, path: Path) -> tuple[Path, Path]:
     for target in (path, teacher):
         if target.exists() or target.is_symlink():
             raise ProfileError(f"`{target}` is there already and stays as it is", hint="name another file by `--out`")
-    text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    text, text_of_teacher = ((_FOLDER / f"{stem}.toml").read_text(encoding="utf-8") for stem in (name, f"{name}_teacher"))
     try:
-        _write_new(teacher, (_FOLDER / f"{name}_teacher.toml").read_text(encoding="utf-8"))
-        _write_new(path, text.replace("@TEACHER@", teacher.name))
+        for target, content in ((teacher, text_of_teacher), (path, text.replace("@TEACHER@", teacher.name))):
+            with target.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(content)
     except OSError as error:
         raise MachineError(f"`{error.filename or path}` cannot be written: {(error.strerror or str(error)).lower()}") from error
     return path, teacher
-
-
-def _write_new(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8", newline="\n") as file:
-        file.write(text)

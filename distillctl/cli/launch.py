@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distillctl.cli import render
-from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+from distillctl.cli import options, render
 from distillctl.errors import Problem, ProfileError
 from distillctl.text import one_line
 
@@ -19,18 +18,16 @@ if TYPE_CHECKING:
 
 
 def launch(
-    profile: ProfileArgument,
-    set_: SetOption = None,
-    method: MethodOption = None,
-    teacher: TeacherOption = None,
-    seed: SeedOption = None,
+    profile: options.Profile,
+    set_: options.Set = None,
+    method: options.Method = None,
+    teacher: options.Teacher = None,
+    seed: options.Seed = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="N,N,…", help="One job for each seed.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory, instead of one below runs/.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: options.Out = None,
+    device: options.Device = "auto",
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Processes on the node, one a GPU.")] = 1,
-    accept_change: Annotated[
-        bool, typer.Option("--accept-change", help="Continue a run although something changed; it is noted in the run.")
-    ] = False,
+    accept_change: options.AcceptChange = False,
     slurm: Annotated[
         list[str] | None,
         typer.Option(
@@ -108,14 +105,10 @@ def _for_seeds(request: Request, seeds: str) -> list[Request]:
     numbers = [part.strip() for part in seeds.split(",")]
     if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
         raise ProfileError(f"`--seeds {seeds}` is not a list of different whole numbers", where="--seeds", hint="such as `--seeds 0,1,2`")
-    beside = [Problem(f"`{name}` cannot be given together with `--seeds`", name) for name in _given(request)]
-    if beside:
+    others = (("--seed", request.seed), ("--out", request.out))
+    if beside := [Problem(f"`{name}` cannot be given together with `--seeds`", name) for name, value in others if value is not None]:
         raise ProfileError(beside)
     return [replace(request, seed=int(number)) for number in numbers]
-
-
-def _given(request: Request) -> list[str]:
-    return [name for name, value in (("--seed", request.seed), ("--out", request.out)) if value is not None]
 
 
 def _tell(resources: Resources, device: str, local: bool) -> None:

@@ -5,30 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from distillctl.api.specs import MethodSpec
-from distillctl.cli import render
+from distillctl.cli import options, render
 from distillctl.cli.app import COMMANDS
-from distillctl.cli.options import JsonOption
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
 
 
 def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
     """Every spec of a catalog as plain data: name, kind, summary, paper, package, version, and the qualified name."""
-    rows = []
-    for spec in catalog:
-        plugin = catalog.plugin(spec)
-        rows.append(
-            {
-                "name": catalog.shown_name(spec),
-                "kind": spec.kind if isinstance(spec, MethodSpec) else catalog.kind,
-                "summary": spec.summary,
-                "paper": spec.paper,
-                "package": plugin.package,
-                "version": plugin.version,
-                "qualified": spec.qualified,
-            }
-        )
-    return rows
+    return [
+        {
+            "name": catalog.shown_name(spec),
+            "kind": spec.kind if isinstance(spec, MethodSpec) else catalog.kind,
+            "summary": spec.summary,
+            "paper": spec.paper,
+            "package": catalog.plugin(spec).package,
+            "version": catalog.plugin(spec).version,
+            "qualified": spec.qualified,
+        }
+        for spec in catalog
+    ]
 
 
 def problem_rows(registry: Registry) -> list[dict[str, str]]:
@@ -38,22 +34,23 @@ def problem_rows(registry: Registry) -> list[dict[str, str]]:
 
 def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
     """Every plugin as plain data, with the qualified names of what it provides by kind."""
-    rows = []
-    for plugin in registry.plugins:
-        provides = {kind: [s.qualified for s in catalog if catalog.plugin(s) is plugin] for kind, catalog in registry.catalogs.items()}
-        rows.append(
-            {
-                "name": plugin.name,
-                "package": plugin.package,
-                "version": plugin.version,
-                "provides": {kind: names for kind, names in provides.items() if names},
-                "problem": plugin.problem,
-            }
-        )
-    return rows
+    return [
+        {
+            "name": plugin.name,
+            "package": plugin.package,
+            "version": plugin.version,
+            "provides": {
+                kind: names
+                for kind, catalog in registry.catalogs.items()
+                if (names := [spec.qualified for spec in catalog if catalog.plugin(spec) is plugin])
+            },
+            "problem": plugin.problem,
+        }
+        for plugin in registry.plugins
+    ]
 
 
-def list_methods(json: JsonOption = False) -> None:
+def list_methods(json: options.Json = False) -> None:
     """List the methods: what can stand in [method].
 
     Examples:
@@ -61,11 +58,10 @@ def list_methods(json: JsonOption = False) -> None:
 
         distillctl list-methods --json
     """
-    registry = Registry.load(own_commands=COMMANDS)
-    _list("methods", registry.methods, registry, json, ("name", "kind", "summary", "paper", "package", "version"))
+    _list("methods", json, ("name", "kind", "summary", "paper", "package", "version"))
 
 
-def list_models(json: JsonOption = False) -> None:
+def list_models(json: options.Json = False) -> None:
     """List the models: what can be a student or a teacher.
 
     Examples:
@@ -73,11 +69,10 @@ def list_models(json: JsonOption = False) -> None:
 
         distillctl list-models --json
     """
-    registry = Registry.load(own_commands=COMMANDS)
-    _list("models", registry.models, registry, json, ("name", "summary", "paper", "package", "version"))
+    _list("models", json, ("name", "summary", "paper", "package", "version"))
 
 
-def list_datasets(json: JsonOption = False) -> None:
+def list_datasets(json: options.Json = False) -> None:
     """List the data sets: what can stand in [dataset].
 
     Examples:
@@ -85,11 +80,10 @@ def list_datasets(json: JsonOption = False) -> None:
 
         distillctl list-datasets --json
     """
-    registry = Registry.load(own_commands=COMMANDS)
-    _list("datasets", registry.datasets, registry, json, ("name", "summary", "paper", "package", "version"))
+    _list("datasets", json, ("name", "summary", "paper", "package", "version"))
 
 
-def plugins(json: JsonOption = False) -> None:
+def plugins(json: options.Json = False) -> None:
     """List the installed plugins, what each provides, and what is wrong with it.
 
     Examples:
@@ -116,8 +110,9 @@ def _provides(provides: dict[str, list[str]]) -> str:
     return "; ".join(parts) or "nothing"
 
 
-def _list(title: str, catalog: Catalog[Any], registry: Registry, json: bool, columns: tuple[str, ...]) -> None:
-    rows = catalog_rows(catalog)
+def _list(title: str, json: bool, columns: tuple[str, ...]) -> None:
+    registry = Registry.load(own_commands=COMMANDS)
+    rows = catalog_rows(registry.catalogs[title])
     if json:
         render.as_json({title: rows, "problems": problem_rows(registry)})
         return

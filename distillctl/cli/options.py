@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ProfileArgument = Annotated[str, typer.Argument(metavar="PROFILE", help="A profile, as a TOML file.", show_default=False)]
-SetOption = Annotated[
+Profile = Annotated[str, typer.Argument(metavar="PROFILE", help="A profile, as a TOML file.", show_default=False)]
+Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -16,15 +17,18 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-MethodOption = Annotated[
+Method = Annotated[
     str | None,
     typer.Option(
         "--method", metavar="NAME", help="Another method with its own defaults; `none` trains on labels alone.", show_default=False
     ),
 ]
-TeacherOption = Annotated[
+Teacher = Annotated[
     str | None,
     typer.Option("--teacher", metavar="RUN_OR_FILE", help="A run directory, a .toml profile or a file of weights.", show_default=False),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Replace the seed of the profile.", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory, instead of one below runs/.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+AcceptChange = Annotated[bool, typer.Option("--accept-change", help="Continue a run although something changed; it is noted in the run.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Replace the seed of the profile.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

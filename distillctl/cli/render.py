@@ -21,12 +21,6 @@ def line(text: str = "") -> None:
     typer.echo(one_line(text))
 
 
-def block(text: str) -> None:
-    """Several lines as they are."""
-    for part in text.rstrip("\n").split("\n"):
-        line(part)
-
-
 def heading(text: str) -> None:
     """A line that stands over others."""
     typer.secho(one_line(text), bold=True) if on_terminal() else line(text)

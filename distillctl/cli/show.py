@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from distillctl.cli import render
+from distillctl.cli import options, render
 from distillctl.cli.description import description
-from distillctl.cli.options import JsonOption
 from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
@@ -16,7 +15,7 @@ from distillctl.plugin.registry import Registry
 
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A method, model, data set or optimizer.", show_default=False)],
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Show a method, model, data set or optimizer: options with type, default and bounds, formula, an example to paste.
 
@@ -41,11 +40,10 @@ def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
 
     Raises:
         PluginError: the name is ambiguous within one kind.
-        ProfileError: nothing is called so; with the nearest spelling, or the package to install.
+        ProfileError: there is nothing of that name; the hint has the nearest spelling, or the package to install.
     """
-    found: list[tuple[Catalog[Any], Any]] = []
-    hints: list[str] = []
-    for catalog in _catalogs(registry):
+    found, hints = [], []
+    for catalog in (registry.methods, registry.models, registry.datasets, registry.optimizers):
         try:
             found.append((catalog, catalog.get(name)))
         except PluginError as error:
@@ -58,10 +56,6 @@ def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
     return found
 
 
-def _catalogs(registry: Registry) -> tuple[Catalog[Any], ...]:
-    return registry.methods, registry.models, registry.datasets, registry.optimizers
-
-
 def _value(value: Any) -> str:
     from distillctl.profile.writing import value_text
 
@@ -70,20 +64,18 @@ def _value(value: Any) -> str:
 
 def _print(entry: dict[str, Any]) -> None:
     render.heading(f"{entry['kind']} {entry['name']}: {entry['summary']}")
-    facts = [("paper", entry["paper"]), ("package", f"{entry['package']} {entry['version']}"), ("aliases", ", ".join(entry["aliases"]))]
-    if entry["kind"] == "method":
-        facts += [
-            ("formula", entry["formula"]),
-            ("wraps", entry["wraps"]),
-            ("teacher", "needed" if entry["needs_teacher"] else "not needed"),
-        ]
-    if entry["kind"] == "model":
-        facts += [
-            ("input size", f"{entry['input_size']} pixels"),
-            ("weights", ", ".join(entry["weights"])),
-            ("classifier", entry["classifier"]),
-        ]
-    for name, value in facts:
+    facts = {
+        "paper": entry["paper"],
+        "package": f"{entry['package']} {entry['version']}",
+        "aliases": ", ".join(entry["aliases"]),
+        "formula": entry.get("formula"),
+        "wraps": entry.get("wraps"),
+        "teacher": {True: "needed", False: "not needed"}.get(entry.get("needs_teacher", "")),
+        "input size": "input_size" in entry and f"{entry['input_size']} pixels",
+        "weights": ", ".join(entry.get("weights", ())),
+        "classifier": entry.get("classifier"),
+    }
+    for name, value in facts.items():
         if value:
             render.line(f"  {name:<11}{value}")
     if entry["options"]:
@@ -115,4 +107,5 @@ def _print(entry: dict[str, Any]) -> None:
         render.table(("stage", "module"), list(entry["stages"].items()), indent=2)
     render.line()
     render.heading("example")
-    render.block(entry["example"])
+    for line in entry["example"].splitlines():
+        render.line(line)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distillctl.cli import render
-from distillctl.cli.options import MethodOption, ProfileArgument, SeedOption, SetOption, TeacherOption
+from distillctl.cli import options, render
 from distillctl.distributed import heartbeat
 from distillctl.errors import ProfileError
 from distillctl.text import one_line
@@ -22,21 +20,19 @@ if TYPE_CHECKING:
 
 
 def train(
-    profile: ProfileArgument,
-    set_: SetOption = None,
-    method: MethodOption = None,
-    teacher: TeacherOption = None,
-    seed: SeedOption = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory, instead of one below runs/.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    profile: options.Profile,
+    set_: options.Set = None,
+    method: options.Method = None,
+    teacher: options.Teacher = None,
+    seed: options.Seed = None,
+    out: options.Out = None,
+    device: options.Device = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one.")] = False,
     nproc: Annotated[
         int, typer.Option("--nproc", min=1, help="Processes that train together on this machine; each takes a share of a batch.")
     ] = 1,
     from_previous: Annotated[bool, typer.Option("--from-previous", help="Continue from the checkpoint before the newest one.")] = False,
-    accept_change: Annotated[
-        bool, typer.Option("--accept-change", help="Continue a run although something changed; it is noted in the run.")
-    ] = False,
+    accept_change: options.AcceptChange = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, take two steps, tell what the run would be.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")] = False,
 ) -> None:

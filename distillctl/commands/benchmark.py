@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
+from itertools import count
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distillctl.api.method import Batch
+from distillctl.api.task import Outputs
 from distillctl.build.data import build_task
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
-from distillctl.commands.dry_run import stand_in_teacher
+from distillctl.commands.dry_run import stand_in_teacher, synchronize
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.memory import keep_freed_memory
+from distillctl.engine.objective import Losses
 from distillctl.engine.precision import autocast
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Registry
 from distillctl.profile.schema import Profile
 from distillctl.rundir.directory import ROOT
 
-PARTS = ("data", "teacher", "student", "loss", "guard", "optimizer")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,38 +66,27 @@ class Bench:
         return {**vars(self), "images_per_second": self.images_per_second}
 
 
-def bench(experiment: Experiment, *, steps: int = 20, warmup: int = 3, compiled: bool | None = None) -> Bench:
+def bench(experiment: Experiment, *, steps: int, warmup: int) -> Bench:
     """Measures a step of the experiment; its weights change.
 
     Args:
         experiment: assembled as for training.
         steps: turns that count.
         warmup: turns before them.
-        compiled: replaces the experiment's own choice.
     """
-    if compiled is not None:
-        experiment.settings = replace(experiment.settings, compiled=compiled)
     runner = _Runner(experiment)
-    times: list[tuple[float, float, dict[str, float]]] = []
-    for turn in range(warmup + steps):
-        turned = (runner.engine(), runner.bare(), runner.split())
-        if turn >= warmup:
-            times.append(turned)
+    times = [(runner.engine(), runner.bare(), runner.split()) for _ in range(warmup + steps)][warmup:]
     return Bench(
         mode="compiled" if experiment.settings.compiled else "eager",
         device=str(experiment.device),
         threads=torch.get_num_threads(),
-        batch_size=runner.batch_size,
+        batch_size=runner.sample.count,
         steps=steps,
-        step=statistics.median(t[0] for t in times),
-        bare=statistics.median(t[1] for t in times),
-        ratio=statistics.median(t[0] / t[1] for t in times),
-        parts={name: statistics.median(t[2][name] for t in times) for name in PARTS},
+        step=statistics.median(step for step, _, _ in times),
+        bare=statistics.median(bare for _, bare, _ in times),
+        ratio=statistics.median(step / bare for step, bare, _ in times),
+        parts={name: statistics.median(parts[name] for _, _, parts in times) for name in times[0][2]},
     )
-
-
-def _bare(model: nn.Module, compiled: bool) -> nn.Module:
-    return torch.compile(model, dynamic=False) if compiled else model  # type: ignore[return-value]
 
 
 @worker_deaths()
@@ -109,11 +102,9 @@ def bench_profile(
     task = build_task(profile, registry)
     results = []
     for compiled in (False, True) if compile_too else (False,):
-        experiment = assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)
-        try:
-            results.append(bench(experiment, steps=steps, warmup=warmup, compiled=compiled))
-        finally:
-            experiment.close()
+        with closing(assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)) as experiment:
+            experiment.settings = replace(experiment.settings, compiled=compiled)
+            results.append(bench(experiment, steps=steps, warmup=warmup))
     return results
 
 
@@ -127,41 +118,36 @@ class _Runner:
         compiled, network = experiment.settings.compiled, experiment.network
         self._student = _bare(experiment.student, compiled)
         self._teacher = None if network is None else _bare(network.model, compiled)
-        self.number = 0
-        self._epoch = 0
-        self._batches = experiment.loader.epoch(0)
-        self.sample = self._next()
-        self.batch_size = self.sample.count
+        self._number = 0
+        self._batches = self._of_full_size()
+        self.sample = next(self._batches)
 
-    def _next(self) -> Batch:
-        """The next batch of full size."""
-        while True:
-            for batch in self._batches:
-                if not hasattr(self, "batch_size") or batch.count == self.batch_size:
-                    return batch
-            self._epoch += 1
-            self._batches = self.experiment.loader.epoch(self._epoch)
+    def _of_full_size(self) -> Iterator[Batch]:
+        """Epoch after epoch, the batches that are as large as the first one."""
+        size = 0
+        for epoch in count():
+            for batch in self.experiment.loader.epoch(epoch):
+                size = size or batch.count
+                if batch.count == size:
+                    yield batch
 
-    def _synchronize(self) -> None:
-        if self.experiment.device.type == "cuda":
-            torch.cuda.synchronize(self.experiment.device)
-
-    def _timed(self, work: Callable[[], object]) -> float:
-        self._synchronize()
+    def _timed(self, work: Callable[[], T]) -> tuple[float, T]:
+        """Seconds of the work, and what it returns."""
+        synchronize(self.experiment.device)
         started = time.perf_counter()
-        work()
-        self._synchronize()
-        return time.perf_counter() - started
+        result = work()
+        synchronize(self.experiment.device)
+        return time.perf_counter() - started, result
 
     def _count(self) -> int:
         """The next step's number; starts over before the run's end, where schedules are defined."""
-        self.number = (self.number + 1) % self.step.total_steps
-        return self.number
+        self._number = (self._number + 1) % self.step.total_steps
+        return self._number
 
     def engine(self) -> float:
         """The step as training takes it."""
         number = self._count()
-        return self._timed(lambda: self.step(self._next(), number))
+        return self._timed(lambda: self.step(next(self._batches), number))[0]
 
     def bare(self) -> float:
         """The networks alone, on a batch that lies ready."""
@@ -178,57 +164,49 @@ class _Runner:
             optimizer.step()
             optimizer.zero_grad()
 
-        return self._timed(work)
+        return self._timed(work)[0]
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self.experiment.device, self.experiment.settings.precision)
 
-    def _guard_weights(self, batch: Batch) -> None:
-        learner = self.learner
-        learner.finite_check.gradients(0, batch, () if learner.pair is None else learner.pair.second)
-        if learner.ema is not None:
-            learner.finite_check.average(0, batch, learner.ema.model)
-
     def split(self) -> dict[str, float]:
         """The step in parts. The losses are cut off from the student by leaf tensors, so that the two backwards can be told apart."""
-        step, learner = self.step, self.learner
-        kept: dict[str, object] = {}
-        times: dict[str, float] = {}
+        step, learner, times = self.step, self.learner, dict[str, float]()
         step.begin(self._count())
+        times["data"], batch = self._timed(lambda: next(self._batches))
+        times["teacher"], looks = self._timed(lambda: step.look(batch))
 
-        def data() -> None:
-            kept["batch"] = self._next()
-
-        times["data"] = self._timed(data)
-        batch: Batch = kept["batch"]  # type: ignore[assignment]
-
-        def teacher() -> None:
-            kept["teacher"] = step.look(batch)
-
-        times["teacher"] = self._timed(teacher)
-
-        def forward() -> None:
+        def forward() -> Outputs:
             with self._autocast():
-                kept["student"] = learner.objective.observe(batch)
+                return learner.objective.observe(batch)
 
-        times["student"] = self._timed(forward)
-        features: dict[str, Tensor] = kept["student"]  # type: ignore[assignment]
+        times["student"], features = self._timed(forward)
         leaves = {name: value.detach().requires_grad_() for name, value in features.items()}
 
-        def loss() -> None:
+        def loss() -> Losses:
             with self._autocast():
-                losses = learner.objective.losses(batch, leaves, kept["teacher"], step.progress)  # type: ignore[arg-type]
+                losses = learner.objective.losses(batch, leaves, looks, step.progress)
             (losses.task + losses.distillation).backward()
-            kept["losses"] = losses
+            return losses
 
-        times["loss"] = self._timed(loss)
-        times["guard"] = self._timed(lambda: learner.finite_check.losses(0, batch, kept["teacher"], kept["losses"]))  # type: ignore[arg-type]
+        times["loss"], losses = self._timed(loss)
+        times["guard"], _ = self._timed(lambda: learner.finite_check.losses(0, batch, looks, losses))
         used = [name for name, leaf in leaves.items() if leaf.grad is not None]
         outputs, grads = [features[n] for n in used], [leaves[n].grad for n in used]
         twice = learner.pair is not None  # labels and distillation go back through the student one after the other
-        times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads, retain_graph=twice))
+        times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads, retain_graph=twice))[0]
         if twice:
-            times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads))
-        times["guard"] += self._timed(lambda: self._guard_weights(batch))
-        times["optimizer"] = self._timed(learner.apply_gradients)
+            times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads))[0]
+
+        def guard() -> None:
+            learner.finite_check.gradients(0, batch, () if learner.pair is None else learner.pair.second)
+            if learner.ema is not None:
+                learner.finite_check.average(0, batch, learner.ema.model)
+
+        times["guard"] += self._timed(guard)[0]
+        times["optimizer"], _ = self._timed(learner.apply_gradients)
         return times
+
+
+def _bare(model: nn.Module, compiled: bool) -> nn.Module:
+    return torch.compile(model, dynamic=False) if compiled else model  # type: ignore[return-value]

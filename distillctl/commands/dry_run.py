@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +72,6 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     @property
-    def epochs(self) -> int:
-        """Of all parts together."""
-        return sum(part.epochs for part in self.parts)
-
-    @property
     def seconds(self) -> float:
         """Estimate for all steps of the run, without evaluations."""
         return sum(part.seconds_per_step * self.steps_per_epoch * part.epochs for part in self.parts)
@@ -95,8 +91,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     task = build_task(profile, registry)
     notes: list[str] = []
     teacher = stand_in_teacher(profile, registry, task, root, notes)
-    experiment = assemble(profile, task, teacher, chosen)
-    try:
+    with closing(assemble(profile, task, teacher, chosen)) as experiment:
         parts = tuple(_try_part(experiment, part) for part in experiment.parts)
         networks = tuple(
             SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))
@@ -112,8 +107,6 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
             memory=peak_memory(chosen),
             notes=tuple(notes),
         )
-    finally:
-        experiment.close()
 
 
 def _try_part(experiment: Experiment, part: Part) -> PartPlan:
@@ -123,10 +116,15 @@ def _try_part(experiment: Experiment, part: Part) -> PartPlan:
     for number, batch in zip(range(2), experiment.loader.epoch(part.begin), strict=False):
         started = time.perf_counter()
         step(batch, number)
-        if experiment.device.type == "cuda":
-            torch.cuda.synchronize(experiment.device)
+        synchronize(experiment.device)
         seconds = time.perf_counter() - started
     return PartPlan(part.name, part.epochs, seconds, step.learner.meter.read())
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until a GPU has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def stand_in_teacher(profile: Profile, registry: Registry, task: Task, root: Path, notes: list[str]) -> TeacherModel | None:

@@ -1,4 +1,4 @@
-"""With what a run was computed: command, versions, device, commit."""
+"""What a run was computed with: command, versions, device, commit."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import from_resolved
 from distillctl.profile.schema import Profile
+from distillctl.rundir import digests
 from distillctl.rundir.directory import ROOT, RunDirectory, runs_in
 from distillctl.weights import read_file, state_dict
 
@@ -65,7 +66,7 @@ def newest_finished(root: Path = ROOT) -> RunDirectory:
         DataError: there is none.
     """
     for run in runs_in(root):
-        with suppress(DataError):  # a damaged one hides no other
+        with suppress(DataError):  # a damaged run must not hide the others
             if run.finished:
                 return run
     raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
@@ -109,11 +110,8 @@ def evaluate_run(
     if images is None:
         raise DataError(f"the data set `{profile.dataset.spec.name}` of `{run.path}` has no {split} split")
     model, epoch = _model(run, profile, task, checkpoint, registry)
-    loader = evaluation_loader(profile, task, images, chosen, tta=tta)
-    try:
+    with closing(evaluation_loader(profile, task, images, chosen, tta=tta)) as loader:
         evaluation = evaluate(task, model.to(chosen), loader)
-    finally:
-        loader.close()
     return Report(
         run=run.path,
         checkpoint=checkpoint,
@@ -136,7 +134,7 @@ def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, reg
         if not file.is_file():
             raise DataError(f"`{run.path}` has no {checkpoint} checkpoint yet")
         # Somebody may have sent the run: its checkpoint is opened like any other file of weights.
-        state_dict.load_into(model, read_file(run.checked(file)), what=f"the student of `{run.path}`")
+        state_dict.load_into(model, read_file(digests.check(file)), what=f"the student of `{run.path}`")
         return model, _epoch(run, checkpoint)
     spec = profile.student.spec
     state_dict.load_into(model, state_dict.read_state_dict(Path(checkpoint)), what=f"student `{spec.name}`", classifier=spec.classifier)

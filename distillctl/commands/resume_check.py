@@ -1,6 +1,6 @@
 """What must not have changed when a run goes on: profile, data, teacher, packages, number of processes. A line for each change.
 
-With `--accept-change` a run goes on all the same, and `run.json` says so for ever.
+With `--accept-change` a run goes on all the same, and `run.json` says so permanently.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -51,11 +51,8 @@ def packages(profile: Profile, registry: Registry) -> dict[str, str]:
         if choice.inner is not None:
             choices.append(choice.inner)
     found = {plugin.package: plugin.version for plugin in plugins}
-    try:
-        vision = version("torchvision")
-    except PackageNotFoundError:
-        vision = ""
-    return dict(sorted({**found, "distillctl": __version__, "torch": str(torch.__version__), "torchvision": vision}.items()))
+    found |= {"distillctl": __version__, "torch": str(torch.__version__), "torchvision": version("torchvision")}
+    return dict(sorted(found.items()))
 
 
 def listing(splits: Splits) -> dict[str, str]:
@@ -163,6 +160,3 @@ def _text(values: Mapping[str, Any], key: str) -> str:
     if _HASH.fullmatch(text):
         return text[:12]
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-__all__ = ["adopt", "changed", "changed_profile", "listing", "packages", "refuse"]

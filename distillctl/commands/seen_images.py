@@ -1,4 +1,4 @@
-"""Held-out images that a teacher has learnt."""
+"""Held-out images on which the teacher was trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distillctl.rundir.directory import RunDirectory
 
 
 def seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folder: Path | None) -> list[str]:
-    """Warns of held-out images that the teacher learnt: its run may have split the same data by another seed."""
+    """Returns warnings of held-out images on which the teacher was trained: its run may have split the same data by another seed."""
     folder = folder or (profile.teacher.table.run if profile.teacher is not None else None)
     if folder is None:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import write_toml
 from distillctl.profile.schema import Profile
 from distillctl.profile.teacher import load_teacher_profile
+from distillctl.rundir import digests
 from distillctl.rundir.directory import ROOT, RunDirectory, place
 from distillctl.rundir.lock import locked
 
@@ -120,7 +121,7 @@ def train(
 
 
 def _refuse_finished(run: RunDirectory, profile: Profile, registry: Registry) -> None:
-    """A finished run stands for its profile and its teacher's; what else changed since is no longer of importance."""
+    """A finished run stands for its profile and its teacher's; what else changed since no longer matters."""
     facts = {} if (trainer := _trainer(profile, registry)) is None else {"teacher_profile": trainer.digest}
     refuse(run, [*changed_profile(run, profile), *changed(run, facts)])
 
@@ -152,30 +153,31 @@ class _Plan:
         trainer = _trainer(profile, registry)
         with processes.one_after_the_first():
             task = build_task(profile, registry)
-        facts: dict[str, Any] = {
-            "packages": packages(profile, registry),
-            "data_listing": listing(task.data),
-            "teacher_profile": trainer.digest if trainer is not None else None,
-            "processes": processes.count,
-        }
-        lines = [] if run is None else [*changed_profile(run, profile), *changed(run, facts)]
-        if run is not None and not accept_change:
-            refuse(run, lines)
+        facts: dict[str, Any] = {}
+        lines = [] if run is None else changed_profile(run, profile)
+
+        def compare(**found: Any) -> None:
+            facts.update(found)
+            if run is not None:
+                lines.extend(changed(run, found))
+                if not accept_change:
+                    refuse(run, lines)
+
+        compare(
+            packages=packages(profile, registry),
+            data_listing=listing(task.data),
+            teacher_profile=None if trainer is None else trainer.digest,
+            processes=processes.count,
+        )
         folder = None if trainer is None else self._train_teacher(trainer)
         with processes.one_after_the_first():
             teacher = build_teacher(profile, registry, task, folder) if profile.teacher is not None else None
-        facts["teacher_sha256"] = None if teacher is None or teacher.source is None else sha256(teacher.source)
-        if run is not None:
-            lines += changed(run, {"teacher_sha256": facts["teacher_sha256"]})
-            if not accept_change:
-                refuse(run, lines)
-        trackers = Trackers([self.display], build_trackers(profile) if processes.first else {})
-        try:
+        compare(teacher_sha256=None if teacher is None or teacher.source is None else sha256(teacher.source))
+        with closing(Trackers([self.display], build_trackers(profile) if processes.first else {})) as trackers:
             for note in seen_by_teacher(profile, registry, task.data, folder):
                 trackers.note(note)
             judged = self._judge_teacher(task, teacher, trackers)
-            experiment = assemble(profile, task, teacher, self.device, processes)
-            try:
+            with closing(assemble(profile, task, teacher, self.device, processes)) as experiment:
                 accepted = () if run is None else run.digests
                 run = self._begin(run, experiment, facts)
                 loop = Loop(experiment, run, trackers, previous=from_previous, accepted=accepted)
@@ -187,10 +189,6 @@ class _Plan:
                 loop.train()
                 summary = self._finish(run, loop, judged)
                 trackers.end(summary)
-            finally:
-                experiment.close()
-        finally:
-            trackers.close()
         return Result(run.path, False, type(task), summary)
 
     def _start(self, run: RunDirectory, experiment: Experiment, finished: int) -> RunStart:
@@ -265,11 +263,8 @@ class _Plan:
             return None
         split = next(name for name in ("test", "val", "train") if getattr(task.data, name) is not None)
         images = getattr(task.data, split)
-        loader = evaluation_loader(profile, task, images, self.device, processes=self.processes)
-        try:
+        with closing(evaluation_loader(profile, task, images, self.device, processes=self.processes)) as loader:
             evaluation = evaluate(task, teacher.model.to(self.device), loader, self.processes)
-        finally:
-            loader.close()
         figure, floor = evaluation.figures[task.metric], task.floor(images)
         trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
         why, hint = ("", "") if profile.teacher.table.allow_untrained else task.doubt(evaluation, images)
@@ -296,9 +291,9 @@ class _Plan:
         # (channels last), which changes the last digits of its logits.
         model = build_deployed(profile, task, head).to(self.device)
         summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
-        restore_student(model, run.checked(run.last))
+        restore_student(model, digests.check(run.last))
         last = loop.evaluate(model, split) if split else None
-        best_epoch = restore_student(model, run.checked(run.best))
+        best_epoch = restore_student(model, digests.check(run.best))
         best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
         if judged is not None:
             summary["teacher"] = dict(judged[0].figures)
@@ -341,6 +336,3 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
         version=plugin.version,
         extra=extra,
     )
-
-
-__all__ = ["Result", "train"]

@@ -38,7 +38,7 @@ def patience() -> float:
     """Seconds for which processes wait for each other: what `DISTILLCTL_PATIENCE` says, or `PATIENCE`.
 
     Raises:
-        MachineError: it says no number.
+        MachineError: it does not say a number.
     """
     text = os.environ.get("DISTILLCTL_PATIENCE", "")
     try:
@@ -46,7 +46,7 @@ def patience() -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise MachineError(f"`DISTILLCTL_PATIENCE={text}` is no number of seconds")
+        raise MachineError(f"`DISTILLCTL_PATIENCE={text}` is not a number of seconds")
     return seconds
 
 
@@ -73,7 +73,7 @@ def start() -> None:
 
 
 def let_the_first_speak() -> None:
-    """Called before a process ends otherwise than it should: all mostly end alike, and what is said is said by the first."""
+    """Waits, before a process ends with an error, until the first process has reported it: mostly all end with the same one."""
     if _group is None:
         return
     folder, rank = _group

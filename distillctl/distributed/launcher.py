@@ -33,7 +33,7 @@ SILENCE = 25.0
 _AWAY = 2.0  # seconds between two looks that tell that the launcher itself stood still, and perhaps the whole job
 _OWN_DECISION = {1, 2, 3}
 _ASKING = {*SIGNALS, signal.SIGUSR2}
-_AT_ONCE = 5  # seconds in which those end that are no victims of the end of the others: the agent kills after 30
+_AT_ONCE = 5  # seconds in which those end that are not victims of the end of the others: the agent kills after 30
 
 
 class Launcher(LocalElasticAgent):
@@ -58,7 +58,7 @@ class Launcher(LocalElasticAgent):
         self._looked = time.monotonic()
 
     def launch(self) -> int:
-        """Runs the processes until they are done; gives one exit code for all of them.
+        """Runs the processes until they are done; returns one exit code for all of them.
 
         Raises:
             RunError: processes were lost too often.
@@ -83,7 +83,7 @@ class Launcher(LocalElasticAgent):
                 os.kill(pid, number)
 
     def end(self, seconds: float) -> int:
-        """Waits until all processes have ended, and kills them after so many seconds; gives the exit code if they failed by decision.
+        """Waits until all processes have ended, and kills them after `seconds`; returns the exit code of one that decided to fail, or 0.
 
         For handlers of signals: the agent stands still meanwhile, and still finds the codes of those that end.
         """
@@ -169,7 +169,7 @@ class Launcher(LocalElasticAgent):
 
 @contextmanager
 def launcher(count: int, arguments: Sequence[str], say: Callable[[str], object], signals: Sequence[int] = SIGNALS) -> Iterator[Launcher]:
-    """For `distillctl` with these arguments in so many processes; within, processes that are started know to which group they belong.
+    """For `distillctl` with these arguments in `count` processes; within, processes that are started know to which group they belong.
 
     arguments: without `--fresh`, which would begin another run at every start.
     say: is told what goes wrong.

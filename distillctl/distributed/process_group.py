@@ -1,7 +1,7 @@
-"""The processes that train one run together: who they are, and what they tell each other beside gradients.
+"""The processes that train one run together: who they are, and what they exchange besides gradients.
 
-Launchers (`train --nproc`, torchrun, SLURM) start the same command several times and say by environment variables which of how
-many each is. Control goes over the host's network; data go over NCCL between GPUs. A process that is lost or silent makes the others
+Launchers (`train --nproc`, torchrun, SLURM) start the same command several times and number the processes in environment variables.
+Control goes over the host's network; data go over NCCL between GPUs. A process that is lost or silent makes the others
 fail within `heartbeat.patience` of the next exchange of data.
 """
 
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -36,16 +36,14 @@ class ProcessGroup:
 
     rank: its number, from 0. The first one writes files and talks.
     count: how many there are.
-    local: its number on this machine, which is that of its GPU.
     control, data, features: groups for agreements, gradients, and rows of features; None if the process is alone.
     """
 
     rank: int = 0
     count: int = 1
-    local: int = 0
-    control: Any = field(default=None, compare=False)
-    data: Any = field(default=None, compare=False)
-    features: Any = field(default=None, compare=False)
+    control: Any = None
+    data: Any = None
+    features: Any = None
 
     @property
     def first(self) -> bool:
@@ -53,7 +51,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def broadcast(self, value: T) -> T:
-        """What the first process has."""
+        """Returns the value of the first process."""
         if self.count == 1:
             return value
         box = [value if self.first else None]
@@ -61,7 +59,7 @@ class ProcessGroup:
         return box[0]  # type: ignore[return-value]
 
     def all_gather(self, value: T, *, patient: bool = False) -> list[T]:
-        """What every process has, by rank. patient: some may take long to come to it."""
+        """Returns the values of all processes, by rank. patient: some may come to this call late."""
         if self.count == 1:
             return [value]
         result: list[Any] = [None] * self.count
@@ -78,7 +76,7 @@ class ProcessGroup:
             self.broadcast(None)
 
     def all_reduce_max(self, *values: int) -> list[int]:
-        """The largest of every number over all processes."""
+        """Returns the maximum of every number over all processes."""
         if self.count == 1:
             return list(values)
         numbers = torch.tensor(values, dtype=torch.int64)
@@ -107,12 +105,12 @@ class ProcessGroup:
         return torch.cat([part[: size + (rank < longer)] for rank, part in enumerate(found)])
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Returns the sum over all processes, computed in place."""
         dist.all_reduce(tensor, group=self.features)
         return tensor
 
     def mean_gradients(self, gradients: list[Tensor | None], parameters: list[Tensor]) -> list[Tensor | None]:
-        """The mean of every gradient over all processes; None counts as zeros, and stays None where all have None.
+        """Returns the mean of every gradient over all processes; None counts as zeros, and stays None where all have None.
 
         All are summed as one tensor, in the order of the parameters, so that the sums are the same after a resume.
         """
@@ -134,12 +132,12 @@ class ProcessGroup:
 
 
 ALONE = ProcessGroup()
-_joined: ProcessGroup | None = None
+_joined = ALONE
 
 
 def current() -> ProcessGroup:
-    """Those that this process has joined; alone if none."""
-    return _joined or ALONE
+    """Returns the group that this process has joined; `ALONE` if none."""
+    return _joined
 
 
 def announced() -> tuple[int, int, int]:
@@ -165,10 +163,10 @@ def join(device: torch.device) -> ProcessGroup:
         MachineError: they cannot be met.
     """
     global _joined
-    rank, count, local = announced()
-    if _joined is not None or count == 1:
+    rank, count, _ = announced()
+    if _joined.count > 1 or count == 1:
         heartbeat.met.set()
-        return current()
+        return _joined
     try:
         patience = timedelta(seconds=heartbeat.patience())
         if heartbeat.supervised():  # through a file of this user alone, and not through a port
@@ -184,21 +182,13 @@ def join(device: torch.device) -> ProcessGroup:
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the {count} processes of this run cannot meet: {str(error).splitlines()[0]}") from error
     heartbeat.met.set()
-    _joined = ProcessGroup(rank, count, local, control, data, features)
+    _joined = ProcessGroup(rank, count, control, data, features)
     return _joined
-
-
-def leave() -> None:
-    """Ends what `join` began."""
-    global _joined
-    if _joined is not None:
-        _joined = None
-        dist.destroy_process_group()
 
 
 @contextmanager
 def losses_of_processes() -> Iterator[None]:
-    """Says in plain words that another process was lost.
+    """Says in plain words that another process was lost, where an exchange fails.
 
     Raises:
         LostProcessError: an exchange failed.

@@ -59,10 +59,10 @@ def problem(path: Path) -> str:
 
 
 def check(path: Path) -> Path:
-    """The path of a file that may be used.
+    """Returns the path of a file that is what was written.
 
     Raises:
-        DataError: it may not.
+        DataError: it is damaged, foreign or gone.
     """
     if found := problem(path):
         raise DataError(f"`{path}` {found}")

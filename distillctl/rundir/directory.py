@@ -24,39 +24,26 @@ _FIRST_FILES = {"checkpoints", LOCK, "profile.toml", "resolved.toml", "environme
 
 
 class RunDirectory:
-    """One run. `create` makes it, `open` finds it again; nothing in it is ever deleted by us but its own newer records."""
+    """One run. `create` makes it, `open` finds it again; nothing in it is ever deleted by us but its own newer records.
+
+    resolved: the profile with every value filled in.
+    last, previous: the newest full state, and the one before it.
+    best: student of the best epoch.
+    next_best: student of an epoch that is the best, while the full state that says so is not written yet.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def last(self) -> Path:
-        """The newest full state."""
-        return self.path / "checkpoints" / "last.pt"
-
-    @property
-    def previous(self) -> Path:
-        """The full state before that."""
-        return self.path / "checkpoints" / "previous.pt"
-
-    @property
-    def best(self) -> Path:
-        """Student of the best epoch."""
-        return self.path / "checkpoints" / "best.pt"
-
-    @property
-    def next_best(self) -> Path:
-        """Student of an epoch that is the best, while the full state that says so is not written yet."""
-        return self.path / "checkpoints" / "best-next.pt"
+        self.checkpoints = path / "checkpoints"
+        self.resolved = path / "resolved.toml"
+        self.last = self.checkpoints / "last.pt"
+        self.previous = self.checkpoints / "previous.pt"
+        self.best = self.checkpoints / "best.pt"
+        self.next_best = self.checkpoints / "best-next.pt"
 
     def kept(self, epoch: int) -> Path:
         """Student of an epoch kept by `keep_every`."""
-        return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
-
-    @property
-    def resolved(self) -> Path:
-        """The profile with every value filled in."""
-        return self.path / "resolved.toml"
+        return self.checkpoints / f"epoch-{epoch:04d}.pt"
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -64,24 +51,16 @@ class RunDirectory:
         info = self.info()
         return (*info.get("digests", ()), info["digest"])
 
-    def checked(self, path: Path) -> Path:
-        """A file of the run, if it is what was written.
-
-        Raises:
-            DataError: it is damaged, foreign or gone.
-        """
-        return digests.check(path)
-
     @classmethod
     def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
-        """Makes the folder. `run.json` is written last: a folder without it is no run.
+        """Makes the folder. `run.json` is written last: a folder without it is not a run.
 
         Raises:
             MachineError: the folder cannot be made.
         """
         run = cls(path)
         try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MachineError(f"the run directory `{path}` cannot be made: {(error.strerror or str(error)).lower()}") from error
         (path / "profile.toml").write_bytes(profile)
@@ -177,7 +156,7 @@ def place(name: str, digest: str, *, root: Path = ROOT, out: Path | None = None,
     A run in `out` may be one of another profile; `distillctl.commands.resume_check` tells.
 
     Raises:
-        ProfileError: `out` holds something that is no run, or with `fresh` a run.
+        ProfileError: `out` holds something that is not a run, or with `fresh` a run.
     """
     if out is not None:
         return _place_at(out, fresh)

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ class TrainingJob:
         try:
             from distillctl.distributed.launcher import launcher  # takes seconds
 
-            with launcher(self.request.nproc, self.request.arguments(), self._note, [signal.SIGTERM]) as self._launcher:
+            say = partial(print, file=sys.stderr, flush=True)  # the log of the job
+            with launcher(self.request.nproc, self.request.arguments(), say, [signal.SIGTERM]) as self._launcher:
                 if early:
                     self._launcher.stop()
                 enter(self.folder)
@@ -90,10 +92,6 @@ class TrainingJob:
             if decided := self._launcher.end(self.grace):  # else the last checkpoint is all there is, and continues as well
                 raise failure(decided, True, "")
         return DelayedSubmission(replace(self))
-
-    @staticmethod
-    def _note(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the log of the job
 
 
 def enter(folder: Path) -> None:

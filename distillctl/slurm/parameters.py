@@ -96,11 +96,18 @@ def _read(pair: str) -> tuple[str, Any]:
         raise ProfileError(f"no parameter is called `{written}`", where=WHERE, hint=hint)
     if not value.isprintable():  # a line of its own in the job's script would be a command
         raise ProfileError(f"the value of `{name}` has a character that cannot be printed", where=WHERE)
-    what, reader = _KEYS[name]
+    what, pattern, convert = _KEYS[name]
     try:
-        return name, reader(value)
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(value)
+        result = convert(value)
     except ValueError:
         raise ProfileError(f"`{name}` must be {what}, not `{value}`", where=WHERE) from None
+    if name == "nodes" and result != 1:
+        raise ProfileError(
+            f"a training runs on one node, and `nodes` is {value}", where=WHERE, hint="`--nproc` uses several GPUs of one node"
+        )
+    return name, result
 
 
 def read_minutes(text: str) -> int:
@@ -137,61 +144,29 @@ def _gpus(values: dict[str, Any]) -> int | None:
     return int(str(asked[0]).rpartition(":")[2])
 
 
-def _whole(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
-        raise ValueError(text)
-    return int(text)
+_WHOLE = r"0*[1-9]\d*"
+_COUNT = ("a whole number from 1", _WHOLE, int)
+_TEXT = ("a text", r".*\S.*", str)
+_GPUS = ("a number of GPUs, or `TYPE:NUMBER`", r"([\w.+-]+:)?[1-9]\d*", str)
+_MEMORY = ("a size such as `16G` or `16000`", r"\d+[KMGT]?B?", str)
 
-
-def _one(text: str) -> int:
-    if _whole(text) != 1:
-        raise ProfileError(
-            f"a training runs on one node, and `nodes` is {text}", where=WHERE, hint="`--nproc` uses several GPUs of one node"
-        )
-    return 1
-
-
-def _matching(pattern: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise ValueError(text)
-        return text
-
-    return read
-
-
-def _gigabytes(text: str) -> float:
-    number = float(_matching(r"\d+(\.\d+)?")(text))
-    if number == 0:
-        raise ValueError(text)
-    return number
-
-
-def _exclusive(text: str) -> bool | str:
-    return True if text == "true" else _matching("user|mcs")(text)
-
-
-_COUNT = ("a whole number from 1", _whole)
-_TEXT = ("a text", _matching(r".*\S.*"))
-_GPUS = ("a number of GPUs, or `TYPE:NUMBER`", _matching(r"([\w.+-]+:)?[1-9]\d*"))
-_MEMORY = ("a size such as `16G` or `16000`", _matching(r"\d+[KMGT]?B?"))
-
-_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "time": ("minutes, or a form of SLURM's such as `4:00:00`", read_minutes),
-    "signal_delay_s": ("seconds", _whole),
-    "nodes": ("1", _one),
+_KEYS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "time": ("minutes, or a form of SLURM's such as `4:00:00`", ".*", read_minutes),
+    "signal_delay_s": ("seconds", _WHOLE, int),
+    "nodes": ("1", _WHOLE, int),
     "cpus_per_task": _COUNT,
     "cpus_per_gpu": _COUNT,
     "gpus_per_node": _GPUS,
     "gpus_per_task": _GPUS,
     "gpus": _GPUS,
-    "mem_gb": ("a number of gigabytes", _gigabytes),
+    "mem_gb": ("a number of gigabytes", r"(?=.*[1-9])\d+(\.\d+)?", float),
     "mem": _MEMORY,
     "mem_per_cpu": _MEMORY,
     "mem_per_gpu": _MEMORY,
-    "exclusive": ("`true`, `user` or `mcs`", _exclusive),
-    "nice": ("a whole number", _matching(r"-?\d+")),
+    "exclusive": ("`true`, `user` or `mcs`", "true|user|mcs", lambda text: True if text == "true" else text),
+    "nice": ("a whole number", r"-?\d+", str),
     **dict.fromkeys(("partition", "account", "qos", "constraint", "exclude", "nodelist", "gres", "dependency", "job_name"), _TEXT),
     **dict.fromkeys(("comment", "mail_type", "mail_user", "wckey", "setup", "reservation", "licenses", "begin"), _TEXT),
 }
+"""What a value must be: in words, as a pattern, and how it is read then."""
 _NOT_OF_SUBMITIT = {"gpus", "nice", "reservation", "licenses", "begin"}

@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distillctl.distributed import heartbeat
 from distillctl.errors import MachineError, PluginError, ProfileError
 from distillctl.slurm.job import TrainingJob
 from distillctl.slurm.parameters import WHERE, Resources
@@ -29,16 +30,7 @@ _SIGNAL_DELAY = 120  # seconds from the signal to the limit: a large model on a 
 _REQUEUE = 20  # of these, what submitit needs to requeue
 _PATIENCE = 1800  # longer than the grace that clusters give to preempted jobs
 _YEAR = 525_600  # minutes
-_LAUNCHER = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "DISTILLCTL_GROUP",
-    "DISTILLCTL_LAUNCHER",
-)
+_LAUNCHER = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", heartbeat.GROUP, heartbeat.LAUNCHER}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from distillctl.api.method import Batch, Features, Method, Phase, Setup, Wants, expand_groups
+from distillctl.api.method import Batch, Features, Method, Setup, Wants, expand_groups
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Spec
 from distillctl.plugin.registry import load
@@ -33,10 +33,6 @@ class Inputs:
     batch: Batch
     student: dict[str, Tensor]
     teacher: dict[str, Tensor]
-
-    def leaves(self) -> list[Tensor]:
-        """The student's features, each tensor once."""
-        return list({id(value): value for value in self.student.values()}.values())
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """The same batch with changed features of both sides."""
@@ -109,12 +105,8 @@ class MethodCase:
                 inner = load(self.inner_spec.implementation, self.inner_spec.name)
                 arguments.append(inner(options_of(self.inner_spec, **self.inner_options), setup))
             method: Method = implementation(*arguments)
-        method.enter(self.current_phase(method))
+        method.enter(next(phase for phase in method.phases() if phase.name == self.phase) if self.phase else None)
         return method
-
-    def current_phase(self, method: Method) -> Phase | None:
-        """The phase that is looked at; None for the main part."""
-        return next(phase for phase in method.phases() if phase.name == self.phase) if self.phase else None
 
     def inputs(self, setup: Setup, size: int = 7, seed: int = 0, scale: float = 1.0) -> Inputs:
         """A batch and features of both sides; the student's require gradients, and have as many passes as the method wants."""
@@ -128,6 +120,11 @@ class MethodCase:
             value.requires_grad_()
         return Inputs(make_batch(setup, size, seed), student, make_features(setup.teacher, size, 2 * seed + 2, scale))
 
+    def ready(self, size: int = 7, *, scale: float = 1.0) -> tuple[Method, Inputs]:
+        """The method, and inputs for it."""
+        setup = self.setup()
+        return self.build(setup), self.inputs(setup, size, scale=scale)
+
     def terms(self, method: Method, inputs: Inputs, epoch: float | None = None, seed: int = 0) -> dict[str, Tensor]:
         """The method's terms; what it draws at random comes from `seed`."""
         progress = make_progress(self.epoch if epoch is None else epoch)
@@ -140,12 +137,12 @@ class MethodCase:
         """The sum of the terms, 0-dim."""
         return torch.stack(list(self.terms(method, inputs, epoch, seed).values())).sum()
 
-    def steps(self, method: Method, setup: Setup, seeds: range, size: int = 7) -> None:
+    def steps(self, method: Method, setup: Setup, seeds: range) -> None:
         """Trains the method's own parameters for some steps, as an engine would, one batch for each seed."""
         groups = method.parameter_groups()
         optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9) if groups else None
         for seed in seeds:
-            torch.autograd.backward(self.loss(method, self.inputs(setup, size, seed), seed=seed))
+            torch.autograd.backward(self.loss(method, self.inputs(setup, seed=seed), seed=seed))
             if optimizer is not None:
                 optimizer.step()
                 optimizer.zero_grad()

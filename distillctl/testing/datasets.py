@@ -16,6 +16,7 @@ A data set that needs files overrides `values` and makes them there:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,9 +29,6 @@ from distillctl.api.specs import DatasetSpec
 from distillctl.data import eval_loader, limit_training, train_loader
 from distillctl.plugin.registry import load
 from distillctl.testing.cases import options_of
-from distillctl.testing.trees import write_image, write_tree
-
-__all__ = ["DatasetContract", "identities", "write_image", "write_tree"]
 
 _CPU = torch.device("cpu")
 
@@ -109,9 +107,8 @@ class DatasetContract:
 
     def test_an_epoch_has_every_training_image_once(self, splits: Splits) -> None:
         """Nothing is dropped or repeated; index and label belong together; images have the size of the view."""
-        loader = train_loader(splits, batch_size=_batch_size(splits), seed=3, device=_CPU, workers=0)
-        batches = list(loader.epoch(0))
-        loader.close()
+        with closing(train_loader(splits, batch_size=_batch_size(splits), seed=3, device=_CPU, workers=0)) as loader:
+            batches = list(loader.epoch(0))
         assert len(batches) == loader.steps
         index = torch.cat([b.index for b in batches])
         assert torch.equal(index.sort().values, torch.arange(len(splits.train)))
@@ -138,9 +135,8 @@ class DatasetContract:
     def test_evaluation_goes_through_each_split_in_order(self, splits: Splits) -> None:
         """Index 0 … n − 1, labels as in the split, the view's size."""
         for images in _parts(splits)[1:]:
-            loader = eval_loader(splits, images, batch_size=_batch_size(splits), device=_CPU, workers=0)
-            batches = list(loader)
-            loader.close()
+            with closing(eval_loader(splits, images, batch_size=_batch_size(splits), device=_CPU, workers=0)) as loader:
+                batches = list(loader)
             assert loader.count == len(images)
             assert torch.equal(torch.cat([b.index for b in batches]), torch.arange(len(images)))
             assert torch.equal(torch.cat([b.labels for b in batches]), images.labels)
@@ -149,9 +145,8 @@ class DatasetContract:
     def test_mirrored_views(self, splits: Splits) -> None:
         """With `flip`, the second view of an image is the first one mirrored."""
         images = splits.train.subset(torch.arange(2))
-        loader = eval_loader(splits, images, batch_size=2, device=_CPU, workers=0, tta="flip")
-        views = next(iter(loader)).images
-        loader.close()
+        with closing(eval_loader(splits, images, batch_size=2, device=_CPU, workers=0, tta="flip")) as loader:
+            views = next(iter(loader)).images
         assert views.shape[:2] == (2, 2)
         assert torch.equal(views[:, 1], views[:, 0].flip(-1))
 

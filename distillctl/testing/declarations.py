@@ -15,9 +15,10 @@ from distillctl.api.method import Method, TemperatureMethod, Wrapper
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Preset
 from distillctl.plugin.registry import load
+from distillctl.profile.describe import is_table
 from distillctl.profile.schema import MethodTable
 from distillctl.testing.cases import MethodCase, options_of
-from distillctl.testing.docs import options_table
+from distillctl.testing.docs import options_table, parts_of
 from distillctl.testing.light_imports import complaint
 
 _CORE = frozenset(MethodTable.model_fields)
@@ -101,12 +102,9 @@ def _tables(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """A model and all models within its fields."""
     yield model
     for field in model.model_fields.values():
-        pending: list[Any] = [field.annotation]
-        while pending:
-            annotation = pending.pop()
-            pending += getattr(annotation, "__args__", ())
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                yield from _tables(annotation)
+        for part, _ in parts_of(field.annotation):
+            if is_table(part):
+                yield from _tables(part)
 
 
 def _validate(spec: MethodSpec, table: dict[str, Any], inner_spec: MethodSpec | None) -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from distillctl.api.decoupled import is_target, other_divergence, split_target, target_divergence
+from distillctl.api.losses import kd_loss
 from distillctl.plugin.registry import load
 
 _MASK = (1 << 64) - 1
@@ -76,88 +77,67 @@ def tensors() -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Golden:
-    """One loss: what it is, of which tensors, and how it is computed from them."""
+    """One loss: what it is, of which tensors, and what computes it from them: a function, or the name of a plugin's."""
 
     formula: str
     inputs: tuple[str, ...]
-    compute: Callable[..., Tensor]
+    function: str | Callable[..., Tensor]
+
+    def compute(self, inputs: Mapping[str, Tensor]) -> float:
+        """The value."""
+        function = _function(self.function) if isinstance(self.function, str) else self.function
+        return float(function(*(inputs[name] for name in self.inputs)))
 
 
 def _function(reference: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = load(reference, reference.partition(":")[0])
+    """What `distillctl_<reference>` is, which its package provides."""
+    function: Callable[..., Any] = load(f"distillctl_{reference}", f"distillctl_{reference.partition(':')[0]}")
     return function
 
 
-def _dkd(student: Tensor, teacher: Tensor, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> Tensor:
+def _dkd(student: Tensor, teacher: Tensor) -> Tensor:
     target = is_target(torch.tensor(LABELS), student.shape[1])
-    (gap_s, log_s), (gap_t, log_t) = (split_target(z / temperature, target) for z in (student, teacher))
-    tckd = target_divergence(gap_s, gap_t).mean()
-    nckd = other_divergence(log_s, log_t, target).mean()
-    total: Tensor = temperature**2 * (alpha * tckd + beta * nckd)
-    return total
+    (gap_s, log_s), (gap_t, log_t) = (split_target(z / 4, target) for z in (student, teacher))
+    return 4**2 * (target_divergence(gap_s, gap_t).mean() + 8 * other_divergence(log_s, log_t, target).mean())
 
 
-def _rkd(student: Tensor, teacher: Tensor) -> Tensor:
-    module = "distillctl_rkd.losses"
-    total: Tensor = 25 * _function(f"{module}:distance_loss")(student, teacher) + 50 * _function(f"{module}:angle_loss")(student, teacher)
-    return total
+def _rkd(student: Tensor, teacher: Tensor) -> Any:
+    return 25 * _function("rkd.losses:distance_loss")(student, teacher) + 50 * _function("rkd.losses:angle_loss")(student, teacher)
 
 
-def _crd(positive: Tensor, negatives: Tensor) -> Tensor:
-    module, count = "distillctl_crd.losses", 1000
-    log_z = _function(f"{module}:log_normaliser")(positive, negatives, count)
-    total: Tensor = _function(f"{module}:nce")(positive, negatives, log_z, count)
-    return total
+def _crd(positive: Tensor, negatives: Tensor) -> Any:
+    log_z = _function("crd.losses:log_normaliser")(positive, negatives, 1000)
+    return _function("crd.losses:nce")(positive, negatives, log_z, 1000)
 
 
-def _ofd(student: Tensor, teacher: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    module = "distillctl_ofd.losses"
-    total: Tensor = _function(f"{module}:partial_distance")(student, teacher, _function(f"{module}:negative_means")(gamma, beta))
-    return total
+def _ofd(student: Tensor, teacher: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+    return _function("ofd.losses:partial_distance")(student, teacher, _function("ofd.losses:negative_means")(gamma, beta))
 
 
 _LOGITS, _MAP, _VECTORS = ((f"student_{kind}", f"teacher_{kind}") for kind in ("logits", "map", "vectors"))
 GOLDEN: Mapping[str, Golden] = {
-    "kd": Golden(
-        "T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T)), T = 4",
-        _LOGITS,
-        lambda s, t: _function("distillctl.api.losses:kd_loss")(s, t, 4.0, 4.0),
-    ),
+    "kd": Golden("T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T)), T = 4", _LOGITS, lambda s, t: kd_loss(s, t, 4.0, 4.0)),
     "dkd": Golden("TCKD + 8 · NCKD, T = 4, labels as stated", _LOGITS, _dkd),
-    "at": Golden("mean_{B,hw} (N(mean_c f_s²) − N(mean_c f_t²))²", _MAP, lambda s, t: _function("distillctl_at.losses:at_loss")(s, t)),
-    "sp": Golden("1/B² · ‖rows of F Fᵀ by their L2 norm: t − s‖_F²", _MAP, lambda s, t: _function("distillctl_sp.losses:sp_loss")(s, t)),
-    "nst": Golden(
-        "squared MMD of L2-normalised channel maps, k(a, b) = ⟨a, b⟩²", _MAP, lambda s, t: _function("distillctl_nst.losses:nst_loss")(s, t)
-    ),
+    "at": Golden("mean_{B,hw} (N(mean_c f_s²) − N(mean_c f_t²))²", _MAP, "at.losses:at_loss"),
+    "sp": Golden("1/B² · ‖rows of F Fᵀ by their L2 norm: t − s‖_F²", _MAP, "sp.losses:sp_loss"),
+    "nst": Golden("squared MMD of L2-normalised channel maps, k(a, b) = ⟨a, b⟩²", _MAP, "nst.losses:nst_loss"),
     "pkt": Golden(
         "mean_{B²} P_t log((P_t + 1e-7)/(P_s + 1e-7)), cosine affinities in [0, 1], rows sum to 1",
         _VECTORS,
-        lambda s, t: _function("distillctl_pkt.losses:pkt_loss")(s, t),
+        "pkt.losses:pkt_loss",
     ),
     "rkd": Golden("25 · distance + 50 · angle, smooth L1", _VECTORS, _rkd),
-    "fitnet": Golden(
-        "mean (R(f_s) − f_t)², the student's map standing for R(f_s)",
-        _MAP,
-        lambda s, t: _function("distillctl_fitnet.losses:hint_loss")(s, t),
-    ),
+    "fitnet": Golden("mean (R(f_s) − f_t)², the student's map standing for R(f_s)", _MAP, "fitnet.losses:hint_loss"),
     "vid": Golden(
         "mean ½((μ − t)²/σ² + log σ²), σ²_c = exp(log_variance_c), the student's map standing for μ",
         (*_MAP, "log_variance"),
-        lambda s, t, v: _function("distillctl_vid.losses:gaussian_loss")(s, t, v.exp()),
+        lambda s, t, v: _function("vid.losses:gaussian_loss")(s, t, v.exp()),
     ),
-    "cc": Golden(
-        "mean_{i<B} Σ_c δ_ic δ_{i+1,c}, δ = |e_s − e_t|, the vectors standing for e",
-        _VECTORS,
-        lambda s, t: _function("distillctl_cc.losses:neighbour_loss")(s, t),
-    ),
+    "cc": Golden("mean_{i<B} Σ_c δ_ic δ_{i+1,c}, δ = |e_s − e_t|, the vectors standing for e", _VECTORS, "cc.losses:neighbour_loss"),
     "crd": Golden(
         "NCE of one side with o = exp(x)/Z, Z = 1000 · mean exp(x) of this batch, P_n = 1/1000, K = 16", ("positive", "negatives"), _crd
     ),
-    "reviewkd_hcl": Golden(
-        "HCL of one level: sizes 5, 4, 2, 1 with weights 1, ½, ¼, ⅛ by their sum",
-        _MAP,
-        lambda s, t: _function("distillctl_reviewkd.losses:hcl")(s, t),
-    ),
+    "reviewkd_hcl": Golden("HCL of one level: sizes 5, 4, 2, 1 with weights 1, ½, ¼, ⅛ by their sum", _MAP, "reviewkd.losses:hcl"),
     "ofd": Golden(
         "mean_B Σ (s − t')² [s > t' or t > 0], t' = max(t, margin from the norm's gamma and beta)", (*_MAP, "gamma", "beta"), _ofd
     ),
@@ -167,7 +147,7 @@ GOLDEN: Mapping[str, Golden] = {
 def losses() -> dict[str, float]:
     """Every value, computed now."""
     inputs = tensors()
-    return {name: float(golden.compute(*(inputs[i] for i in golden.inputs))) for name, golden in GOLDEN.items()}
+    return {name: golden.compute(inputs) for name, golden in GOLDEN.items()}
 
 
 def report(*, whole: bool = False) -> dict[str, Any]:

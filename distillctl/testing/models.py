@@ -1,10 +1,10 @@
-"""`ModelContract`: what every model that a plugin declares must keep; and the tiny models for other tests.
+"""`ModelContract`: what every model that a plugin declares must keep.
 
     class TestMine(ModelContract):
         specs = (MY_SPEC, MY_OTHER_SPEC)
         sizes = (32, 64)
 
-The class is collected by pytest; every check runs for every spec. Needs pytest, which is no dependency of distillctl.
+The class is collected by pytest; every check runs for every spec. Needs pytest, which is not a dependency of distillctl.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.models.features import Tap, Tapped, evaluating
 from distillctl.plugin.registry import load
-from distillctl.testing.tiny_models import TINY_CNN, TINY_MODELS, TINY_VIT, TINY_WIDE, TinyCNN, TinyOptions, TinyViT, build_tiny
 
 CLASSES = 7
 
@@ -162,8 +161,3 @@ class ModelContract:
         images = self.images(spec)
         with evaluating(first), evaluating(second), torch.no_grad():
             torch.testing.assert_close(second(images), first(images), rtol=0, atol=0)
-
-
-__all__ = [
-    "CLASSES", "TINY_CNN", "TINY_MODELS", "TINY_VIT", "TINY_WIDE", "ModelContract", "TinyCNN", "TinyOptions", "TinyViT", "build_tiny",
-]  # fmt: skip

@@ -75,8 +75,7 @@ class StateChecks(MethodCase):
         self._compare_with_compiled("aot_eager")
 
     def _compare_with_compiled(self, backend: str) -> None:
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup)
+        method, inputs = self.ready()
         if not method.compiles:
             assert "compile" in (type(method).__doc__ or ""), "the docstring must say why the method does not compile"
             return

@@ -21,6 +21,7 @@ from distillctl.api.method import Batch
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Evaluation, Task
 from distillctl.data import Share, eval_loader, train_loader
+from distillctl.errors import RunError
 from distillctl.models.features import Tapped, evaluating
 
 _CPU = torch.device("cpu")
@@ -60,12 +61,10 @@ class TaskContract:
 
     def evaluation(self, task: Task, model: nn.Module, processes: int = 1) -> Evaluation:
         """Of the test split, cut among processes."""
-        images = task.data.test
-        assert images is not None
         states = []
         for rank in range(processes):
             meter = task.meter()
-            loader = eval_loader(task.data, images, batch_size=3, device=_CPU, workers=0, share=Share(rank, processes))
+            loader = eval_loader(task.data, _images(task), batch_size=3, device=_CPU, workers=0, share=Share(rank, processes))
             with torch.no_grad(), evaluating(model):
                 for batch in loader:
                     meter.add(task.predict(model, batch), batch)
@@ -94,7 +93,7 @@ class TaskContract:
         assert sums[-1] < sums[0]
 
     def test_the_label_loss_is_a_mean_over_images(self, built: Task) -> None:
-        """Twice the same images give the same loss; otherwise parts of a batch and several processes would weigh images otherwise."""
+        """Twice the same images give the same loss; otherwise parts of a batch and several processes would weight images differently."""
         student, batch = self.student(built).eval(), self.batch(built)
         targets = batch.targets
         if targets is not None:
@@ -129,15 +128,13 @@ class TaskContract:
         assert all(built.show(name, value) for name, value in evaluation.figures.items())
 
     def test_the_metric_lies_within_its_bounds(self, built: Task) -> None:
-        """An untrained model's too; the floor lies between them, and guessing is no better than the best."""
+        """Also for an untrained model; guessing does not reach the upper bound."""
         value, (low, high) = self.evaluation(built, self.student(built).model).figures[built.metric], self.bounds
         assert (low is None or value >= low) and (high is None or value <= high)  # noqa: PT018 - one statement on one interval
         assert high is None or built.floor(_images(built)) < high
 
     def test_an_empty_evaluation_is_refused(self, built: Task) -> None:
         """In words."""
-        from distillctl.errors import RunError
-
         meter = built.meter()
         meter.merge([meter.state()])
         with pytest.raises(RunError, match="no image"):

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
-from distillctl.plugin.registry import Registry, load
+from distillctl.plugin.registry import Registry, load_class
 from distillctl.testing.cases import options_of
 from distillctl.testing.tensors import make_task
 
@@ -67,29 +67,15 @@ class TrackerContract:
     def build(self) -> Tracker:
         """A tracker, as a run builds it."""
         spec = Registry.load().trackers.get(self.spec)
-        tracker = load(spec.implementation, spec.name)(options_of(spec, **self.options))
-        assert isinstance(tracker, Tracker), "it is a subclass of `distillctl.Tracker`"
-        return tracker
+        return load_class(spec, Tracker, "tracker")(options_of(spec, **self.options))
 
     def start(self, folder: Path, finished: int = 0) -> RunStart:
         """A run of three epochs, some of which are finished."""
         folder.mkdir(parents=True, exist_ok=True)
-        task, parts = make_task(), (("ft.paraphraser", 1), ("main", 2))
+        task, parts, records = make_task(), (("ft.paraphraser", 1), ("main", 2)), RECORDS[:finished]
         resolved = {"seed": 0, "method": {"name": "kd"}}
         return RunStart(
-            folder,
-            "quickstart",
-            resolved,
-            "digits",
-            "resnet8",
-            "kd",
-            parts,
-            9,
-            "cpu",
-            task.metric,
-            task.names,
-            task.show,
-            RECORDS[:finished],
+            folder, "quickstart", resolved, "digits", "resnet8", "kd", parts, 9, "cpu", task.metric, task.names, task.show, records
         )
 
     def whole_run(self, tracker: Tracker, folder: Path, finished: int = 0) -> None:
@@ -108,7 +94,7 @@ class TrackerContract:
         self.whole_run(tracker, tmp_path / "run")
 
     def test_a_run_that_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A run that was stopped is told by another tracker, which is handed the records of before."""
+        """A run that was stopped goes on with another tracker, which gets the records of before."""
         monkeypatch.chdir(tmp_path)
         first = self.build()
         first.begin(self.start(tmp_path / "run"))

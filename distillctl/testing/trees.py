@@ -9,21 +9,20 @@ import numpy as np
 from PIL import Image
 
 
-def write_image(path: Path, *, height: int = 20, width: int = 24, seed: int = 0) -> Path:
-    """A picture with soft shapes and some noise, in the format that the file's ending names; makes the folders above it."""
+def write_image(path: Path, *, seed: int = 0) -> Path:
+    """Writes a picture of 24 × 20 pixels with soft shapes and some noise, in the format that its ending names; makes its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width]
+    y, x = np.mgrid[0:20, 0:24]
     waves = [np.sin(x * a + y * b + c) for a, b, c in draw.uniform(0.05, 0.6, (3, 3))]
-    pixels = 128 + 90 * np.stack(waves, axis=-1) + draw.normal(0, 12, (height, width, 3))
+    pixels = 128 + 90 * np.stack(waves, axis=-1) + draw.normal(0, 12, (20, 24, 3))
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
     return path
 
 
-def write_tree(root: Path, counts: Mapping[str, int], *, height: int = 20, width: int = 24, suffix: str = ".jpg", seed: int = 0) -> Path:
-    """Folders below `root` with so many images each: `{"train/cat": 3, "train/dog": 2, "val/cat": 1}`. Returns `root`."""
+def write_tree(root: Path, counts: Mapping[str, int]) -> Path:
+    """Returns `root`, with folders of this number of images each: `{"train/cat": 3, "train/dog": 2, "val/cat": 1}`."""
     for folder_number, (folder, count) in enumerate(counts.items()):
         for number in range(count):
-            path = root / folder / f"{number:04d}{suffix}"
-            write_image(path, height=height, width=width, seed=seed * 1_000_003 + folder_number * 1009 + number)
+            write_image(root / folder / f"{number:04d}.jpg", seed=folder_number * 1009 + number)
     return root

@@ -24,12 +24,11 @@ class ValueChecks(MethodCase):
     @pytest.mark.parametrize("size", [1, 2, 7, 64])
     def test_terms_are_finite_scalars(self, size: int) -> None:
         """Each term is a finite 0-dim float32 tensor; terms have names if there are several."""
-        setup = self.setup()
-        method = self.build(setup)
-        terms = self.terms(method, self.inputs(setup, size))
+        method, inputs = self.ready(size)
+        terms = self.terms(method, inputs)
         assert terms
         for name, term in terms.items():
-            assert name.isidentifier() if len(terms) > 1 else name.isidentifier() or not name, f"{name!r} is no name for a term"
+            assert name.isidentifier() if len(terms) > 1 else name.isidentifier() or not name, f"{name!r} is not a name for a term"
             assert (term.shape, term.dtype) == ((), torch.float32), f"{name}: {term}"
             assert term.isfinite(), f"{name}: {term}"
         for name, value in method.metrics().items():
@@ -38,8 +37,7 @@ class ValueChecks(MethodCase):
 
     def test_same_seed_same_value_and_inputs_untouched(self) -> None:
         """Evaluating a method twice gives the same value; nothing writes into features or the batch."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup)
+        method, inputs = self.ready()
         tensors = [*inputs.student.values(), *inputs.teacher.values(), inputs.batch.images, inputs.batch.labels, inputs.batch.index]
         before = [(t._version, t.detach().clone()) for t in tensors]
         first = self.loss(method, inputs)
@@ -48,8 +46,7 @@ class ValueChecks(MethodCase):
 
     def test_duplicated_batch(self) -> None:
         """Feeding every sample twice multiplies the loss by the documented factor."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup)
+        method, inputs = self.ready()
         once, twice = self.loss(method, inputs), self.loss(method, inputs.select(torch.arange(7).repeat(2)))
         if self.duplication_factor is not None:
             torch.testing.assert_close(twice, once * self.duplication_factor, rtol=1e-4, atol=1e-6)
@@ -60,8 +57,7 @@ class ValueChecks(MethodCase):
 
     def test_permuted_batch(self) -> None:
         """The order of the samples does not matter, unless the contract says so; then it does."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup)
+        method, inputs = self.ready()
         order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
         ordered, permuted = self.loss(method, inputs), self.loss(method, inputs.select(order))
         same = torch.isclose(permuted, ordered, rtol=1e-5, atol=1e-6)
@@ -70,10 +66,10 @@ class ValueChecks(MethodCase):
     def test_compares_images_is_declared(self) -> None:
         """The loss of a batch is the mean over its shares on several processes, exactly if the spec does not say `compares_images`.
 
-        Batch normalisation of the method rests: whether it sees the whole batch is the user's choice.
+        The method is in evaluation mode: whether its batch normalisation sees the whole batch is the user's choice.
         """
-        setup = self.setup()
-        method, inputs = self.build(setup).eval(), self.inputs(setup, size=8)
+        method, inputs = self.ready(8)
+        method.eval()
         with torch.no_grad():
             whole = self.loss(method, inputs)
             shares = [self.loss(method, inputs.share(start, 4)) for start in (0, 4)]
@@ -101,16 +97,15 @@ class ValueChecks(MethodCase):
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_memory_layout_does_not_matter(self, layout: str) -> None:
         """Channels-last, transposed and sliced tensors give the same value."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup)
+        method, inputs = self.ready()
         other = inputs.map(LAYOUTS[layout])
         torch.testing.assert_close(self.loss(method, other), self.loss(method, inputs), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
     def test_half_precision_features(self, dtype: torch.dtype) -> None:
         """Under autocast, with features in half precision, the loss is that of the same features in float32."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup).map(lambda value: value.to(dtype))
+        method, inputs = self.ready()
+        inputs = inputs.map(lambda value: value.to(dtype))
         with torch.autocast("cpu", dtype=dtype):
             terms = self.terms(method, inputs)
         assert all(term.dtype == torch.float32 for term in terms.values()), "compute the loss in float32"
@@ -123,8 +118,8 @@ class ValueChecks(MethodCase):
     )
     def test_large_features(self, dtype: torch.dtype, scale: float) -> None:
         """Features a hundred or ten thousand times larger: finite value and gradients."""
-        setup = self.setup()
-        method, inputs = self.build(setup), self.inputs(setup, scale=scale).map(lambda value: value.to(dtype))
+        method, inputs = self.ready(scale=scale)
+        inputs = inputs.map(lambda value: value.to(dtype))
         with torch.autocast("cpu", dtype=torch.bfloat16 if dtype == torch.float32 else dtype, enabled=dtype != torch.float32):
             loss = self.loss(method, inputs)
         assert_finite_gradients(method, inputs, loss)

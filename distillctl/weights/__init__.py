@@ -7,7 +7,28 @@ knows the names that programs give them.
 
 from __future__ import annotations
 
-from distillctl.weights.opening import open_file
-from distillctl.weights.reading import read_file
+from pathlib import Path
 
-__all__ = ["open_file", "read_file"]
+from torch import Tensor
+
+from distillctl.errors import DataError
+from distillctl.weights import safetensors_files, torch_files
+from distillctl.weights.contents import shown, weights_in
+from distillctl.weights.opening import is_safetensors
+
+_NAME_LENGTH = 1000
+"""Characters in the name of a tensor; modules nested thirty deep need 300."""
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The weights in a safetensors or torch file by name, dense and on the CPU, in the file's order and numeric types.
+
+    Raises:
+        DataError: no such file, not a file of weights, damaged, or holding objects that are not read.
+    """
+    state = weights_in(safetensors_files.read(path), path) if is_safetensors(path) else torch_files.read(path)
+    for name in state:
+        # Names stand in messages: one that moves the cursor of a terminal must not get there.
+        if not name.isprintable() or len(name) > _NAME_LENGTH:
+            raise DataError(f"`{path}` holds a tensor whose name is not plain text: {shown(name)}", hint="is the file damaged?")
+    return state

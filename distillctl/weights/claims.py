@@ -1,4 +1,4 @@
-"""What a torch file claims to hold, against what it has, before torch takes it at its word.
+"""Compares what a torch file claims to hold with what it has, before torch believes it.
 
 Torch compares neither checksums nor sizes: it would allocate what a storage says to have, and read beyond the end of one.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,14 +16,15 @@ from distillctl.errors import DataError
 
 _UNPACKED = 16 << 20
 _RATIO = 8
-"""A packed archive may unpack to so many bytes, and to so many times its size; `torch.save` packs nothing."""
+"""A packed archive may unpack to this number of bytes, and to this multiple of its size; `torch.save` packs nothing."""
 _PICKLES = 5
 """Of a file in the old form: a magic number, a version, the system, the content, the keys of the storages."""
 _BYTES = {"Double": 8, "Long": 8, "ComplexFloat": 8, "ComplexDouble": 16, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2}
 """Of one number of a storage class; of those that are not here at least one."""
 _DEEP = 100
 _WITHIN = 1_000_000
-"""A tuple may nest so many others in one another, and hold so much in all."""
+"""A tuple may nest others this deep, and hold this number of objects in all."""
+_TOO_MUCH = "asks for far more memory than a file of its size needs"
 _TUPLES = {code[0] for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)}
 
 
@@ -60,12 +61,8 @@ class _Tuple(tuple[Any, ...]):
     within = 0
 
 
-class _NestedError(Exception):
-    """A tuple that would crash or never end as a key of a mapping: its hash goes through all that is in it."""
-
-
 def _measured(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Makes a tuple as `load` does, unless it is nested as no file of weights is."""
+    """Makes a tuple as `load` does, unless it would crash or never end as a key of a mapping: its hash goes through all that is in it."""
 
     def measure(reader: Any) -> None:
         load(reader)
@@ -74,7 +71,7 @@ def _measured(load: Callable[[Any], None]) -> Callable[[Any], None]:
         made.deep = 1 + max((part.deep for part in inside), default=0)
         made.within = len(made) + sum(part.within for part in inside)
         if made.deep > _DEEP or made.within > _WITHIN:
-            raise _NestedError
+            raise _harmful(reader.path, "nests tuples in one another as no file of weights does")
         reader.stack[-1] = made
 
     return measure
@@ -83,9 +80,9 @@ def _measured(load: Callable[[Any], None]) -> Callable[[Any], None]:
 class _Claims(pickle._Unpickler):  # the one in Python: the one in C keeps a table as large as a file says
     """Goes through a pickle, builds nothing, and notes what its storages claim."""
 
-    def __init__(self, file: Any, claimed: dict[str, int]) -> None:
+    def __init__(self, path: Path, file: Any, claimed: dict[str, int]) -> None:
         super().__init__(file, encoding="bytes")
-        self._claimed = claimed
+        self.path, self._claimed = path, claimed
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: _measured(load) if code in _TUPLES else load for code, load in pickle._Unpickler.dispatch.items()
@@ -108,7 +105,7 @@ class _Claims(pickle._Unpickler):  # the one in Python: the one in C keeps a tab
 
 
 class Checked(NamedTuple):
-    """Of a file whose claims are not false.
+    """What is known of a file whose claims are true.
 
     mapped: whether it can be mapped into memory.
     whole: whether all of it was gone through. Otherwise torch says why it refuses it, or it is refused after torch took it.
@@ -122,28 +119,18 @@ def check_claims(path: Path) -> Checked:
     """Compares sizes, names and checksums.
 
     Raises:
-        DataError: it claims more than it has, is damaged, or something else than weights.
+        DataError: it claims more than it has, is damaged, or is not a file of weights.
     """
-    try:
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":
-                file.seek(0)
-                return Checked(False, _check_old_form(path, file))
-        with zipfile.ZipFile(path) as archive:
-            return _check_archive(path, archive)
-    except _NestedError as error:
-        raise DataError(
-            f"`{path}` nests tuples in one another as no file of weights does",
-            hint="it is damaged or was made to do harm: get it anew from where it came from",
-        ) from error
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            file.seek(0)
+            return Checked(False, _check_old_form(path, file))
+    with zipfile.ZipFile(path) as archive:
+        return _check_archive(path, archive)
 
 
-def too_much_memory(path: Path) -> DataError:
-    """What is said of a file that asks for more than its size explains."""
-    return DataError(
-        f"`{path}` asks for far more memory than a file of its size needs",
-        hint="it is damaged or was made to do harm: get it anew from where it came from",
-    )
+def _harmful(path: Path, what: str) -> DataError:
+    return DataError(f"`{path}` {what}", hint="it is damaged or was made to do harm: get it anew from where it came from")
 
 
 def _check_archive(path: Path, archive: zipfile.ZipFile) -> Checked:
@@ -160,7 +147,7 @@ def _check_archive(path: Path, archive: zipfile.ZipFile) -> Checked:
     if len({entry.filename for entry in entries}) < len(entries):
         raise DataError(f"`{path}` is damaged: two parts of it have the same name")
     if sum(entry.file_size for entry in entries) > _UNPACKED + _RATIO * path.stat().st_size:
-        raise too_much_memory(path)
+        raise _harmful(path, _TOO_MUCH)
     if any(entry.CRC for entry in entries):
         for entry in entries:
             with archive.open(entry) as part:
@@ -169,37 +156,33 @@ def _check_archive(path: Path, archive: zipfile.ZipFile) -> Checked:
     else:  # torch writes none if it is told so, and `zipfile` compares what is there
         del parts["data.pkl"].CRC
     claimed: dict[str, int] = {}
-    whole = _read(io.BytesIO(archive.read(parts["data.pkl"])), claimed, 1)
+    whole = _read(path, io.BytesIO(archive.read(parts["data.pkl"])), claimed, 1)
     has = {name.removeprefix("data/"): entry.file_size for name, entry in parts.items()}
-    _compare(path, claimed, has)
-    return Checked(all(entry.compress_type == zipfile.ZIP_STORED for entry in entries), whole)
-
-
-def _check_old_form(path: Path, file: Any) -> bool:
-    """The storages follow the pickles, one after the other: all of them together are no larger than the file."""
-    claimed: dict[str, int] = {}
-    whole = _read(file, claimed, _PICKLES)
-    if sum(claimed.values()) > path.stat().st_size:
-        raise too_much_memory(path)
-    return whole
-
-
-def _read(file: Any, claimed: dict[str, int], pickles: int) -> bool:
-    """Goes through N pickles; whether it came to the end of them."""
-    try:
-        for _ in range(pickles):
-            _Claims(file, claimed).load()
-    except _NestedError:
-        raise
-    except Exception:  # noqa: BLE001 - a damaged pickle makes the reader raise nearly anything
-        return False
-    return True
-
-
-def _compare(path: Path, claimed: Mapping[str, int], has: Mapping[str, int]) -> None:
     for key, count in claimed.items():
         if count > has.get(key, 0):
             raise DataError(
                 f"`{path}` is damaged: a tensor in it claims {count} bytes, where {has.get(key, 0)} are",
                 hint="get the file anew from where it came from",
             )
+    return Checked(all(entry.compress_type == zipfile.ZIP_STORED for entry in entries), whole)
+
+
+def _check_old_form(path: Path, file: Any) -> bool:
+    """The storages follow the pickles, one after the other: all of them together are no larger than the file."""
+    claimed: dict[str, int] = {}
+    whole = _read(path, file, claimed, _PICKLES)
+    if sum(claimed.values()) > path.stat().st_size:
+        raise _harmful(path, _TOO_MUCH)
+    return whole
+
+
+def _read(path: Path, file: Any, claimed: dict[str, int], pickles: int) -> bool:
+    """Goes through N pickles; whether it came to the end of them."""
+    try:
+        for _ in range(pickles):
+            _Claims(path, file, claimed).load()
+    except DataError:
+        raise
+    except Exception:  # noqa: BLE001 - a damaged pickle makes the reader raise nearly anything
+        return False
+    return True

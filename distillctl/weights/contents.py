@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from distillctl.errors import DataError
@@ -48,8 +49,22 @@ def shown(text: object) -> str:
     return f"`{one_line(text, _SHOWN)}`"
 
 
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor is dense, with its numbers as they are and at hand."""
+    return value.layout == torch.strided and not value.is_quantized and not value.is_meta
+
+
+def not_plain(weights: str, name: str, value: Tensor) -> DataError:
+    """What is said of weights of which one is not plain. weights: which, and what they are not."""
+    kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
+    return DataError(
+        f"the weights {weights} (first {name}: {kind})",
+        hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
+    )
+
+
 def _inner(value: Mapping[object, object]) -> Mapping[object, object] | None:
-    """The part of a checkpoint that holds the weights; None if they lie open."""
+    """The part of a checkpoint that holds the weights; None if it holds them itself."""
     average = value.get("ema")
     if "student" in value and isinstance(average, Mapping):  # our own, with the moving average that was evaluated
         value = {"student": average.get("model")}

@@ -1,23 +1,14 @@
-"""What a file is by its first bytes; most files that are not weights are told here."""
+"""Tells by its first bytes what a file is; most files that are not weights are recognised here."""
 
 from __future__ import annotations
 
 import io
 import json
 import stat
-from enum import Enum
 from pathlib import Path
 
 from distillctl.errors import DataError
 from distillctl.text import one_line
-
-
-class Kind(Enum):
-    """How a file of weights is read."""
-
-    SAFETENSORS = "safetensors"
-    TORCH = "torch"
-
 
 _PACKED = {
     b"\x1f\x8b": "gzip",
@@ -34,7 +25,6 @@ _FOREIGN = {
     b"GGUF": "a GGUF file",
 }
 """Formats of other programs, which people name by mistake."""
-
 
 _INDEX_BYTES = 32 << 20
 """An index has about 100 bytes a tensor."""
@@ -64,11 +54,11 @@ def open_file(path: Path) -> io.BufferedReader:
         raise DataError(f"`{path}` cannot be read: {error}") from error
 
 
-def recognise(path: Path) -> Kind:
-    """How the file is to be read.
+def is_safetensors(path: Path) -> bool:
+    """Whether the file is one of safetensors; otherwise `torch.save` wrote it.
 
     Raises:
-        DataError: it cannot be opened, or is no file of weights.
+        DataError: it cannot be opened, or is not a file of weights.
     """
     with open_file(path) as file:
         head = file.read(512)
@@ -79,10 +69,10 @@ def recognise(path: Path) -> Kind:
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         raise DataError(f"`{path}` is a web page, not a file of weights", hint="download the file itself, not the page that shows it")
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
-        return Kind.SAFETENSORS
+        return True
     # Pickles of protocol 2 and later, which are all that `torch.load` takes, begin with 0x80.
     if head.startswith((b"PK\x03\x04", b"\x80")):
-        return Kind.TORCH
+        return False
     raise _no_weights(path, head)
 
 
@@ -103,11 +93,11 @@ def _no_weights(path: Path, head: bytes) -> DataError:
     for start, what in _FOREIGN.items():
         if head.startswith(start):
             return DataError(f"`{path}` is {what}, not a file of PyTorch or safetensors", hint="convert it to safetensors")
-    return DataError(f"`{path}` is damaged or no file of weights")
+    return DataError(f"`{path}` is damaged or not a file of weights")
 
 
 def _parts(path: Path, head: bytes) -> list[str] | None:
-    """The first of the files that an index such as `model.safetensors.index.json` names; None if it is no index."""
+    """The first of the files that an index such as `model.safetensors.index.json` names; None if it is not an index."""
     if not head.lstrip().startswith(b"{") or path.stat().st_size > _INDEX_BYTES:
         return None
     try:

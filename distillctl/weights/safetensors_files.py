@@ -1,12 +1,13 @@
 """Reads safetensors files: a JSON header and raw numbers, with nothing in them that could be executed.
 
-The library checks that offsets are in order and fit the shapes. Before that, the header is held to a size, and what the library can not
+The library checks that offsets are in order and fit the shapes. Before that, the header is held to a size, and what the library cannot
 turn into tensors of torch is refused in words.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +32,22 @@ _TYPES = {
 """Numeric types of the format that torch computes with."""
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file by name, in the order of the header, and its metadata.
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, in the order of the header.
 
     Raises:
-        DataError: it cannot be opened, is damaged, or holds what is no tensor of torch.
+        DataError: it cannot be opened, is damaged, or holds what is not a tensor of torch.
     """
     header = _header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in header if name != "__metadata__"}
-            return tensors, dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in header if name != "__metadata__"}
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise _damaged(path, str(error).partition("\n")[0][:200]) from error
 
 
 def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(f"`{path}` is no whole safetensors file: {reason}", hint="get the file anew from where it came from")
+    return DataError(f"`{path}` is not a whole safetensors file: {reason}", hint="get the file anew from where it came from")
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise _damaged(path, "its header is no JSON") from None
+        raise _damaged(path, "its header is not JSON") from None
     if not isinstance(header, dict):
-        raise _damaged(path, "its header is no JSON object")
+        raise _damaged(path, "its header is not a JSON object")
     for name, entry in header.items():
         if name != "__metadata__":
             _check_entry(path, name, entry)
@@ -82,8 +82,5 @@ def _check_entry(path: Path, name: str, entry: object) -> None:
         )
     if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in shape):
         raise _damaged(path, f"{shown(name)} has no shape")
-    volume = 8
-    for number in shape:
-        volume *= max(number, 1)
-    if len(shape) > _DIMENSIONS or volume > _LARGEST:
+    if len(shape) > _DIMENSIONS or 8 * math.prod(max(number, 1) for number in shape) > _LARGEST:
         raise _damaged(path, f"{shown(name)} has a shape that no tensor has")

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.errors import DataError
-from distillctl.files import sha256
-from distillctl.weights import open_file, read_file
+from distillctl.weights import read_file
+from distillctl.weights.contents import is_plain, not_plain
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What `DataParallel` and `torch.compile` put before every name."""
 
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
-"""Buffers that are no part of a model: of programs that count operations, and of torch's `AveragedModel`."""
+"""Buffers that are not part of a model: of programs that count operations, and of torch's `AveragedModel`."""
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Heads of GoogLeNet and Inception v3 that only their own training uses."""
@@ -54,16 +54,6 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     return state
 
 
-def fingerprint(path: Path | str) -> str:
-    """The sha256 of a file, in hexadecimal.
-
-    Raises:
-        DataError: there is no such file, or it cannot be read.
-    """
-    with open_file(Path(path)):  # its errors are the clear ones
-        return sha256(Path(path))
-
-
 def torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames what older torchvision versions called differently, and leaves out heads that only their training used."""
     return {_new_name(name): value for name, value in state.items() if not name.startswith(_AUXILIARY)}
@@ -77,15 +67,14 @@ def _new_name(name: str) -> str:
 
 def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Takes wrappers off the names; of a distiller's parts the student remains."""
-    changed = True
+    changed = bool(state)  # of nothing, all names have every prefix
     while changed:
         changed = False
         for prefix in _WRAPPERS:
             if all(name.startswith(prefix) for name in state):
                 state = {name.removeprefix(prefix): value for name, value in state.items()}
                 changed = True
-        student = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
-        if student:
+        if student := {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}:
             state, changed = student, True
     return state
 
@@ -182,23 +171,17 @@ def _check(state: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str,
         raise DataError(
             f"the weights do not fit {what}: {', '.join(problems)}", hint=_hint(state, target, missing, unknown, different, classifier)
         )
-    odd = next((name for name in target if not _plain(state[name], target[name])), None)
+    odd = next((name for name in target if not _fits(state[name], target[name])), None)
     if odd is not None:
-        value = state[odd]
-        kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
-        raise DataError(
-            f"the weights for {what} are not all plain numbers that it can take (first `{odd}`: {kind})",
-            hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
-        )
+        raise not_plain(f"for {what} are not all plain numbers that it can take", f"`{odd}`", state[odd])
     wild = next((name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None)
     if wild is not None:
         raise DataError(f"the weights for {what} are not all finite numbers (first `{wild}`)", hint="the run that wrote them diverged")
 
 
-def _plain(value: Tensor, target: Tensor) -> bool:
+def _fits(value: Tensor, target: Tensor) -> bool:
     """Whether a tensor can be copied without loss of meaning: integers would pass for weights, and complex ones lose a part."""
-    same_kind = value.is_floating_point() if target.is_floating_point() else not value.is_complex()
-    return same_kind and value.layout == torch.strided and not value.is_quantized and not value.is_meta
+    return is_plain(value) and (value.is_floating_point() if target.is_floating_point() else not value.is_complex())
 
 
 def _hint(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from distillctl.errors import DataError
 from distillctl.weights.claims import check_claims
-from distillctl.weights.contents import shown, weights_in
+from distillctl.weights.contents import is_plain, not_plain, shown, weights_in
 from distillctl.weights.opening import open_file
 
 
@@ -34,16 +34,6 @@ class _Placeholder:
     def __init__(self, *_: object) -> None: ...
 
     def __setstate__(self, _: object) -> None: ...
-
-
-def _empty_list(*_: object) -> list[object]:
-    """Stands for a list of another class; what the pickle appends to it stays."""
-    return []
-
-
-def _empty_mapping(*_: object) -> dict[object, object]:
-    """Stands for a mapping whose class is called with something else than its content."""
-    return {}
 
 
 def _method_of_placeholder(owner: object, *_: object) -> _Placeholder:
@@ -113,9 +103,9 @@ def read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
     except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise DataError(f"`{path}` is damaged or no file of weights ({type(error).__name__})") from error
+        raise DataError(f"`{path}` is damaged or not a file of weights ({type(error).__name__})") from error
     if not checked.whole:
-        raise DataError(f"`{path}` is damaged or no file of weights")
+        raise DataError(f"`{path}` is damaged or not a file of weights")
     if not path.exists() or _identity(path.stat()) != before:
         raise DataError(f"`{path}` changed while it was read", hint="is it still being written?")
     return weights
@@ -129,7 +119,8 @@ def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
 def _load(path: Path, mapped: bool) -> dict[str, Tensor]:
     allowed: list[Any] = [(_Placeholder, name) for name in _PLACEHOLDERS]
     allowed += [(OrderedDict, name) for name in _MAPPINGS]
-    allowed += [(_empty_list, "collections.deque"), (_empty_mapping, "collections.defaultdict")]
+    # Called with something else than their content, which the pickle puts in afterwards.
+    allowed += [(lambda *_: [], "collections.deque"), (lambda *_: {}, "collections.defaultdict")]
     allowed += [(_method_of_placeholder, "builtins.getattr")]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # old files make torch speak of its own storage classes
@@ -141,13 +132,8 @@ def _dense(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in weights.items():
-        plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and not value.is_quantized and not value.is_meta
-        if not plain or value.dtype not in _DTYPES:
-            kind = "without content" if value.is_meta else f"{value.dtype}, {value.layout}".replace("torch.", "")
-            raise DataError(
-                f"the weights in `{path}` are not all plain numbers (first {shown(name)}: {kind})",
-                hint="save them dense and as floating point numbers: quantised weights do not say what they stand for",
-            )
+        if type(value) not in (Tensor, nn.Parameter) or not is_plain(value) or value.dtype not in _DTYPES:
+            raise not_plain(f"in `{path}` are not all plain numbers", shown(name), value)
         value = value.detach().resolve_conj().resolve_neg()
         place = value.untyped_storage().data_ptr()
         result[name] = value.clone(memory_format=torch.contiguous_format) if place in seen else value.contiguous()
@@ -163,7 +149,7 @@ def _refusal(path: Path, reason: str) -> DataError:
         )
     found = re.search(r"GLOBAL (\S+)", reason) or re.search(r"unrecognized function <\S+ (\S+?)>", reason)
     if found is None:
-        return DataError(f"`{path}` is damaged or no file of weights")
+        return DataError(f"`{path}` is damaged or not a file of weights")
     return DataError(
         f"`{path}` holds a pickled object {shown(found[1])}, which is not read, since building it can run code",
         hint='in the program that wrote it, save the weights alone: torch.save(model.state_dict(), "weights.pth")',

@@ -16,7 +16,8 @@ from distillctl.builtin.imagefolder import register_dataset
 from distillctl.builtin.imagefolder_data import build
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
 from distillctl.errors import DataError, ProfileError
-from distillctl.testing.datasets import DatasetContract, write_image, write_tree
+from distillctl.testing.datasets import DatasetContract
+from distillctl.testing.trees import write_image, write_tree
 
 SMALL = {"image_size": 12, "resize": 14, "augment": "crop_flip"}
 

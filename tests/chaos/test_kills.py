@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillctl.testing.datasets import write_tree
+from distillctl.testing.trees import write_tree
 
 pytestmark = pytest.mark.slow
 

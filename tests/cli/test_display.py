@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from distillctl.api.tracker import RunStart, StepReport
+from distillctl.api.tracker import RunStart, StepReport, Tracker
 from distillctl.cli.display import Live, Plain, audience, duration
 from distillctl.testing import make_task
 
@@ -39,18 +39,19 @@ def test_duration() -> None:
 def test_audience_suits_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
-    assert type(audience(quiet=False)) is Plain
-    monkeypatch.setattr(stream, "isatty", lambda: True)
-    assert isinstance(audience(quiet=False), Live)
-    assert not isinstance(audience(quiet=True), Plain)
+    for terminal, quiet, display in ((False, False, Plain), (True, False, Live), (True, True, Tracker)):
+        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
+        with audience(quiet=quiet) as shown:
+            assert type(shown) is display
 
 
 def test_live(capsys: pytest.CaptureFixture[str]) -> None:
-    with Live() as shown:
+    shown = Live()
+    with shown.live:
         shown.begin(start(("main", 3)))
         shown.epoch(RECORD)
         shown.batch(REPORT)
-        table = shown._live.renderable
+        table = shown.live.renderable
     assert "epoch 1/3  total 0.5  task 2" in capsys.readouterr().out
     drawn = Console(file=io.StringIO(), width=80)
     drawn.print(table)

@@ -22,7 +22,7 @@ from distillctl.errors import DataError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.rundir.directory import RunDirectory
-from distillctl.testing.datasets import write_tree
+from distillctl.testing.trees import write_tree
 
 PROFILE = """
 [dataset]

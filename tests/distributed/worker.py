@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from distillctl import ArrayImages, DatasetSpec, Splits, View, hookimpl
 from distillctl.api.method import Batch
+from distillctl.api.tracker import Tracker
 from distillctl.build.data import build_splits, evaluation_loader
 from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_model
-from distillctl.cli.display import Quiet
 from distillctl.commands.train import train
 from distillctl.data import EvalLoader, Share
-from distillctl.distributed.process_group import join, leave
+from distillctl.distributed.process_group import join
 from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.step import Step
@@ -231,10 +231,11 @@ def work(found: Registry, folder: Path, cases: dict[str, Found]) -> None:
     result["evaluations"] = bench.evaluations()
     for attempt in ("first", "second"):
         count = bench.processes.count
-        train(load(folder / "student.toml", registry=found), found, Quiet(), out=folder / f"run-{count}-{attempt}", device="cpu")
+        train(load(folder / "student.toml", registry=found), found, Tracker(), out=folder / f"run-{count}-{attempt}", device="cpu")
     if bench.processes.first:
         torch.save(result, folder / f"{bench.processes.count}.pt")
-    leave()
+    if bench.processes.count > 1:
+        torch.distributed.destroy_process_group()
 
 
 def together(count: int, job: Callable[[], None]) -> None:

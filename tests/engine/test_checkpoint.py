@@ -85,7 +85,7 @@ def test_the_newest_state_and_the_one_before_are_there(tmp_path: Path) -> None:
     assert checkpoint.load_newest(run) is None
     saved(run, 3)
     assert number_of(checkpoint.load_newest(run)) == 3
-    assert number_of(checkpoint.load(run.checked(run.previous))) == 2
+    assert number_of(checkpoint.load(digests.check(run.previous))) == 2
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
         "last.pt",
         "last.pt.sha256",
@@ -107,11 +107,11 @@ def test_a_crash_between_any_two_operations_leaves_the_state_before_or_after(tmp
             crashes += 1
         newest = number_of(checkpoint.load_newest(run))
         assert newest in (2, 3)
-        assert number_of(checkpoint.load(run.checked(run.previous))) in (newest - 1, newest)
+        assert number_of(checkpoint.load(digests.check(run.previous))) in (newest - 1, newest)
         run.tidy()
         checkpoint.save_last(run, state(4))
         assert number_of(checkpoint.load_newest(run)) == 4
-        assert number_of(checkpoint.load(run.checked(run.previous))) == newest
+        assert number_of(checkpoint.load(digests.check(run.previous))) == newest
         assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [
             "last.pt",
             "last.pt.sha256",
@@ -269,7 +269,7 @@ def test_the_one_before_is_kept_without_hard_links(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "link", without)
     run = saved(new_run(tmp_path / "run"), 3)
-    assert number_of(checkpoint.load(run.checked(run.previous))) == 2
+    assert number_of(checkpoint.load(digests.check(run.previous))) == 2
     flip(run.last)
     assert number_of(checkpoint.load_newest(run, previous=True)) == 2
 

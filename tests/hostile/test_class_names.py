@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from distillctl.cli import run
-from distillctl.testing.datasets import write_tree
+from distillctl.testing.trees import write_tree
 from distillctl.text import csv_cell, html_text, json_text, one_line
 
 NAMES = [

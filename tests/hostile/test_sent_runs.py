@@ -68,8 +68,8 @@ def test_the_student_that_was_evaluated_is_read(run: RunDirectory, registry: Reg
 
 
 FOREIGN = {
-    "an opcode without its operand": (b"\x80\x02h\x05.", r"is damaged or no file of weights \(KeyError\)"),
-    "an opcode that is none": (b"\x80\x02\x85.", r"is damaged or no file of weights \(IndexError\)"),
+    "an opcode without its operand": (b"\x80\x02h\x05.", r"is damaged or not a file of weights \(KeyError\)"),
+    "an opcode that is none": (b"\x80\x02\x85.", r"is damaged or not a file of weights \(IndexError\)"),
     "no student": ({"format": checkpoint.FORMAT}, "a mapping with the keys `format`$"),
     "a student that is a number": ({"format": checkpoint.FORMAT, "student": 3}, "a mapping with the keys `format`, `student`$"),
     "another student": ({"format": checkpoint.FORMAT, "student": {"fc": torch.zeros(3)}}, "the weights do not fit the student"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distillctl.cli.display import Quiet
+from distillctl.api.tracker import Tracker
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import train
 from distillctl.models import deploy
@@ -54,7 +54,7 @@ def run(folder: Path, methods: str, *, ema: float = 0.0, **changes: Any) -> Path
         text = text[: text.index("[teacher]")] + text[text.index("[method]") :]
     (folder / "profile.toml").write_text(text)
     registry = Registry.load()
-    train(load("profile.toml", registry=registry, **changes), registry, Quiet(), out=folder / "run", device="cpu")
+    train(load("profile.toml", registry=registry, **changes), registry, Tracker(), out=folder / "run", device="cpu")
     return folder / "run"
 
 
@@ -91,7 +91,7 @@ def test_a_student_of_simkd_can_teach(folder: Path) -> None:
     begin, end = text.index("[teacher]"), text.index("[method]")
     (folder / "second.toml").write_text(f'{text[:begin]}[teacher]\nrun = "{path}"\nallow_untrained = true\n{text[end:]}')
     registry = Registry.load()
-    result = train(load("second.toml", registry=registry), registry, Quiet(), out=folder / "second", device="cpu")
+    result = train(load("second.toml", registry=registry), registry, Tracker(), out=folder / "second", device="cpu")
     assert result.summary["teacher"]["top1"] == json.loads((path / "run.json").read_text())["result"]["best"]["top1"]
 
 

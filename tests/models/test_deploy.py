@@ -281,7 +281,7 @@ def test_damaged_weights(tmp_path, registry):
     unchecked(tmp_path)
     path = tmp_path / "student.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(DataError, match="no whole safetensors file"):
+    with pytest.raises(DataError, match="not a whole safetensors file"):
         deploy.load_student(tmp_path, registry)
 
 

@@ -30,7 +30,7 @@ def _of(method: str, module: str, old: str, new: str) -> Mutant:
 MUTANTS = (
     # The nineteen that survived once.
     Mutant("the last epoch is deployed as the best", "distillctl/commands/train.py",
-           "best_epoch = restore_student(model, run.checked(run.best))", "best_epoch = restore_student(model, run.checked(run.last))", _TRAIN),
+           "best_epoch = restore_student(model, digests.check(run.best))", "best_epoch = restore_student(model, digests.check(run.last))", _TRAIN),
     Mutant("raw weights instead of the average are evaluated", _ENGINE + "learner.py",
            "return self.model if self.ema is None else self.ema.model", "return self.model", "tests/engine/test_learner.py"),
     Mutant("the schedule is one step early", _ENGINE + "step.py",
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant("an optimizer begins anew after a resume", _ENGINE + "learner.py", '            _load_optimizer(self.optimizer, state["optimizer"], same_profile=same_profile)\n', "", _LOOP),
     Mutant("methods begin anew after a resume", _ENGINE + "learner.py", '        self.objective.methods.load_state_dict(state["methods"])\n', "", "tests/engine/test_loop.py tests/engine/test_phases.py plugins/distillctl-dot/tests/test_dot_engine.py"),
     Mutant("what an epoch had added up is lost", _ENGINE + "state.py", "            learner.meter.absorb(meter)\n", "            pass\n", _LOOP),
-    Mutant("a damaged best is deployed", "distillctl/rundir/directory.py", "return digests.check(path)", "return path", "tests/rundir tests/engine/test_checkpoint.py tests/commands"),
+    Mutant("a damaged best is deployed", "distillctl/rundir/digests.py", "if found := problem(path):", "if found := '':", "tests/rundir tests/engine/test_checkpoint.py tests/commands"),
     Mutant("kept epochs are one late", _ENGINE + "loop.py", "within % keep_every == 0", "within % keep_every == 1", _LOOP),
     # The task.
     Mutant("views are averaged as probabilities", "distillctl/builtin/classification_task.py", "logits.reshape(*images.shape[:2], -1).mean(1)", "logits.reshape(*images.shape[:2], -1).softmax(-1).mean(1)", "tests/engine/test_evaluate.py"),
@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant("the teacher's gradients are kept", 'distillctl/engine/teacher.py', 'with torch.no_grad(), autocast', 'with autocast', 'tests/engine/test_teacher.py'),
     Mutant('a compiled step is compiled where two gradients are wanted', 'distillctl/build/checks.py', '    if profile.optimizer.spec.separate_gradients:', '    if False:', 'tests/methods/test_refusals.py'),
     Mutant('two phases of a name are taken', 'distillctl/build/parts.py', 'if any(part.name == f"{entry.name}.{phase.name}" for part in parts):', 'if False:', 'tests/engine/test_phases.py'),
-    Mutant('a class of another kind is taken', 'distillctl/plugin/registry.py', '    if not (isinstance(cls, type) and issubclass(cls, base)):', '    if False:', 'tests/build tests/plugin'),
+    Mutant('a class of another kind is taken', 'distillctl/plugin/registry.py', '    if not (isinstance(cls, type) and issubclass(cls, base)):', '    if False:', 'tests/plugin/test_registry.py'),
     # Formulas.
     _of('ab', 'losses.py', '(margin - signed).clamp_min(0).square().sum() / len(student)', '(margin - signed).clamp_min(0).square().mean()'),
     _of('ab', 'losses.py', 'term / 2 ** (len(terms) - i)', 'term / 2 ** i'),

@@ -183,7 +183,7 @@ def test_a_file_that_is_not_what_was_written_is_not_used(tmp_path: Path) -> None
     (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
     with digests.replacing(run.best, hashlib.sha256(b"whole").hexdigest()):
         run.best.write_bytes(b"whole")
-    assert run.checked(run.best) == run.best
+    assert digests.check(run.best) == run.best
     run.best.write_bytes(b"other")
     with pytest.raises(DataError, match="is not the file that this run wrote"):
-        run.checked(run.best)
+        digests.check(run.best)

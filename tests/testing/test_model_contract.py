@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from distillctl.errors import DistillError
-from distillctl.testing.models import TINY_CNN, TINY_MODELS, ModelContract, TinyCNN
+from distillctl.testing.models import ModelContract
+from distillctl.testing.tiny_models import TINY_CNN, TINY_MODELS, TinyCNN
 
 
 class TestTinyModels(ModelContract):

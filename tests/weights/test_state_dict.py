@@ -17,7 +17,6 @@ import types
 import uuid
 import zipfile
 from collections import Counter, OrderedDict, defaultdict, deque
-from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from torch import nn
 
 from distillctl.errors import DataError
 from distillctl.testing.tiny_models import TinyCNN
-from distillctl.weights.state_dict import fingerprint, load_into, read_state_dict, torchvision_names
+from distillctl.weights.state_dict import load_into, read_state_dict, torchvision_names
 
 
 def net(classes=5, width=4):
@@ -331,7 +330,7 @@ def test_nothing_stays_allowed_afterwards(tmp_path):
     assert not any("argparse" in name or "numpy" in name or "Placeholder" in name for name in names)
 
 
-# What is no file of weights.
+# What is not a file of weights.
 
 
 def broken_files():
@@ -392,11 +391,11 @@ def test_missing_file_and_folder(tmp_path):
     assert "`run`" in caught.value.problems[0].hint
 
 
-def test_fingerprint_is_the_sha256(tmp_path):
-    (tmp_path / "x").write_bytes(b"abc" * 1000)
-    assert fingerprint(tmp_path / "x") == sha256(b"abc" * 1000).hexdigest()
-    with pytest.raises(DataError, match="there is no file"):
-        fingerprint(tmp_path / "y")
+def test_a_file_of_counters_alone_holds_no_weights(tmp_path):
+    torch.save({"total_ops": torch.zeros(1)}, tmp_path / "counters.pth")
+    assert read_state_dict(tmp_path / "counters.pth") == {}
+    with pytest.raises(DataError, match="tensors are missing"):
+        load_into(net(), {}, what="the student")
 
 
 # Putting weights into a model.
@@ -566,7 +565,7 @@ def test_an_index_of_several_files_is_told_with_its_parts(tmp_path):
     assert caught.value.problems[0].message.isprintable()
     for other in ("{}", "[1]", "{", '{"weight_map": 3}', '{"a": ' + "[" * 100_000):
         index.write_text(other)
-        with pytest.raises(DataError, match="damaged or no file of weights"):
+        with pytest.raises(DataError, match="damaged or not a file of weights"):
             read_state_dict(index)
 
 

@@ -139,14 +139,14 @@ def refused_in_plain_words(path, words):
 @pytest.mark.parametrize("name", ["\x1b[2Jgone", "two\nlines", "a" * 1001, "half \ud800"])
 def test_names_that_would_not_stay_in_their_message_are_refused(name, tmp_path):
     torch.save({name: torch.ones(1)}, tmp_path / "x.pth")
-    refused_in_plain_words(tmp_path / "x.pth", "whose name is no plain text")
+    refused_in_plain_words(tmp_path / "x.pth", "whose name is not plain text")
     torch.save({name: 1}, tmp_path / "y.pth")
     refused_in_plain_words(tmp_path / "y.pth", "no weights that can be found")
 
 
 def test_such_names_in_safetensors_are_refused(tmp_path):
     safetensors.torch.save_file({"\x1b[2Jgone": torch.ones(1)}, tmp_path / "x")
-    refused_in_plain_words(tmp_path / "x", "whose name is no plain text")
+    refused_in_plain_words(tmp_path / "x", "whose name is not plain text")
 
 
 FIRST_BYTES = {
@@ -157,8 +157,8 @@ FIRST_BYTES = {
     "xz": (b"\xfd7zXZ\x00" + bytes(50), "compressed with xz"),
     "tar": (bytes(257) + b"ustar" + bytes(700), "is a tar archive"),
     "keras": (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
-    "text": (b"epoch 3", "damaged or no file of weights"),
-    "old_pickle": (b"(dp0\nS'a'\nI1\ns.", "damaged or no file of weights"),
+    "text": (b"epoch 3", "damaged or not a file of weights"),
+    "old_pickle": (b"(dp0\nS'a'\nI1\ns.", "damaged or not a file of weights"),
 }
 
 

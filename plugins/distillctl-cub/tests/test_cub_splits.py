@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from distillctl import DataError
 from distillctl.testing import DatasetContract
-from distillctl.testing.datasets import write_image
+from distillctl.testing.trees import write_image
 from distillctl_cub.data import build, split
 from distillctl_cub.listing import Listing
 from distillctl_cub.options import CUBOptions
