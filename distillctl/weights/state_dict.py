@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,9 +18,7 @@ from torch import Tensor, nn
 from distillctl.errors import DataError
 from distillctl.weights import read_file
 from distillctl.weights.contents import is_plain, not_plain
-
-_WRAPPERS = ("module.", "_orig_mod.")
-"""What `DataParallel` and `torch.compile` put before every name."""
+from distillctl.weights.renaming import COUNTER, WRAPPERS, Renaming, renamings
 
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
 """Buffers that are not part of a model: of programs that count operations, and of torch's `AveragedModel`."""
@@ -48,7 +47,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     state = {name: value for name, value in read_file(Path(path)).items() if name.rpartition(".")[2] not in _COUNTERS}
     state = {name: _to_float(value) for name, value in _strip(state).items()}
     for name in list(state):
-        counter = name.removesuffix("running_var") + "num_batches_tracked"
+        counter = name.removesuffix("running_var") + COUNTER
         if name.endswith("running_var") and counter not in state:
             state[counter] = torch.zeros((), dtype=torch.int64)
     return state
@@ -70,7 +69,7 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     changed = bool(state)  # of nothing, all names have every prefix
     while changed:
         changed = False
-        for prefix in _WRAPPERS:
+        for prefix in (f"{part}." for part in WRAPPERS):
             if all(name.startswith(prefix) for name in state):
                 state = {name.removeprefix(prefix): value for name, value in state.items()}
                 changed = True
@@ -99,7 +98,7 @@ def load_into(
         DataError: they do not fit, or are not finite; the message counts what is missing, unknown or of another shape.
     """
     target = model.state_dict()
-    fitted, notes = _fit_names(state, target)
+    fitted, notes = _fit_names(state, target, classifier, body=allow_new_classifier, what=what)
     if allow_new_classifier:
         notes += _leave_out_classifier(fitted, target, classifier)
     _check(fitted, target, what, classifier)
@@ -110,22 +109,53 @@ def load_into(
     return notes
 
 
-def _fit_names(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights under the model's names, as far as that is certain."""
-    result, notes = dict(state), []
-    prefix = next(iter(state), "").partition(".")[0] + "."
-    if {name.removeprefix(prefix) for name in state} == set(target) and all(name.startswith(prefix) for name in state):
-        result = {name.removeprefix(prefix): value for name, value in state.items()}
-        notes.append(f"the prefix `{prefix}` was taken off all names of the file")
+def _fit_names(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], classifier: str, *, body: bool, what: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights under the model's names, as far as that is certain. body: the classifier may be missing or of another shape.
+
+    Raises:
+        DataError: two sets of weights in the file fit.
+    """
+    ways, own = renamings(state, target, classifier), f"{classifier}."
+    headless = not ways and body and classifier
+    if headless:
+        ways = renamings(state, {name: value for name, value in target.items() if not name.startswith(own)}, "")
+    if len(ways) > 1:
+        one, other, *_ = (f"`{way.prefix}`" for way in ways)
+        raise DataError(
+            f"two sets of weights in the file fit {what}: those whose names begin with {one} and those with {other}",
+            hint="`key` beside `checkpoint` says which: the part of the names before the model's own",
+        )
+    if not ways:
+        result, notes = dict(state), []
+    else:
+        (way,) = ways
+        result = {name: state[there] for name, there in way.names.items()}
+        if headless:  # what the file has in place of the classifier, of which more is to be said
+            rest = [name for name in way.left_out if name.startswith(way.prefix + own)]
+            result |= {name.removeprefix(way.prefix): state[name] for name in rest}
+            way = replace(way, left_out=tuple(name for name in way.left_out if name not in rest))
+        notes = _notes(way, classifier)
     for name in [name for name in result if name not in target]:
         if (new := _new_name(name)) in target and new not in result:
             result[new] = result.pop(name)
-        elif name.startswith(_AUXILIARY) or name.endswith("num_batches_tracked"):
+        elif name.startswith(_AUXILIARY) or name.endswith(COUNTER):
             del result[name]
     for name in target:
-        if name.endswith("num_batches_tracked"):
+        if name.endswith(COUNTER):
             result.setdefault(name, torch.zeros_like(target[name]))
     return result, notes
+
+
+def _notes(way: Renaming, classifier: str) -> list[str]:
+    """What was done to the names, and what was left out."""
+    notes = [f"the prefix `{way.prefix}` was taken off the names of the file"] if way.prefix else []
+    heads = {there.rpartition(".")[0] for name, there in way.names.items() if classifier and name.startswith(f"{classifier}.")}
+    notes += [f"the file's `{place}` is the classifier `{classifier}`" for place in heads if not f".{place}".endswith(f".{classifier}")]
+    if rest := [name for name in way.left_out if not name.startswith(_AUXILIARY)]:
+        notes.append(f"{len(rest)} tensors of the file that the model does not have were left out (first `{rest[0]}`)")
+    return notes
 
 
 def _leave_out_classifier(state: dict[str, Tensor], target: Mapping[str, Tensor], classifier: str) -> list[str]:
@@ -198,6 +228,6 @@ def _hint(
         for prefix, count in prefixes.most_common(1):
             if 2 * count > max(len(here), len(there)):
                 return f"{count} of {len(there)} names would match with the prefix `{prefix}` {text}"
-    real = [name for name in target if not name.endswith("num_batches_tracked")]  # counters are filled in and fit anything
+    real = [name for name in target if not name.endswith(COUNTER)]  # counters are filled in and fit anything
     fitting = sum(name in state and state[name].shape == target[name].shape for name in real)
     return "" if 2 * fitting > len(real) else f"are they of another architecture? {fitting} of {len(real)} tensors fit"

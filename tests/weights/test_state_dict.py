@@ -223,7 +223,7 @@ def test_names_the_prefix_of_a_lightning_module(tmp_path):
     torch.save({"state_dict": prefixed("model."), "hyper_parameters": {}}, tmp_path / "x.ckpt")
     model = TinyCNN(5, 4)
     notes = load_into(model, read_state_dict(tmp_path / "x.ckpt"), what="student `tiny`")
-    assert notes == ["the prefix `model.` was taken off all names of the file"]
+    assert notes == ["the prefix `model.` was taken off the names of the file"]
 
 
 def test_reads_files_without_checksums(tmp_path):
@@ -460,7 +460,30 @@ def test_missing_classifier():
 
 def test_classifier_of_another_form():
     state = {name.replace("fc.", "fc.1."): value for name, value in WEIGHTS.items()}
-    assert len(load_into(net(), state, what="student `tiny`", classifier="fc", allow_new_classifier=True)) == 1
+    for allowed in (True, False):
+        model = TinyCNN(5, 4)
+        notes = load_into(model, state, what="student `tiny`", classifier="fc", allow_new_classifier=allowed)
+        assert notes == ["the file's `fc.1` is the classifier `fc`"]
+        assert torch.equal(model.fc.weight, WEIGHTS["fc.weight"])
+
+
+def test_tensors_beside_the_model_are_left_out_with_a_word():
+    model = TinyCNN(5, 4)
+    state = {**prefixed("model."), "criterion.weight": torch.ones(5), "metric.count": torch.ones(())}
+    notes = load_into(model, state, what="student `tiny`", classifier="fc")
+    assert notes == [
+        "the prefix `model.` was taken off the names of the file",
+        "2 tensors of the file that the model does not have were left out (first `criterion.weight`)",
+    ]
+    assert torch.equal(model.fc.weight, WEIGHTS["fc.weight"])
+
+
+def test_two_sets_that_fit_are_not_guessed():
+    state = {**prefixed("a."), **prefixed("b.", net().double().state_dict())}
+    state["b.fc.bias"] = state["b.fc.bias"] + 1
+    problem = refused(net(), state, classifier="fc")
+    assert "two sets of weights in the file fit student `tiny`: those whose names begin with `a.` and those with `b.`" in problem.message
+    assert "`key`" in problem.hint
 
 
 def test_fitting_classifier_is_kept():
@@ -484,14 +507,17 @@ def test_new_classifier_excuses_nothing_else():
 def test_prefix_that_makes_all_names_match_is_taken_off():
     model = TinyCNN(5, 4)
     notes = load_into(model, prefixed("backbone."), what="student `tiny`")
-    assert notes == ["the prefix `backbone.` was taken off all names of the file"]
+    assert notes == ["the prefix `backbone.` was taken off the names of the file"]
     assert torch.equal(model.fc.weight, WEIGHTS["fc.weight"])
 
 
 def test_prefix_that_makes_most_names_match_is_told():
     state = {**prefixed("encoder.net."), "projector.weight": torch.ones(1)}
-    count = len(without_counters())
-    assert refused(net(), state).hint == f"{count} of {count} names would match with the prefix `encoder.net.` taken off the file's names"
+    del state["encoder.net.fc.bias"]
+    count = len(without_counters()) - 1
+    assert (
+        refused(net(), state).hint == f"{count} of {count + 1} names would match with the prefix `encoder.net.` taken off the file's names"
+    )
 
     class Outer(nn.Module):
         def __init__(self):
