@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ Moving averages come before what they average, since the programs that write bot
 torchvision's references). `module`: DeepSpeed.
 """
 
+Side = Literal["student", "teacher"]
+
 _DEPTH = 4
 """Mappings within mappings that are looked into."""
 
@@ -25,21 +28,45 @@ _SHOWN = 60
 """Characters of a name from a file that stand in a message."""
 
 
-def weights_in(value: object, path: Path) -> dict[str, Tensor]:
+class Found(NamedTuple):
+    """Weights by name. place: the keys that lead to them, with dots between. others: keys beside the last of them that hold weights too."""
+
+    tensors: dict[str, Tensor]
+    place: str = ""
+    others: tuple[str, ...] = ()
+
+
+def weights_in(value: object, path: Path, key: str = "", side: Side = "student") -> Found:
     """The weights inside whatever a file holds; `path` is named in messages.
+
+    key: where they are, if that is stated: keys with dots between, of which the last ones may begin the names of the tensors.
+    side: whose weights are wanted where a file has both.
 
     Raises:
         DataError: there are none, or nobody can tell which they are.
     """
+    place: list[str] = []
+    others: tuple[str, ...] = ()
+    rest = key.split(".") if key else []
+    while rest and isinstance(value, Mapping) and isinstance(value.get(rest[0]), Mapping):
+        value = value[rest[0]]
+        place.append(rest.pop(0))
     for _ in range(_DEPTH):
         if not isinstance(value, Mapping):
             break
-        if (inner := _inner(value)) is None:
+        name, inner, beside = _inner(value, side)
+        if inner is None:
             tensors = {name: v for name, v in value.items() if isinstance(name, str) and isinstance(v, Tensor)}
+            if rest:
+                front = ".".join(rest) + "."
+                tensors = {name.removeprefix(front): v for name, v in tensors.items() if name.startswith(front)}
+                if not tensors:
+                    raise DataError(f"`{path}` has nothing under `{key}`: its content is a mapping with the keys {_list(value)}")
             if tensors:
-                return tensors
+                return Found(tensors, ".".join([*place, *rest]), others)
             break
-        value = inner
+        value, others = inner, others or beside
+        place.append(name)
     what = f"a mapping with the keys {_list(value)}" if isinstance(value, Mapping) else f"of type {type(value).__name__.lstrip('_')}"
     raise DataError(f"`{path}` holds no weights that can be found: its content is {what}", hint="save the `state_dict()` of the model")
 
@@ -63,19 +90,21 @@ def not_plain(weights: str, name: str, value: Tensor) -> DataError:
     )
 
 
-def _inner(value: Mapping[object, object]) -> Mapping[object, object] | None:
-    """The part of a checkpoint that holds the weights; None if it holds them itself."""
+def _inner(value: Mapping[object, object], side: Side) -> tuple[str, Mapping[object, object] | None, tuple[str, ...]]:
+    """The part of a checkpoint that holds the weights, its key, and the other keys that do; None if it holds them itself."""
     average = value.get("ema")
     if "student" in value and isinstance(average, Mapping):  # our own, with the moving average that was evaluated
         value = {"student": average.get("model")}
-    for key in _CONTAINERS:
-        part = value.get(key)
-        if isinstance(part, Mapping) and _holds_tensors(part, _DEPTH, set()):
-            return part
+    order = ("teacher", *_CONTAINERS) if side == "teacher" else _CONTAINERS
+    holding = [(key, part) for key in order if isinstance(part := value.get(key), Mapping) and _holds_tensors(part, _DEPTH, set())]
+    if holding:
+        return *holding[0], tuple(key for key, _ in holding[1:])
     # One group of tensors under a name that we do not know; tensors beside it are figures such as the accuracy.
-    groups = [part for part in value.values() if isinstance(part, Mapping) and part and all(isinstance(v, Tensor) for v in part.values())]
+    groups = [(k, p) for k, p in value.items() if isinstance(p, Mapping) and p and all(isinstance(v, Tensor) for v in p.values())]
     lying_open = sum(isinstance(part, Tensor) for part in value.values())
-    return groups[0] if len(groups) == 1 and len(groups[0]) > lying_open else None
+    if len(groups) == 1 and len(groups[0][1]) > lying_open:
+        return str(groups[0][0]), groups[0][1], ()
+    return "", None, ()
 
 
 def _holds_tensors(value: object, depth: int, seen: set[tuple[int, int]]) -> bool:

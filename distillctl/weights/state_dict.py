@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.errors import DataError
-from distillctl.weights import read_file
-from distillctl.weights.contents import is_plain, not_plain
+from distillctl.weights import find_in_file
+from distillctl.weights.contents import Side, is_plain, not_plain
 from distillctl.weights.renaming import COUNTER, WRAPPERS, Renaming, renamings
 
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
@@ -35,22 +35,37 @@ _OLD_NAMES = (
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a model in a file, by name, on the CPU, halves as float32.
+    """As `find_weights`, the tensors alone."""
+    return find_weights(path)[0]
+
+
+def find_weights(path: Path | str, key: str = "", side: Side = "student") -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a model in a file, by name, on the CPU, halves as float32; and notes on where in the file they were.
 
     Reads safetensors and torch files: bare state dicts; `{"model": …}`, `{"state_dict": …}` and the like; checkpoints of a whole
-    distiller, of which the student is taken; our own checkpoints. Prefixes of wrappers are taken off the names, and
-    `num_batches_tracked`, which files from before PyTorch 0.4.1 lack, is filled in with 0.
+    distiller; our own checkpoints. Prefixes of wrappers are taken off the names, and `num_batches_tracked`, which files from before
+    PyTorch 0.4.1 lack, is filled in with 0.
+
+    key: where the weights are, if that is stated: `state_dict_ema`, `model.teacher`. side: whose weights are taken of a distiller's.
 
     Raises:
         DataError: no such file, not a file of weights, damaged, or holding objects that are not read.
     """
-    state = {name: value for name, value in read_file(Path(path)).items() if name.rpartition(".")[2] not in _COUNTERS}
-    state = {name: _to_float(value) for name, value in _strip(state).items()}
+    found = find_in_file(Path(path), key, side)
+    state = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
+    state, parts = _strip(state, side)
+    state = {name: _to_float(value) for name, value in state.items()}
     for name in list(state):
         counter = name.removesuffix("running_var") + COUNTER
         if name.endswith("running_var") and counter not in state:
             state[counter] = torch.zeros((), dtype=torch.int64)
-    return state
+    notes = []
+    if found.place and not key:
+        beside = f", which also has {' and '.join(f'`{name}`' for name in found.others)}: `{side}.key` chooses" if found.others else ""
+        notes.append(f"the weights are `{found.place}` of the file{beside}")
+    if len(parts) > 1:
+        notes.append(f"the weights are those of `{parts[0]}.` in the file, which also has `{parts[1]}.`: `{side}.key` chooses")
+    return state, notes
 
 
 def torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,8 +79,9 @@ def _new_name(name: str) -> str:
     return name
 
 
-def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Takes wrappers off the names; of a distiller's parts the student remains."""
+def _strip(state: dict[str, Tensor], side: Side) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Takes wrappers off the names; of a distiller's parts that of the wanted side remains. The parts that there were, that one first."""
+    found: tuple[str, ...] = ()
     changed = bool(state)  # of nothing, all names have every prefix
     while changed:
         changed = False
@@ -73,9 +89,15 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
             if all(name.startswith(prefix) for name in state):
                 state = {name.removeprefix(prefix): value for name, value in state.items()}
                 changed = True
-        if student := {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}:
-            state, changed = student, True
-    return state
+        order = ("teacher", "student") if side == "teacher" else ("student",)
+        parts = [part for part in order if any(name.startswith(f"{part}.") for name in state)]
+        if parts:
+            front = f"{parts[0]}."
+            other = "student" if parts[0] == "teacher" else "teacher"
+            both = any(name.startswith(f"{other}.") for name in state)
+            found = found or ((parts[0], other) if both else (parts[0],))
+            state, changed = {name.removeprefix(front): value for name, value in state.items() if name.startswith(front)}, True
+    return state, found
 
 
 def _to_float(value: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from distillctl.errors import DataError
 from distillctl.weights.claims import check_claims
-from distillctl.weights.contents import is_plain, not_plain, shown, weights_in
+from distillctl.weights.contents import Found, Side, is_plain, not_plain, shown, weights_in
 from distillctl.weights.opening import open_file
 
 
@@ -87,8 +87,10 @@ _DTYPES = {
 """Numeric types that weights have."""
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, key: str = "", side: Side = "student") -> Found:
     """The weights in a torch file by name, dense, each in memory of its own. Those of a large file stay on the disk until they are used.
+
+    key, side: which, where there are several; see `contents.weights_in`.
 
     Raises:
         DataError: not a file of weights, damaged, changing, or holding objects that are not read.
@@ -97,7 +99,8 @@ def read(path: Path) -> dict[str, Tensor]:
         before = _identity(os.fstat(file.fileno()))
     try:
         checked = check_claims(path)
-        weights = _dense(_load(path, checked.mapped), path)
+        found = _load(path, checked.mapped, key, side)
+        found = found._replace(tensors=_dense(found.tensors, path))
     except DataError:
         raise
     except pickle.UnpicklingError as error:
@@ -108,7 +111,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise DataError(f"`{path}` is damaged or not a file of weights")
     if not path.exists() or _identity(path.stat()) != before:
         raise DataError(f"`{path}` changed while it was read", hint="is it still being written?")
-    return weights
+    return found
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
@@ -116,7 +119,7 @@ def _identity(state: os.stat_result) -> tuple[int, int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def _load(path: Path, mapped: bool) -> dict[str, Tensor]:
+def _load(path: Path, mapped: bool, key: str, side: Side) -> Found:
     allowed: list[Any] = [(_Placeholder, name) for name in _PLACEHOLDERS]
     allowed += [(OrderedDict, name) for name in _MAPPINGS]
     # Called with something else than their content, which the pickle puts in afterwards.
@@ -124,7 +127,7 @@ def _load(path: Path, mapped: bool) -> dict[str, Tensor]:
     allowed += [(_method_of_placeholder, "builtins.getattr")]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # old files make torch speak of its own storage classes
-        return weights_in(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), path)
+        return weights_in(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), path, key, side)
 
 
 def _dense(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
