@@ -18,6 +18,9 @@ from pydantic import AfterValidator, Field
 from distillctl.api.options import Options, PathOption
 from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, TrackerSpec
 
+WAYS = ("run", "checkpoint", "weights", "profile")
+"""How a teacher's weights can be named."""
+
 
 class DatasetTable(Options):
     """`[dataset]`: core keys; all others are the data set's own options."""

@@ -1,5 +1,6 @@
-"""Writes TOML through the `toml` package, whose own text of strings, keys and nested lists does not always read back.
+"""Values as TOML: as plain data, and as text.
 
+The text is written through the `toml` package, whose own text of strings, keys and nested lists does not always read back.
 Known faults of toml 0.10.2 that are worked round here: strings with control characters or with a backslash before `x`;
 keys that end in a newline; tables within lists within tables; datetimes with offsets. What is written is read again
 with `tomllib` and compared, so that no run directory ever holds a file that means something else.
@@ -8,14 +9,32 @@ with `tomllib` and compared, so that no run directory ever holds a file that mea
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import re
 import tomllib
 from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
+
+
+def plain(value: Any) -> Any:
+    """A value of an options model as TOML data; what is not set is left out."""
+    if isinstance(value, BaseModel):
+        return {name: plain(item) for name in type(value).model_fields if (item := getattr(value, name)) is not None}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
 
 
 def write_toml(mapping: Mapping[str, Any]) -> str:
@@ -31,9 +50,6 @@ def write_toml(mapping: Mapping[str, Any]) -> str:
 
         def dump_sections(self, o: Mapping[str, Any], sup: str) -> tuple[str, dict[str, Any]]:
             return _table(o, ()), {}
-
-        def dump_value(self, v: Any) -> str:
-            return value_text(v)
 
     text = str(toml.dumps(dict(mapping), encoder=Encoder()))
     try:
@@ -93,17 +109,10 @@ def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> str:
 
 
 def _string(text: str) -> str:
-    out = []
-    for c in text:
-        if c in _SHORT:
-            out.append(_SHORT[c])
-        elif ord(c) < 32 or ord(c) == 127:
-            out.append(f"\\u{ord(c):04x}")
-        elif 0xD800 <= ord(c) < 0xE000:
-            raise ValueError("TOML has no form for half of a surrogate pair")
-        else:
-            out.append(c)
-    return '"' + "".join(out) + '"'
+    """As JSON has it, whose escapes TOML knows too; TOML alone forbids the bare character 127."""
+    if _HALF.search(text):
+        raise ValueError("TOML has no form for half of a surrogate pair")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _float(value: float) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from distillctl.profile.reading import from_resolved, write_toml
+from distillctl.profile.reading import from_resolved
 from distillctl.profile.schema import EvaluateTable, ScheduleTable
+from distillctl.profile.writing import write_toml
 
 TWO = '[[method]]\nname = "dk"\n\n[[method]]\nname = "feat"\nweight = 3'
 
