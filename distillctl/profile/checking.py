@@ -1,4 +1,4 @@
-"""What the readers of all tables share: a table is checked against its model, and every value gets its origin."""
+"""One check of a profile, and what the readers of all its tables share: a table is checked against its model, and each value recorded."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ S = TypeVar("S", bound=Spec)
 
 @dataclass(frozen=True)
 class Check:
-    """One check of a document. Each table that is read adds its problems and the origins of its values; nothing else changes.
+    """One check of a document. Each table that is read adds its problems, its values and their origins; nothing else changes.
 
     trusted: the document was checked before (a run's `resolved.toml`): files that it names need not be there any more.
-    origins: for each dotted key, where its value comes from.
+    resolved, origins: as a `Profile` has them; complete if no problem was noted.
     """
 
     document: Document
     registry: Registry
     problems: Problems
     trusted: bool = False
+    resolved: Data = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
     def complain(self, message: str, key: Key = (), hint: str = "") -> None:
@@ -61,6 +62,23 @@ class Check:
             return value
         self.complain(f"`{name}` must be a table, [{name}]", (name,))
         return {}
+
+    def several(self, name: str, header: str, most: int) -> list[tuple[Key, Data]] | None:
+        """What a table or an array of tables states, each with its place; None, with a problem noted, if it is something else.
+
+        header: how one is written. most: so many tables there may be.
+        """
+        value = self.document.data.get(name, [])
+        if isinstance(value, dict):
+            return [((name,), value)]
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            hint = f'write `{header}` and below it `name = "{value}"`' if isinstance(value, str) else ""
+            self.complain(f"`{name}` must be a table, [{name}], or several, [[{name}]]", (name,), hint)
+            return None
+        if len(value) > most:
+            self.complain(f"there are {len(value)} [[{name}]] tables, more than {most}", (name, most))
+            return None
+        return [((name, number), table) for number, table in enumerate(value)]
 
     def table(self, model: type[M], values: Mapping[str, Any], key: Key, **words: Any) -> M | None:
         """The values as an instance of the model; None, with every problem noted, if they do not fit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,17 @@ def identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
     Paths below the current directory count from there, so that a moved checkout with its data and runs is the same.
     """
-    flat: dict[str, Any] = {}
-    _flatten(resolved, (), flat)
-    return flat
+    return dict(_leaves(resolved, ()))
 
 
-def _flatten(value: Any, key: Key, flat: dict[str, Any]) -> None:
+def _leaves(value: Any, key: Key) -> Iterator[tuple[str, Any]]:
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
     if items is None or (not value and key):
-        below = str(Path.cwd()) + "/"
-        flat[dotted(key)] = value.removeprefix(below) if isinstance(value, str) else value
+        yield dotted(key), value.removeprefix(f"{Path.cwd()}/") if isinstance(value, str) else value
         return
     for part, item in items:
         if (*key, part) not in _NO_PART:
-            _flatten(item, (*key, part), flat)
+            yield from _leaves(item, (*key, part))
 
 
 def digest_of(resolved: Mapping[str, Any]) -> str:

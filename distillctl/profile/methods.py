@@ -39,7 +39,7 @@ class Methods:
 
     specs: those that were found, whatever else is wrong, with the places of their tables.
     all_known: whether these are all.
-    task_weight, choices, data: complete if no problem was noted.
+    task_weight, choices: complete if no problem was noted.
     """
 
     def __init__(self, check: Check, pair: Pair) -> None:
@@ -47,28 +47,18 @@ class Methods:
         self.pair = pair
         self.specs: list[tuple[MethodSpec, Key]] = []
         self.all_known = True
-        read = [self._read(key, values) for key, values in self._tables()]
-        methods = [method for method in read if method]
+        tables = check.several("method", "[method]", MAX_METHODS)
+        if tables is None:
+            self.all_known = False
+        elif not tables:
+            tables = [(("method",), {"name": "none"})]
+        methods = [method for key, values in tables or () if (method := self._read(key, values))]
         self._check_none()
         self.task_weight = self._common_task_weight(methods)
-        for method in methods:
-            method.data["task_weight"] = self.task_weight
-        self.data = [method.data for method in methods]
-        self.choices = tuple(replace(m.choice, table=m.choice.table.model_copy(update={"task_weight": self.task_weight})) for m in methods)
-
-    def _tables(self) -> list[tuple[Key, Data]]:
-        value = self.check.document.data.get("method", [])
-        if isinstance(value, dict):
-            return [(("method",), value)]
-        if not isinstance(value, list) or not all(isinstance(t, dict) for t in value):
-            hint = f'write `[method]` and below it `name = "{value}"`' if isinstance(value, str) else ""
-            self.check.complain("`method` must be a table, [method], or several, [[method]]", ("method",), hint)
-        elif len(value) > MAX_METHODS:
-            self.check.complain(f"there are {len(value)} [[method]] tables, more than {MAX_METHODS}", ("method", MAX_METHODS))
-        else:
-            return [(("method", i), table) for i, table in enumerate(value)] or [(("method",), {"name": "none"})]
-        self.all_known = False
-        return []
+        weight = {"task_weight": self.task_weight}
+        self.choices = tuple(replace(m.choice, table=m.choice.table.model_copy(update=weight)) for m in methods)
+        data = [m.data | weight for m in methods]
+        check.resolved["method"] = data[0] if data and methods[0].key == ("method",) else data
 
     def _read(self, key: Key, values: Mapping[str, Any], wrapper: MethodSpec | None = None) -> _Method | None:
         """One table, with that of the method that it wraps; None, with problems noted, if something is wrong.

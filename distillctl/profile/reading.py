@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
@@ -128,18 +127,18 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     chain = (*above, document.path.resolve())
     check_top_level(check)
     seed = read_seed(check)
-    dataset, dataset_data = read_dataset(check)
-    student, student_data, student_spec = read_student(check)
+    dataset = read_dataset(check)
+    student, student_spec = read_student(check)
     has_teacher = "teacher" in document.data and not is_control(check)
     teacher = read_teacher(check, lambda path, edits: _student_of(check, path, edits, chain)) if has_teacher else Teacher()
     pair = Pair(_names_of_dataset(dataset), _names_of_teacher(check.registry, teacher.name), names_of(student_spec))
     methods = Methods(check, pair)
     check_need_of_teacher(check, methods, has_teacher)
-    optimizer, optimizer_data = read_optimizer(check)
-    schedule, schedule_data = read_schedule(check)
-    train, train_data = read_train(check)
-    evaluate, evaluate_data = read_evaluate(check)
-    trackers, tracker_data = read_trackers(check)
+    optimizer = read_optimizer(check)
+    schedule = read_schedule(check)
+    train = read_train(check)
+    evaluate = read_evaluate(check)
+    trackers = read_trackers(check)
     if check.problems.found:
         return None
     assert dataset is not None
@@ -148,14 +147,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     assert schedule is not None
     assert train is not None
     assert evaluate is not None
-    several = isinstance(document.data.get("method"), list) and document.data["method"]
-    tables = {
-        "seed": seed, "dataset": dataset_data, "student": student_data, "teacher": teacher.data,
-        "method": methods.data if several else methods.data[0], "optimizer": optimizer_data, "schedule": schedule_data,
-        "train": train_data, "evaluate": evaluate_data, "tracker": tracker_data or None,
-    }  # fmt: skip
-    resolved = {name: value for name, value in tables.items() if value is not None}
-    _check_text(resolved, document)
+    _check_text(check)
     return Profile(
         path=document.path,
         text=document.text,
@@ -169,9 +161,9 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         schedule=schedule,
         train=train,
         evaluate=evaluate,
-        resolved=resolved,
+        resolved=check.resolved,
         origins=check.origins,
-        digest=digest_of(resolved),
+        digest=digest_of(check.resolved),
         trackers=trackers,
     )
 
@@ -207,14 +199,14 @@ def _student_of(check: Check, path: Path, edits: list[Edit], chain: tuple[Path, 
     return name if isinstance(name, str) else ""
 
 
-def _check_text(resolved: Mapping[str, Any], document: Document) -> None:
+def _check_text(check: Check) -> None:
     """A path from the command line or the current directory may hold bytes that are no text; TOML and the run's files hold text.
 
     Raises:
         ProfileError: there is such a value.
     """
     try:
-        json.dumps(resolved, ensure_ascii=False, default=str).encode()
+        json.dumps(check.resolved, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         part = printable(error.object[max(0, error.start - 40) : error.end + 10])
-        raise ProfileError(f"a value is not text in UTF-8: `{part}`", where=printable(str(document.path))) from None
+        raise ProfileError(f"a value is not text in UTF-8: `{part}`", where=printable(str(check.document.path))) from None

@@ -61,7 +61,7 @@ def check_top_level(check: Check) -> None:
 
 def read_seed(check: Check) -> int:
     """`seed`."""
-    value = check.document.data.get("seed", 0)
+    check.resolved["seed"] = value = check.document.data.get("seed", 0)
     check.origins["seed"] = check.document.origin(("seed",)) if "seed" in check.document.data else "default"
     if isinstance(value, bool) or not isinstance(value, int):
         check.complain(f"`seed` must be an integer, not {value_in_words(value)}", ("seed",))
@@ -72,79 +72,74 @@ def read_seed(check: Check) -> int:
     return value
 
 
-def read_dataset(check: Check) -> tuple[DatasetChoice | None, Data]:
+def read_dataset(check: Check) -> DatasetChoice | None:
     """`[dataset]`."""
     values = _required(check, "dataset")
     if values is None:
-        return None, {}
+        return None
     table, spec, options = check.plugin_table(check.registry.datasets, DatasetTable, values, ("dataset",))
     if table is None or spec is None or options is None:
-        return None, {}
-    return DatasetChoice(spec, table, options), check.record(("dataset",), [table, options], values, spec)
+        return None
+    check.resolved["dataset"] = check.record(("dataset",), [table, options], values, spec)
+    return DatasetChoice(spec, table, options)
 
 
-def read_student(check: Check) -> tuple[StudentChoice | None, Data, ModelSpec | None]:
+def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
     """`[student]`, and the spec even if other keys are wrong."""
     values = _required(check, "student")
     if values is None:
-        return None, {}, None
+        return None, None
     table, spec, options = check.plugin_table(check.registry.models, StudentTable, values, ("student",))
     if table and table.weights and table.checkpoint:
         check.complain("`student.weights` and `student.checkpoint` cannot both be given", ("student", "checkpoint"))
     if table:
         table = with_known_files(check, table, spec, ("student",))
     if table is None or spec is None or options is None:
-        return None, {}, spec
-    return StudentChoice(spec, table, options), check.record(("student",), [table, options], values, spec), spec
+        return None, spec
+    check.resolved["student"] = check.record(("student",), [table, options], values, spec)
+    return StudentChoice(spec, table, options), spec
 
 
-def read_optimizer(check: Check) -> tuple[OptimizerChoice | None, Data]:
+def read_optimizer(check: Check) -> OptimizerChoice | None:
     """`[optimizer]`."""
     values = check.stated("optimizer")
     table, spec, options = check.plugin_table(check.registry.optimizers, OptimizerTable, values, ("optimizer",))
     if table is None or spec is None or options is None:
-        return None, {}
-    return OptimizerChoice(spec, table, options), check.record(("optimizer",), [table, options], values, spec)
+        return None
+    check.resolved["optimizer"] = check.record(("optimizer",), [table, options], values, spec)
+    return OptimizerChoice(spec, table, options)
 
 
-def read_trackers(check: Check) -> tuple[tuple[TrackerChoice, ...], list[Data]]:
+def read_schedule(check: Check) -> ScheduleTable | None:
+    """`[schedule]`."""
+    table = _core_table(check, "schedule", ScheduleTable)
+    if table and table.name == "step" and not table.milestones:
+        message = '`schedule.milestones` is missing: `name = "step"` needs shares of the run'
+        check.complain(message, ("schedule", "name"), "for example [0.625, 0.75, 0.875]")
+    return table
+
+
+def read_train(check: Check) -> TrainTable | None:
+    """`[train]`."""
+    return None if _required(check, "train") is None else _core_table(check, "train", TrainTable)
+
+
+def read_evaluate(check: Check) -> EvaluateTable | None:
+    """`[evaluate]`."""
+    return _core_table(check, "evaluate", EvaluateTable)
+
+
+def read_trackers(check: Check) -> tuple[TrackerChoice, ...]:
     """`[[tracker]]`, any number of them."""
-    value = check.document.data.get("tracker", [])
-    tables = [value] if isinstance(value, dict) else value
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        hint = f'write `[[tracker]]` and below it `name = "{value}"`' if isinstance(value, str) else ""
-        check.complain("`tracker` must be a table, [tracker], or several, [[tracker]]", ("tracker",), hint)
-        return (), []
-    if len(tables) > MAX_TRACKERS:
-        check.complain(f"there are {len(tables)} [[tracker]] tables, more than {MAX_TRACKERS}", ("tracker", MAX_TRACKERS))
-        return (), []
     choices, data = [], []
-    for number, values in enumerate(tables):
-        key: Key = ("tracker",) if tables is not value else ("tracker", number)
+    for key, values in check.several("tracker", "[[tracker]]", MAX_TRACKERS) or ():
         table, spec, options = check.plugin_table(check.registry.trackers, TrackerTable, values, key)
         if table is not None and spec is not None and options is not None:
             choices.append(TrackerChoice(spec, options))
             data.append(check.record(key, [table, options], values, spec))
-    return tuple(choices), data
-
-
-def read_schedule(check: Check) -> tuple[ScheduleTable | None, Data]:
-    """`[schedule]`."""
-    table, data = _core_table(check, "schedule", ScheduleTable)
-    if table and table.name == "step" and not table.milestones:
-        message = '`schedule.milestones` is missing: `name = "step"` needs shares of the run'
-        check.complain(message, ("schedule", "name"), "for example [0.625, 0.75, 0.875]")
-    return table, data
-
-
-def read_train(check: Check) -> tuple[TrainTable | None, Data]:
-    """`[train]`."""
-    return (None, {}) if _required(check, "train") is None else _core_table(check, "train", TrainTable)
-
-
-def read_evaluate(check: Check) -> tuple[EvaluateTable | None, Data]:
-    """`[evaluate]`."""
-    return _core_table(check, "evaluate", EvaluateTable)
+    if data:
+        check.resolved["tracker"] = data
+    return tuple(choices)
 
 
 def with_known_files(check: Check, table: T, spec: ModelSpec | None, key: Key) -> T:
@@ -185,18 +180,19 @@ def _required(check: Check, name: str) -> Data | None:
     return values if isinstance(check.document.data[name], dict) else None
 
 
-def _core_table(check: Check, name: str, model: type[O]) -> tuple[O | None, Data]:
+def _core_table(check: Check, name: str, model: type[O]) -> O | None:
     stated = dict(check.stated(name))
     table = check.table(model, stated, (name,))
     if table is None:
-        return None, {}
+        return None
     for key, why, because in _ineffective(table):
         default = model.model_fields[key].get_default()
         if key in stated and getattr(table, key) != default:
             check.no_effect((name, key), why, (name, because))
             table = table.model_copy(update={key: default})
             del stated[key]
-    return table, check.record((name,), [table], stated)
+    check.resolved[name] = check.record((name,), [table], stated)
+    return table
 
 
 def _ineffective(table: BaseModel) -> Iterator[tuple[str, str, str]]:

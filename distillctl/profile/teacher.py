@@ -33,7 +33,6 @@ class Teacher:
     """`[teacher]` when it was read. name: the teacher's model where it is known, whatever else is wrong."""
 
     choice: TeacherChoice | None = None
-    data: Data | None = None
     name: str = ""
 
 
@@ -63,7 +62,8 @@ def read_teacher(check: Check, student_of: StudentOf) -> Teacher:
     table = with_known_files(check, table, spec, ("teacher",))
     if spec is None or options is None:
         return Teacher(name=table.name)
-    return Teacher(TeacherChoice(table, spec, options), check.record(("teacher",), [table, options], values, spec), spec.qualified)
+    check.resolved["teacher"] = check.record(("teacher",), [table, options], values, spec)
+    return Teacher(TeacherChoice(table, spec, options), spec.qualified)
 
 
 def _known_by_other(check: Check, table: TeacherTable, way: str, own: Data, values: Mapping[str, Any], student_of: StudentOf) -> Teacher:
@@ -76,7 +76,8 @@ def _known_by_other(check: Check, table: TeacherTable, way: str, own: Data, valu
     path = (check.document.path.parent / given if beside else given).absolute()
     name = _model_of_run(check, path, given) if way == "run" else _model_of_profile(check, path, table.overrides, student_of)
     table = table.model_copy(update={way: path, "name": ""})
-    return Teacher(TeacherChoice(table, None, None), check.record(("teacher",), [table], values), name)
+    check.resolved["teacher"] = check.record(("teacher",), [table], values)
+    return Teacher(TeacherChoice(table, None, None), name)
 
 
 def _model_of_run(check: Check, path: Path, given: Path) -> str:

@@ -79,7 +79,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, float):
-        return _float(value)
+        return repr(float(value))  # also of `nan`, `inf` and `-inf`
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, list | tuple):
@@ -113,14 +113,6 @@ def _string(text: str) -> str:
     if _HALF.search(text):
         raise ValueError("TOML has no form for half of a surrogate pair")
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _float(value: float) -> str:
-    if math.isnan(value):
-        return "nan"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return repr(float(value))
 
 
 def _same(a: Any, b: Any) -> bool:
