@@ -208,7 +208,7 @@ def _meant(document: Document, edit: Edit) -> Key:
     if parts[:2] == ("teacher", "overrides") and len(parts) > 2:
         return ("teacher", "overrides", ".".join(parts[2:]))
     methods = document.data.get("method")
-    if parts[0] != "method" or len(parts) == 1 or not isinstance(methods, dict | list):
+    if parts[0] != "method" or len(parts) == 1 or not isinstance(methods, dict | list) or methods == []:
         return parts
     if isinstance(methods, dict):
         named = len(parts) > 2 and parts[1] in ("0", methods.get("name")) and parts[1] not in methods

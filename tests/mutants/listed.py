@@ -39,7 +39,7 @@ MUTANTS = (
            "label_smoothing=profile.train.label_smoothing)", "label_smoothing=0.0)", "tests/build"),
     Mutant("a preset beats the weight that the profile states", "distillctl/profile/methods.py",
            "core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}",
-           "core = {**defaults, **stated, **{k: v for k, v in given.items() if k in _CORE}}", "tests/profile/test_reading.py tests/methods/test_presets.py"),
+           "core = {**defaults, **stated, **{k: v for k, v in given.items() if k in _CORE}}", "tests/profile/test_methods.py tests/methods/test_presets.py"),
     Mutant("coarse labels of CIFAR-100", _CIFAR + "distillctl_cifar/data/archive.py", '"fine_labels"]]', '"coarse_labels"]]', _CIFAR + "tests/test_cifar_data.py"),
     Mutant("mean of CIFAR-100 mistyped", _CIFAR + "distillctl_cifar/data/build.py", "(0.5071, 0.4867, 0.4408)", "(0.5071, 0.4687, 0.4408)", _CIFAR + "tests/test_cifar_data.py"),
     Mutant("std of CIFAR-10 mistyped", _CIFAR + "distillctl_cifar/data/build.py", "(0.2470, 0.2435, 0.2616)", "(0.2470, 0.2453, 0.2616)", _CIFAR + "tests/test_cifar_data.py"),
