@@ -118,7 +118,7 @@ def _with(value: Any, key: Key, new: Any) -> Any:
     part: Any = key[0]
     if isinstance(value, list):
         return [_with(v, key[1:], new) if i == part else v for i, v in enumerate(value)]
-    return {**value, part: _with(value.get(part, {}), key[1:], new)}
+    return {**value, part: _with(value.get(part) or {}, key[1:], new)}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Values as TOML: as plain data, and as text.
 
-The text is written through the `toml` package, whose own text of strings, keys and nested lists does not always read back.
-Known faults of toml 0.10.2 that are worked round here: strings with control characters or with a backslash before `x`;
-keys that end in a newline; tables within lists within tables; datetimes with offsets. What is written is read again
+`toml.dumps` gets all of its text from here. That of toml 0.10.2 does not always read back: strings with control characters or with a
+backslash before `x`; keys that end in a newline; tables within lists within tables; datetimes with offsets. What is written is read again
 with `tomllib` and compared, so that no run directory ever holds a file that means something else.
 """
 
@@ -46,7 +45,7 @@ def write_toml(mapping: Mapping[str, Any]) -> str:
     import toml  # type: ignore[import-untyped]
 
     class Encoder(toml.TomlEncoder):  # type: ignore[misc]
-        """Writes a table with its sub-tables in one go; `toml.dumps` is left with nothing to nest."""
+        """Writes a table with its sub-tables in one go, which leaves `toml.dumps` nothing to nest."""
 
         def dump_sections(self, o: Mapping[str, Any], sup: str) -> tuple[str, dict[str, Any]]:
             return _table(o, ()), {}

@@ -66,6 +66,7 @@ def test_later_ones_win(read):
 def test_mapping(read):
     profile = read(overrides={"train.epochs": 3, "dataset.sizes": [4]})
     assert (profile.train.epochs, profile.dataset.options.sizes) == (3, [4])
+    assert read(overrides={"evaluate": None, "evaluate.every": 3}).evaluate.every == 3
 
 
 @pytest.mark.parametrize("key", ["method.1.weight", "method.feat.weight"])
