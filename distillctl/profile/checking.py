@@ -55,13 +55,19 @@ class Check:
             return
         self.complain(f"`{dotted(key)}` has no effect {why}", key, hint)
 
-    def stated(self, name: str) -> Data:
-        """What a top-level table states; nothing if it is missing or, with a problem noted, not a table at all."""
-        value = self.document.data.get(name, {})
+    def stated(self, name: str, example: str = "") -> Data | None:
+        """What a top-level table states; None, with a problem noted, if it is not a table, or is missing and must not be.
+
+        example: how one is written, where there must be one.
+        """
+        value = self.document.data.get(name, None if example else {})
         if isinstance(value, dict):
             return value
-        self.complain(f"`{name}` must be a table, [{name}]", (name,))
-        return {}
+        if name in self.document.data:
+            self.complain(f"`{name}` must be a table, [{name}]", (name,))
+        else:
+            self.complain(f"the table [{name}] is missing", (), example)
+        return None
 
     def several(self, name: str, header: str, most: int) -> list[tuple[Key, Data]] | None:
         """What a table or an array of tables states, each with its place; None, with a problem noted, if it is something else.

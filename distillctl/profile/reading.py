@@ -17,17 +17,16 @@ from distillctl.profile.identity import digest_of
 from distillctl.profile.methods import Methods
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.problems import Problems
-from distillctl.profile.schema import DatasetChoice, Profile
+from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
 from distillctl.profile.tables import (
     check_top_level,
+    read_core_table,
     read_dataset,
-    read_evaluate,
     read_optimizer,
     read_schedule,
     read_seed,
     read_student,
     read_trackers,
-    read_train,
 )
 from distillctl.profile.teacher import Teacher, check_need_of_teacher, is_control, read_teacher
 from distillctl.text import printable
@@ -136,8 +135,8 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     check_need_of_teacher(check, methods, has_teacher)
     optimizer = read_optimizer(check)
     schedule = read_schedule(check)
-    train = read_train(check)
-    evaluate = read_evaluate(check)
+    train = read_core_table(check, "train", TrainTable)
+    evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
     if check.problems.found:
         return None

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
-from distillctl.profile.checking import Check, Data
+from distillctl.profile.checking import Check
 from distillctl.profile.describe import literal, value_in_words
 from distillctl.profile.problems import near_files, nearest
 from distillctl.profile.schema import (
@@ -74,7 +74,7 @@ def read_seed(check: Check) -> int:
 
 def read_dataset(check: Check) -> DatasetChoice | None:
     """`[dataset]`."""
-    values = _required(check, "dataset")
+    values = check.stated("dataset", _EXAMPLES["dataset"])
     if values is None:
         return None
     table, spec, options = check.plugin_table(check.registry.datasets, DatasetTable, values, ("dataset",))
@@ -86,7 +86,7 @@ def read_dataset(check: Check) -> DatasetChoice | None:
 
 def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
     """`[student]`, and the spec even if other keys are wrong."""
-    values = _required(check, "student")
+    values = check.stated("student", _EXAMPLES["student"])
     if values is None:
         return None, None
     table, spec, options = check.plugin_table(check.registry.models, StudentTable, values, ("student",))
@@ -103,6 +103,8 @@ def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
 def read_optimizer(check: Check) -> OptimizerChoice | None:
     """`[optimizer]`."""
     values = check.stated("optimizer")
+    if values is None:
+        return None
     table, spec, options = check.plugin_table(check.registry.optimizers, OptimizerTable, values, ("optimizer",))
     if table is None or spec is None or options is None:
         return None
@@ -112,21 +114,28 @@ def read_optimizer(check: Check) -> OptimizerChoice | None:
 
 def read_schedule(check: Check) -> ScheduleTable | None:
     """`[schedule]`."""
-    table = _core_table(check, "schedule", ScheduleTable)
+    table = read_core_table(check, "schedule", ScheduleTable)
     if table and table.name == "step" and not table.milestones:
         message = '`schedule.milestones` is missing: `name = "step"` needs shares of the run'
         check.complain(message, ("schedule", "name"), "for example [0.625, 0.75, 0.875]")
     return table
 
 
-def read_train(check: Check) -> TrainTable | None:
-    """`[train]`."""
-    return None if _required(check, "train") is None else _core_table(check, "train", TrainTable)
-
-
-def read_evaluate(check: Check) -> EvaluateTable | None:
-    """`[evaluate]`."""
-    return _core_table(check, "evaluate", EvaluateTable)
+def read_core_table(check: Check, name: str, model: type[O]) -> O | None:
+    """`[train]`, `[schedule]` or `[evaluate]`, which no plugin adds to."""
+    values = check.stated(name, _EXAMPLES.get(name, ""))
+    table = None if values is None else check.table(model, values, (name,))
+    if values is None or table is None:
+        return None
+    stated = dict(values)
+    for key, why, because in _ineffective(table):
+        default = model.model_fields[key].get_default()
+        if key in stated and getattr(table, key) != default:
+            check.no_effect((name, key), why, (name, because))
+            table = table.model_copy(update={key: default})
+            del stated[key]
+    check.resolved[name] = check.record((name,), [table], stated)
+    return table
 
 
 def read_trackers(check: Check) -> tuple[TrackerChoice, ...]:
@@ -170,29 +179,6 @@ def _check_file(check: Check, path: Path, key: Key) -> None:
     except (OSError, ValueError):
         message, hint = f"`{path}` is not a path", ""
     check.complain(message, key, hint)
-
-
-def _required(check: Check, name: str) -> Data | None:
-    if name not in check.document.data:
-        check.complain(f"the table [{name}] is missing", (), _EXAMPLES[name])
-        return None
-    values = check.stated(name)
-    return values if isinstance(check.document.data[name], dict) else None
-
-
-def _core_table(check: Check, name: str, model: type[O]) -> O | None:
-    stated = dict(check.stated(name))
-    table = check.table(model, stated, (name,))
-    if table is None:
-        return None
-    for key, why, because in _ineffective(table):
-        default = model.model_fields[key].get_default()
-        if key in stated and getattr(table, key) != default:
-            check.no_effect((name, key), why, (name, because))
-            table = table.model_copy(update={key: default})
-            del stated[key]
-    check.resolved[name] = check.record((name,), [table], stated)
-    return table
 
 
 def _ineffective(table: BaseModel) -> Iterator[tuple[str, str, str]]:

@@ -38,7 +38,7 @@ class Teacher:
 
 def read_teacher(check: Check, student_of: StudentOf) -> Teacher:
     """Checks `[teacher]`; `student_of` reads the profile that `profile` names."""
-    values = check.stated("teacher")
+    values = check.stated("teacher") or {}
     core, own = split(values, TeacherTable)
     table = check.table(TeacherTable, core, ("teacher",))
     if table is None:

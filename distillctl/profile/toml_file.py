@@ -153,9 +153,7 @@ def key_lines(text: str) -> dict[Key, int]:
         LimitError: brackets are nested too deeply, a key has too many or too long parts, a number has too many digits, or there are too
             many keys.
     """
-    scanner = _Scanner(text)
-    scanner.run()
-    return scanner.lines
+    return _Scanner(text).run()
 
 
 class _Scanner:
@@ -167,7 +165,7 @@ class _Scanner:
         self._last: dict[Key, int] = {}  # of each array of tables: the position of its last table
         self._keys = 0
 
-    def run(self) -> None:
+    def run(self) -> dict[Key, int]:
         table: Key = ()
         while c := self._next(_GAP):
             if c == "[":
@@ -175,6 +173,7 @@ class _Scanner:
             else:
                 self._pair(table)
             self._take(_REST_OF_LINE)
+        return self.lines
 
     def _take(self, pattern: re.Pattern[str]) -> str:
         """Goes over what fits the pattern here; empty where nothing does."""
