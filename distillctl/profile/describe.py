@@ -41,7 +41,7 @@ def unwrap(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, list[Any
 
 
 def branches(annotation: Any, metadata: Iterable[Any] = ()) -> list[tuple[Any, list[Any]]]:
-    """The alternatives of a union, without None; one entry if it is no union."""
+    """The alternatives of a union, without None; one entry if it is not a union."""
     annotation, found = unwrap(annotation, metadata)
     if get_origin(annotation) in (Union, types.UnionType):
         return [b for arg in get_args(annotation) if arg is not type(None) for b in branches(arg)]

@@ -199,7 +199,7 @@ def _student_of(check: Check, path: Path, edits: list[Edit], chain: tuple[Path, 
 
 
 def _check_text(check: Check) -> None:
-    """A path from the command line or the current directory may hold bytes that are no text; TOML and the run's files hold text.
+    """A path from the command line or the current directory may hold bytes that are not text; TOML and the run's files hold text.
 
     Raises:
         ProfileError: there is such a value.

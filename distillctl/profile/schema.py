@@ -123,7 +123,7 @@ def _duration(value: str) -> str:
 
 
 def seconds(value: str) -> float:
-    """Of a time such as `5min`; infinite for `never`, 0 for what is no time."""
+    """Of a time such as `5min`; infinite for `never`, 0 for what is not a time."""
     if value == "never":
         return math.inf
     found = _DURATION.fullmatch(value)
