@@ -6,9 +6,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,3 +48,32 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def runs(request: pytest.FixtureRequest) -> Callable[[int], int]:
     """`runs(default)` is what `--runs` says, or the default."""
     return lambda default: request.config.getoption("--runs") or default
+
+
+@pytest.fixture(scope="module")
+def misleads() -> Iterator[str]:
+    """A method of this process alone, and the tables that make a student with it best in its second epoch.
+
+    From the third epoch on it teaches the class after the right one.
+    """
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+
+    from distillctl import Batch, Features, Method, MethodSpec, Progress, hookimpl
+    from distillctl.plugin import registry
+
+    class Misleads(Method):
+        def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
+            wrong = F.cross_entropy(student["logits"], (batch.labels + 1) % student["logits"].shape[1])
+            return torch.where(progress.epoch > 2, 50.0, 0.0) * wrong
+
+    spec = MethodSpec(
+        name="misleads", kind="logits", summary="for tests", implementation="misleads:Misleads", weight=1.0, needs_teacher=False
+    )
+    module = SimpleNamespace(__name__="misleads", Misleads=Misleads, register_method=hookimpl(lambda: spec))
+    point, found = EntryPoint("misleads", "misleads", registry.GROUP), registry.entry_points  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "misleads", module)
+        patch.setattr(registry, "entry_points", lambda *, group: EntryPoints((*found(group=group), point)))
+        yield '[[method]]\nname = "{}"\ntask_weight = 0.1\n[[method]]\nname = "misleads"\n'

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         fp32,
     )
     from distillctl.api.optimizer import SeparateGradients, split_decay
-    from distillctl.api.options import Options, PathOption, StageName, StageNames
-    from distillctl.api.pairing import pair_stages
+    from distillctl.api.options import Options, PathOption, StageName, StageNames, check_image_sizes
+    from distillctl.api.pairing import pair_stages, require_positions
     from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset, TaskSpec, TrackerSpec
     from distillctl.api.task import Evaluation, Meter, Outputs, Seen, Task
     from distillctl.api.tracker import RunStart, StepReport, Tracker
@@ -52,14 +52,14 @@ _WHERE = {
         "Batch", "Features", "Head", "Method", "Phase", "Progress", "Setup", "Side", "TemperatureMethod", "Wants", "Wrapper", "fp32",
     ),
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
-    "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames"),
+    "distillctl.api.options": ("Options", "PathOption", "StageName", "StageNames", "check_image_sizes"),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": (
         "CommandSpec", "DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
     ),
     "distillctl.api.task": ("Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
-    "distillctl.api.pairing": ("pair_stages",),
+    "distillctl.api.pairing": ("pair_stages", "require_positions"),
     "distillctl.data.archives": ("unpacked",),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
     "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
@@ -72,10 +72,10 @@ __all__ = [
     "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption",
     "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients",
     "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "TemperatureMethod", "Tracker",
-    "TrackerSpec", "View", "Wants", "Wrapper", "__version__", "cache_folder", "draw_rows", "fp32", "gather_rows", "hookimpl",
-    "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "other_divergence",
-    "others", "pair_stages", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "unit_rows",
-    "unpacked", "widen",
+    "TrackerSpec", "View", "Wants", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "fp32",
+    "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution",
+    "other_divergence", "others", "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split",
+    "target_divergence", "three_way_split", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

@@ -46,6 +46,21 @@ StageNames = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_leng
 """Names of features, shallow to deep; `["stages"]` stands for all stages of a model, `["stages:pre"]` for all before their last ReLU."""
 
 
+def check_image_sizes(image_size: int, augment: str, resize: int, eval_resize: int) -> None:
+    """Checks the options of these names, those of a data set of image files; for a validator of its options.
+
+    image_size: side length in pixels of what the network sees. resize, eval_resize: lengths in pixels of the short side, or 0.
+
+    Raises:
+        ValueError: `resize` is given with an `augment` that has no use for it, or a length is smaller than `image_size`.
+    """
+    if resize and augment in ("none", "random_resized_crop"):
+        raise ValueError(f'`resize` has no effect with `augment = "{augment}"`')
+    for name, value in (("resize", resize), ("eval_resize", eval_resize)):
+        if 0 < value < image_size:
+            raise ValueError(f"`{name}` must be at least `image_size` ({image_size}), not {value}")
+
+
 class Options(BaseModel):
     """Options of a method, model, data set or optimizer.
 

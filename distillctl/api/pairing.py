@@ -46,6 +46,25 @@ def pair_stages(
     return tuple(zip(ours, theirs, strict=True))
 
 
+def require_positions(method: str, student: Side, teacher: Side, pairs: Sequence[tuple[str, str]], fault: str) -> None:
+    """Refuses pairs of stages for a method that compares positions, if no pair has more than one to compare.
+
+    A pair has the positions of the smaller of its two maps.
+
+    fault: what the error says after the method's name, such as "compares positions, but only one is left".
+
+    Raises:
+        RunError: a stage is not a feature map (C, H, W), or each pair has one position alone.
+    """
+    shapes = [(student.feature_map(ours, method), teacher.feature_map(theirs, method)) for ours, theirs in pairs]
+    if all(min(s[1], t[1]) * min(s[2], t[2]) == 1 for s, t in shapes):
+        listed = ", ".join(f"`{ours}` {s} with `{theirs}` {t}" for (ours, theirs), (s, t) in zip(pairs, shapes, strict=True))
+        raise RunError(
+            f"`{method}` {fault} in each pair of stages: {listed}",
+            hint="name stages with larger maps in `student_stages` and `teacher_stages`",
+        )
+
+
 def _same(method: str, name: str, others: Sequence[str], side: Side, option: str) -> str:
     """The one of `others` that has this name, whether or not before its last ReLU."""
     stage = name.removesuffix(":pre")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -31,20 +31,25 @@ def wants_of(choice: MethodChoice) -> Wants:
     )
 
 
+def numbered(names: Iterable[str]) -> list[str]:
+    """Names of their own: a second `kd` becomes `kd-2`."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result
+
+
 def build_methods(
     profile: Profile, setup: Setup, wanted: Callable[[MethodChoice], bool] = lambda _: True, built: Weighted | None = None
 ) -> list[Weighted]:
     """The wanted methods, each under a name of its own; `built` is one that is there already."""
     result: list[Weighted] = []
-    seen: Counter[str] = Counter()
-    for number, choice in enumerate(profile.methods):
-        if choice.table.weight == 0:
-            continue
+    weighted = [(number, choice) for number, choice in enumerate(profile.methods) if choice.table.weight]
+    for (number, choice), name in zip(weighted, numbered(choice.spec.name for _, choice in weighted), strict=True):
         # Their own draws, so that a method does not change the student's initial weights.
         torch.manual_seed(mix(profile.seed, METHODS, number))
-        seen[choice.spec.name] += 1
-        count = seen[choice.spec.name]
-        name = choice.spec.name if count == 1 else f"{choice.spec.name}-{count}"
         if built is not None and name == built.name:
             result.append(built)
             continue

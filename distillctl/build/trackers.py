@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from distillctl.api.tracker import Tracker
+from distillctl.build.methods import numbered
 from distillctl.plugin.registry import load_class
 from distillctl.profile.schema import Profile
 
@@ -15,11 +14,5 @@ def build_trackers(profile: Profile) -> dict[str, Tracker]:
     Raises:
         PluginError: what a package names is not a tracker.
     """
-    result: dict[str, Tracker] = {}
-    seen: Counter[str] = Counter()
-    for choice in profile.trackers:
-        name = choice.spec.name
-        cls = load_class(choice.spec, Tracker, "tracker")
-        seen[name] += 1
-        result[name if seen[name] == 1 else f"{name}-{seen[name]}"] = cls(choice.options)
-    return result
+    names = numbered(choice.spec.name for choice in profile.trackers)
+    return {name: load_class(choice.spec, Tracker, "tracker")(choice.options) for name, choice in zip(names, profile.trackers, strict=True)}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl.api.options import Options, PathOption
+from distillctl.api.options import Options, PathOption, check_image_sizes
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channel = Annotated[float, Field(gt=0, lt=1)]
@@ -32,17 +32,12 @@ class ImageFolderOptions(Options):
     """Length in pixels of the short side before a random crop; 0 means 8/7 of `image_size` (256 for 224)."""
     eval_resize: Annotated[int, Field(ge=0, le=8192)] = 0
     """Length in pixels of the short side before the centre crop of an evaluation; 0 means 8/7 of `image_size`."""
-    mean: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.485, 0.456, 0.406]  # noqa: RUF012 - pydantic copies it
+    mean: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.485, 0.456, 0.406]
     """Mean of red, green and blue, for images scaled to [0, 1]; the default is ImageNet's."""
-    std: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]  # noqa: RUF012
+    std: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
     """Standard deviation of red, green and blue; the default is ImageNet's."""
 
     @model_validator(mode="after")
     def _sizes(self) -> ImageFolderOptions:
-        if self.resize and self.augment in ("none", "random_resized_crop"):
-            raise ValueError(f'`resize` has no effect with `augment = "{self.augment}"`')
-        for name in ("resize", "eval_resize"):
-            value: int = getattr(self, name)
-            if 0 < value < self.image_size:
-                raise ValueError(f"`{name}` must be at least `image_size` ({self.image_size}), not {value}")
+        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize)
         return self

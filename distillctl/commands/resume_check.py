@@ -69,8 +69,9 @@ def _listing(images: Images) -> str:
     if isinstance(images, FileImages):
         # Two folders up, the class and the file, tell images apart; where the data lie does not matter.
         names = ("/".join(path.parts[-2:]) for path in images.paths)
-        targets = images.labels.tolist() or [one.tolist() if isinstance(one, torch.Tensor) else one for one in images.targets]
-        return f"{len(images)} images, {listing_hash(f'{name} {target}' for name, target in zip(names, targets, strict=True))}"
+        targets = [] if images.targets is None else [one.tolist() if isinstance(one, torch.Tensor) else one for one in images.targets]
+        stated = [column for column in (images.labels.tolist(), targets) if column]
+        return f"{len(images)} images, {listing_hash(' '.join(map(str, row)) for row in zip(names, *stated, strict=True))}"
     return f"{len(images)} images, {content_hash(images)}"
 
 

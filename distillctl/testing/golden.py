@@ -104,7 +104,7 @@ def _rkd(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _crd(positive: Tensor, negatives: Tensor) -> Tensor:
-    module, count = "distillctl_crd.loss", 1000
+    module, count = "distillctl_crd.losses", 1000
     log_z = _function(f"{module}:log_normaliser")(positive, negatives, count)
     total: Tensor = _function(f"{module}:nce")(positive, negatives, log_z, count)
     return total
@@ -138,7 +138,7 @@ GOLDEN: Mapping[str, Golden] = {
     "fitnet": Golden(
         "mean (R(f_s) − f_t)², the student's map standing for R(f_s)",
         _MAP,
-        lambda s, t: _function("distillctl_fitnet.method:hint_loss")(s, t),
+        lambda s, t: _function("distillctl_fitnet.losses:hint_loss")(s, t),
     ),
     "vid": Golden(
         "mean ½((μ − t)²/σ² + log σ²), σ²_c = exp(log_variance_c), the student's map standing for μ",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from distillctl import RunError, pair_stages
+from distillctl import RunError, pair_stages, require_positions
 from distillctl.testing import make_side
 
 MAP = (4, 2, 2)
@@ -54,3 +56,22 @@ def test_no_stages():
     for ours, theirs in ((NONE, THREE), (THREE, NONE)):
         with pytest.raises(RunError, match="`at` compares stages, but `bare` declares none"):
             pairs(ours, theirs, ALL, ALL)
+
+
+def positions(ours, theirs):
+    """One pair of stages for each pair of shapes."""
+    names = [f"stage{k}" for k in range(1, len(ours) + 1)]
+    sides = [make_side("net", dict(zip(names, shapes, strict=True))) for shapes in (ours, theirs)]
+    require_positions("at", *sides, list(zip(names, names, strict=True)), "compares positions, but only one is left")
+
+
+def test_one_position_in_each_pair():
+    message = "`at` compares positions, but only one is left in each pair of stages: `stage1` (4, 1, 3) with `stage1` (8, 2, 1)"
+    with pytest.raises(RunError, match=re.escape(message)):
+        positions([(4, 1, 3)], [(8, 2, 1)])
+    positions([(4, 1, 3), (4, 2, 1)], [(8, 2, 1), (8, 2, 1)])
+
+
+def test_positions_of_maps_alone():
+    with pytest.raises(RunError, match=r"`at`.*stage1"):
+        positions([(4,)], [(8, 2, 2)])

@@ -6,15 +6,17 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from distillctl.api.data import NO_LABELS, FileImages, Splits, View
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.commands.evaluate import evaluate_run
-from distillctl.commands.resume_check import adopt, changed, changed_profile, refuse
+from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, refuse
 from distillctl.commands.train import Result, train
 from distillctl.errors import DataError
 from distillctl.plugin.registry import Registry
@@ -283,6 +285,36 @@ def test_a_crash_while_a_change_is_accepted_keeps_the_note(run: RunDirectory, re
     assert [note["changes"] for note in run.info()["changes"]] == [lines]
     assert go_on(registry, "train.epochs=3").summary["accepted_changes"] == 1
     assert "epochs = 3" in run.resolved.read_text()
+
+
+NAMES = [Path("a/1.png"), Path("a/2.png"), Path("b/1.png")]
+FILES = FileImages(NAMES, torch.tensor([0, 0, 1]), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+
+
+def listed(files: FileImages) -> str:
+    splits = Splits(train=files, val=None, test=None, classes=("a", "b"), mean=(0.5,), std=(0.5,), view=View(8))
+    return listing(splits)["train"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(FILES, paths=[*NAMES[:2], Path("b/2.png")]),
+        replace(FILES, labels=torch.tensor([0, 1, 1])),
+        replace(FILES, targets=torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])),
+        replace(FILES, targets=None),
+        replace(FILES, labels=NO_LABELS),
+        FILES.subset(torch.tensor([1, 0, 2])),
+        FILES.subset(torch.tensor([0, 1])),
+    ],
+    ids=["a name", "a label", "a target", "no targets", "no labels", "the order", "fewer"],
+)
+def test_the_listing_of_files_tells_every_change(other: FileImages) -> None:
+    assert listed(other) != listed(FILES)
+
+
+def test_the_listing_of_files_does_not_tell_where_they_lie() -> None:
+    assert listed(replace(FILES, paths=[Path("/elsewhere") / path for path in NAMES])) == listed(FILES)
 
 
 def test_a_lost_resolved_profile_is_a_change(run: RunDirectory, registry: Registry) -> None:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
 
-from distillctl import MethodSpec, hookimpl
 from distillctl.api.data import ArrayImages
-from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.build.data import build_splits
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
-from distillctl.plugin.catalog import Plugin
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
@@ -65,21 +58,6 @@ epochs = 3
 """
 
 
-class Misleads(Method):
-    """From the third epoch on it teaches the class after the right one, so that the second epoch is the best. For tests."""
-
-    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
-        wrong = F.cross_entropy(student["logits"], (batch.labels + 1) % student["logits"].shape[1])
-        return torch.where(progress.epoch > 2, 50.0, 0.0) * wrong
-
-
-MISLEADS = MethodSpec(
-    name="misleads", kind="logits", summary="for tests", implementation="misleads:Misleads", weight=1.0, needs_teacher=False
-)
-PEAKED = STUDENT.replace('[method]\nname = "kd"\n', '[[method]]\nname = "kd"\ntask_weight = 0.1\n[[method]]\nname = "misleads"\n')
-"""The profile of a student that is best in its second epoch of three."""
-
-
 class Ear(Tracker):
     """Keeps what a run tells."""
 
@@ -104,14 +82,8 @@ class Ear(Tracker):
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[Registry]:
-    """The plugins, and a method that can be imported in this process alone."""
-    registry = Registry.load()
-    hooks = SimpleNamespace(register_method=hookimpl(lambda: MISLEADS), __name__="misleads")
-    registry.add(Plugin("misleads", "misleads", "0"), lambda: hooks)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "misleads", SimpleNamespace(Misleads=Misleads))  # type: ignore[arg-type]
-        yield registry
+def registry(misleads: str) -> Registry:
+    return Registry.load()
 
 
 @pytest.fixture
@@ -123,11 +95,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> tuple[Path, Result]:
+def finished(tmp_path_factory: pytest.TempPathFactory, registry: Registry, misleads: str) -> tuple[Path, Result]:
     """One whole run that several tests look at; its best epoch is neither the first nor the last."""
     base = tmp_path_factory.mktemp("finished")
     (base / "teacher.toml").write_text(TEACHER)
-    (base / "student.toml").write_text(PEAKED)
+    (base / "student.toml").write_text(STUDENT.replace('[method]\nname = "kd"\n', misleads.format("kd")))
     result = train(load(base / "student.toml", registry=registry), registry, Ear(), root=base / "runs", device="cpu", command=["test"])
     assert result.summary["best"]["epoch"] == 2
     return base, result
@@ -145,7 +117,7 @@ def test_a_run_leaves_its_directory_and_its_teachers(finished: tuple[Path, Resul
     assert len(list((base / "runs").iterdir())) == 2
     info = json.loads((result.path / "run.json").read_text())
     assert (info["state"], info["epoch"]) == ("finished", 3)
-    assert (result.path / "profile.toml").read_text() == PEAKED
+    assert (result.path / "profile.toml").read_text() == (base / "student.toml").read_text()
     environment = json.loads((result.path / "environment.json").read_text())
     assert environment["command"] == ["test"]
     assert environment["packages"]["distillctl-digits"]

@@ -27,8 +27,7 @@ name = "resnet8"
 name = "resnet14"
 checkpoint = "teacher.pt"
 allow_untrained = true
-[method]
-name = "{method}"
+{methods}
 [optimizer]
 name = "sgd"
 lr = 0.02
@@ -36,6 +35,7 @@ lr = 0.02
 epochs = 2
 ema = {ema}
 """
+METHOD = '[method]\nname = "{}"\n'
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(folder: Path, method: str, *, ema: float = 0.0, **changes: Any) -> Path:
-    text = PROFILE.format(method=method, ema=ema)
-    if method == "byot":
+def run(folder: Path, methods: str, *, ema: float = 0.0, **changes: Any) -> Path:
+    text = PROFILE.format(methods=methods, ema=ema)
+    if "byot" in methods:
         text = text[: text.index("[teacher]")] + text[text.index("[method]") :]
     (folder / "profile.toml").write_text(text)
     registry = Registry.load()
@@ -59,12 +59,13 @@ def run(folder: Path, method: str, *, ema: float = 0.0, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("ema", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
-def test_simkd_deploys_its_head(folder: Path, ema: float) -> None:
+def test_simkd_deploys_its_head(folder: Path, misleads: str, ema: float) -> None:
     """Evaluation by checkpoint, by deployed weights, and by hand agree; the classifier is the teacher's."""
-    path = run(folder, "simkd", ema=ema)
+    path = run(folder, misleads.format("simkd"), ema=ema, overrides=["train.epochs=3"])
     registry = Registry.load()
     reports = [evaluate_run(path, registry, checkpoint=name, device="cpu") for name in ("best", "last")]
     info = json.loads((path / "run.json").read_text())
+    assert info["result"]["best"]["top1"] != info["result"]["last"]["top1"]
     assert reports[0].figures["top1"] == info["result"]["best"]["top1"]
     assert reports[1].figures["top1"] == info["result"]["last"]["top1"]
     weights = load_file(path / "student.safetensors")
@@ -85,8 +86,8 @@ def test_simkd_deploys_its_head(folder: Path, ema: float) -> None:
 
 
 def test_a_student_of_simkd_can_teach(folder: Path) -> None:
-    path = run(folder, "simkd")
-    text = PROFILE.format(method="at", ema=0.0)
+    path = run(folder, METHOD.format("simkd"))
+    text = PROFILE.format(methods=METHOD.format("at"), ema=0.0)
     begin, end = text.index("[teacher]"), text.index("[method]")
     (folder / "second.toml").write_text(f'{text[:begin]}[teacher]\nrun = "{path}"\nallow_untrained = true\n{text[end:]}')
     registry = Registry.load()
@@ -100,7 +101,7 @@ def test_nothing_of_a_method_is_deployed(folder: Path, method: str) -> None:
     from distillctl_cifar.models import resnet8
 
     changes = {"overrides": ["method.init_epochs=1"]} if method == "ft" else {}
-    path = run(folder, method, **changes)
+    path = run(folder, METHOD.format(method), **changes)
     weights = load_file(path / "student.safetensors")
     plain = resnet8(num_classes=10)
     assert weights.keys() == plain.state_dict().keys()

@@ -75,15 +75,16 @@ def test_gradients_flow_through_taps() -> None:
     assert tapped.model.conv.weight.grad is not None  # type: ignore[union-attr]
 
 
-def test_probe_changes_neither_statistics_nor_modes() -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_probe_changes_neither_statistics_nor_modes(frozen: bool) -> None:
     model = build().train()
-    model.bn.eval()
+    model.bn.train(not frozen)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     shapes = Tapped(model, SPEC, ["stages", "stem", "stage1:pre"]).probe((3, 6, 4))
     assert shapes == {"stage1": (4, 6, 4), "stage2": (4, 6, 4), "stem": (4, 6, 4), "stage1:pre": (4, 6, 4), "logits": (2,)}
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert model.training
-    assert not model.bn.training
+    assert model.bn.training is not frozen
 
 
 def test_the_bare_model_stays_usable_and_keeps_its_keys() -> None:

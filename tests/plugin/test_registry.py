@@ -12,6 +12,7 @@ import pytest
 from distillctl import (
     CommandSpec,
     DatasetSpec,
+    Method,
     MethodSpec,
     ModelSpec,
     OptimizerSpec,
@@ -22,7 +23,7 @@ from distillctl import (
 )
 from distillctl.api import hooks
 from distillctl.plugin.catalog import Plugin
-from distillctl.plugin.registry import Kind, Registry, load
+from distillctl.plugin.registry import Kind, Registry, load, load_class
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
@@ -223,6 +224,15 @@ class TestLoading:
     def test_missing(self, packages, reference):
         with pytest.raises(PluginError, match=f"`kd` cannot be loaded from `{reference}`"):
             load(reference, "kd")
+
+    @pytest.mark.parametrize("other", ["distillctl.builtin.csv_tracker:CSVTracker", "distillctl.builtin.kd:kd_loss"])
+    def test_a_class_of_another_kind(self, other):
+        with pytest.raises(PluginError, match=r"the implementation of the method `m` is not a subclass of `distillctl\.Method`"):
+            load_class(MethodSpec(name="m", summary="", implementation=other, kind="logits", formula="x"), Method, "method")
+
+    def test_a_class(self):
+        spec = MethodSpec(name="m", summary="", implementation="distillctl.builtin.kd:KD", kind="logits", formula="x")
+        assert load_class(spec, Method, "method").__name__ == "KD"
 
 
 @pytest.mark.parametrize("module", sorted(PLUGINS.glob("*/*/plugin.py")), ids=lambda path: path.parts[-3])

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from distillctl import Batch, Features, Method, Phase, Progress, Setup, Wants, match_size, pair_stages
-from distillctl_ab.connectors import connector
 from distillctl_ab.losses import ab_loss
+from distillctl_ab.modules import connector
 from distillctl_ab.options import ABOptions
 
 PHASE = "init"

@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class ABOptions(Options):
     """Options of `ab`."""
 
-    student_stages: StageNames = ["stages:pre"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages:pre"]
     """The student's maps, shallow to deep: stages before their last ReLU, or module paths."""
-    teacher_stages: StageNames = ["stages:pre"]  # noqa: RUF012
+    teacher_stages: StageNames = ["stages:pre"]
     """The teacher's maps, shallow to deep; paired by name where one side alone names its stages, else from the deepest."""
     margin: Annotated[float, Field(gt=0)] = 1.0
     """How far beyond the boundary, on the teacher's side of it, the student's value must lie to cost nothing."""

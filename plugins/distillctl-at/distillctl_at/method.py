@@ -4,7 +4,7 @@
 
 f_s → `student[STAGE]` (B, C_s, H_s, W_s); f_t → `teacher[STAGE]` (B, C_t, H_t, W_t), detached; p → `power`. Where the sizes differ,
 the larger map is average-pooled to the smaller one. Stages are paired by name, or from the deepest one on (`pair_stages`); the stem is
-none of them.
+not one of them.
 
 Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv 1612.03928.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, pair_stages
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, pair_stages, require_positions
 from distillctl_at.losses import at_loss
 from distillctl_at.options import ATOptions
 
@@ -37,15 +37,9 @@ class AT(Method):
         super().__init__(options, setup)
         self.power = options.power
         self.mode = options.mode
-        teacher = setup.require_teacher()
-        self.pairs = pair_stages("at", setup.student, teacher, options.student_stages, options.teacher_stages)
-        shapes = [(setup.student.feature_map(ours, "at"), teacher.feature_map(theirs, "at")) for ours, theirs in self.pairs]
-        if all(min(s[1], t[1]) * min(s[2], t[2]) == 1 for s, t in shapes):
-            listed = ", ".join(f"`{o}` {s} with `{t}` {u}" for (o, t), (s, u) in zip(self.pairs, shapes, strict=True))
-            raise RunError(
-                f"`at` compares positions, but only one is left in each pair of stages: {listed}",
-                hint="name stages with larger maps in `student_stages` and `teacher_stages`",
-            )
+        student, teacher = setup.student, setup.require_teacher()
+        self.pairs = pair_stages("at", student, teacher, options.student_stages, options.teacher_stages)
+        require_positions("at", student, teacher, self.pairs, "compares positions, but only one is left")
 
     @classmethod
     def wants(cls, options: ATOptions) -> Wants:

@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class ATOptions(Options):
     """Options of `at`."""
 
-    student_stages: StageNames = ["stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages"]
     """The student's feature maps, shallow to deep; `stages` stands for all declared stages without the stem."""
-    teacher_stages: StageNames = ["stages"]  # noqa: RUF012
+    teacher_stages: StageNames = ["stages"]
     """The teacher's feature maps, one for each of the student's."""
     power: Annotated[float, Field(ge=1)] = 2.0
     """p, the power of the absolute activations. The larger, the more the strongest positions count."""

@@ -3,7 +3,7 @@
     L = (1 − α) · Σ_k CE(z_k, y) + α · T² · Σ_k H(softmax(z_s/T), softmax(z_k/T)) + β · Σ_k Σ_B ‖M_k ⊙ (F_k − F_s)‖²
 
 k: every stage of `student_stages` but the last; F_k (B, d), z_k (B, C): features and logits of `exits[k]` on the stage's map
-(`exits.py`); z_s: `student["logits"]`; F_s: `student["pooled"]` (B, d), what the classifier receives; y: `batch.labels`;
+(`modules.py`); z_s: `student["logits"]`; F_s: `student["pooled"]` (B, d), what the classifier receives; y: `batch.labels`;
 H(p, q) = mean_B −Σ_c p_c log q_c; M_k: 1 where F_k or F_s is positive. α: `alpha`, T: `temperature`, β: `beta`.
 No gradient goes into z_s and F_s: the end of the network learns from the labels alone, by the label loss of the run.
 Zhang, Song, Gao, Chen, Bao, Ma, "Be Your Own Teacher", ICCV 2019, arXiv 1905.08094.
@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl import Batch, Features, Method, Progress, RunError, Setup, Side, Wants, fp32, gather_rows, input_of, widen
-from distillctl_byot.exits import Exit
 from distillctl_byot.losses import feature_distance, soft_cross_entropy
+from distillctl_byot.modules import Exit
 from distillctl_byot.options import BYOTOptions
 
 
@@ -32,7 +32,7 @@ class BYOT(Method):
 
     Reduction: sums over the exits; `labels` and `kd` are means over the batch, `features` is a sum over the batch (`feature_reduction`
     "mean": a mean over batch and features). A term whose factor is 0 is not computed. `kd` is a cross-entropy: not zero where an exit
-    agrees with the network. The exits normalise over the batch, are trained with the student, and are no part of it.
+    agrees with the network. The exits normalise over the batch, are trained with the student, and are not part of it.
     With several processes the sum over the batch is estimated from this one's share, so that its mean over the processes is the sum.
     `metrics` has the accuracy of every exit on the training images of the current epoch, of all processes.
     Zhang, Song, Gao, Chen, Bao, Ma 2019, arXiv 1905.08094.

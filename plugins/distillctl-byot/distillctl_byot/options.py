@@ -12,7 +12,7 @@ from distillctl import Options, StageNames
 class BYOTOptions(Options):
     """Options of `byot`."""
 
-    student_stages: StageNames = ["stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages"]
     """Stages of the student, shallow to deep. All but the last get an exit; the last says how small the maps of the exits become."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
     """α, factor of the soft targets in the exits; the labels have 1 − α there. `task_weight` should be 1 − α too."""

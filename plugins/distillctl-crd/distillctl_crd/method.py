@@ -4,7 +4,7 @@
 
 p → `pooled` features, the teacher's detached; W, b → `embed_student`, `embed_teacher`; N → `F.normalize`; M → `student_bank`,
 `teacher_bank`, one row for every training image, each contrasted with the *other* side's embedding; y → `batch.index`;
-n → K negatives of other classes, shared by both sides; ℓ → `loss.nce`; Z → `log_z`, set by the first training step for ever.
+n → K negatives of other classes, shared by both sides; ℓ → `losses.nce`; Z → `log_z`, set by the first training step for ever.
 
 Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv 1910.10699.
 
@@ -23,11 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl import Batch, Features, Method, Progress, Setup, Wants, gather_rows
-from distillctl_crd.bank import move_rows, new_bank
-from distillctl_crd.loss import log_normaliser, log_normaliser_of_rows, nce
-from distillctl_crd.negatives import OtherClasses
+from distillctl_crd.losses import log_normaliser, log_normaliser_of_rows, nce, scores
+from distillctl_crd.modules import OtherClasses, move_rows, new_bank
 from distillctl_crd.options import CRDOptions
-from distillctl_crd.scores import scores
 
 
 class _Pending(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distillctl import Batch, Setup
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_crd.loss import log_normaliser, nce
+from distillctl_crd.losses import log_normaliser, nce
 from distillctl_crd.method import CRD
 from distillctl_crd.plugin import register_method
 

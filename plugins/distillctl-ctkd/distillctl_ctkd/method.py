@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from distillctl import Batch, Features, Method, Progress, RunError, Setup, TemperatureMethod, Wrapper, gather_rows
+from distillctl_ctkd.modules import Predictor
 from distillctl_ctkd.options import CTKDOptions
-from distillctl_ctkd.predictor import Predictor
 
 START = 1.0
 """θ before the first step."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl import Options, PathOption
+from distillctl import Options, PathOption, check_image_sizes
 
 VAL_FRACTION = 0.1
 
@@ -34,10 +34,5 @@ class CUBOptions(Options):
     def _effective(self) -> CUBOptions:
         if self.split == "seeded" and self.val_fraction != VAL_FRACTION:
             raise ValueError('`val_fraction` has no effect with `split = "seeded"`')
-        if self.resize and self.augment in ("none", "random_resized_crop"):
-            raise ValueError(f'`resize` has no effect with `augment = "{self.augment}"`')
-        for name in ("resize", "eval_resize"):
-            value: int = getattr(self, name)
-            if 0 < value < self.image_size:
-                raise ValueError(f"`{name}` must be at least `image_size` ({self.image_size}), not {value}")
+        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize)
         return self

@@ -3,7 +3,7 @@
     L = mean over all elements of (R(f_s) − f_t)²
 
 f_s, f_t (B, C, H, W): `student[student_stage]`, `teacher[teacher_stage]`, the teacher's detached. R: `regressor`, a convolution that fits
-the two sizes, batch normalisation and, where the hint has no negative values, ReLU (`regressor.py`); it is trained with the student.
+the two sizes, batch normalisation and, where the hint has no negative values, ReLU (`modules.py`); it is trained with the student.
 Romero, Ballas, Kahou, Chassang, Gatta, Bengio, ICLR 2015, arXiv 1412.6550.
 
 Where we differ: the paper trains the student up to the guided layer first and distils afterwards; here, as in the benchmarks, the hint is a
@@ -14,12 +14,12 @@ convolutions lacks; here these are pooled.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, input_of, match_size, widen
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, fp32, input_of, widen
+from distillctl_fitnet.losses import hint_loss
+from distillctl_fitnet.modules import Regressor
 from distillctl_fitnet.options import FitNetOptions
-from distillctl_fitnet.regressor import Regressor
 
 
 class FitNet(Method):
@@ -56,9 +56,3 @@ class FitNet(Method):
         regressed = self.regressor(input_of(self.regressor, student[self.student_stage]))
         with fp32(regressed.device):
             return hint_loss(widen(regressed), widen(teacher[self.teacher_stage].detach()))
-
-
-def hint_loss(regressed: Tensor, hint: Tensor) -> Tensor:
-    """Mean over all elements of the squared difference of two maps (B, C, H, W), 0-dim; the larger one is average-pooled first."""
-    regressed, hint = match_size(regressed, hint)
-    return F.mse_loss(regressed, hint)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_fitnet.method import FitNet, hint_loss
+from distillctl_fitnet.losses import hint_loss
+from distillctl_fitnet.method import FitNet
 from distillctl_fitnet.plugin import SPEC
 
 B, STUDENT_CHANNELS, CHANNELS = 3, 2, 3

@@ -26,7 +26,7 @@ def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], pool: Pool = 
 
 
 def flow(maps: Sequence[Tensor], pool: Pool) -> list[Tensor]:
-    """The matrix of each two neighbours: as many as there are maps, less one."""
+    """The matrix of each two neighbours; one fewer than there are maps."""
     return [fsp_matrix(bottom, top, pool) for bottom, top in pairwise(maps)]
 
 

@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class FSPOptions(Options):
     """Options of `fsp`."""
 
-    student_stages: StageNames = ["stem", "stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stem", "stages"]
     """The student's feature maps, shallow to deep; neighbours make a pair. `["stages"]` for a model without a `stem`."""
-    teacher_stages: StageNames = ["stem", "stages"]  # noqa: RUF012
+    teacher_stages: StageNames = ["stem", "stages"]
     """The teacher's feature maps, each with as many channels as the student's at the same place."""
     pool: Literal["average", "max"] = "average"
     """How the larger map of a pair is brought to the size of the smaller: averages (RepDistiller) or maxima (the paper)."""

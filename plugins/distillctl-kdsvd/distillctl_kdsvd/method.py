@@ -11,8 +11,8 @@ best match among its k + 3 main ones, with the matching sign and the teacher's f
 Lee, Kim, Song, "Self-supervised Knowledge Distillation Using Singular Value Decomposition", ECCV 2018, arXiv 1807.06819.
 
 Where we differ: the gradient of a singular vector is infinite where singular values are equal, as for dead channels; here it is damped
-(`singular.py`). The sign of the teacher's vectors, which the value depends on, is settled and not left to the solver. Directions that a
-matrix of low rank does not have are zero vectors in place of arbitrary ones.
+(`losses.right_singular_vectors`). The sign of the teacher's vectors, which the value depends on, is settled and not left to the solver.
+Directions that a matrix of low rank does not have are zero vectors in place of arbitrary ones.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class KDSVDOptions(Options):
     """Options of `kdsvd`."""
 
-    student_stages: StageNames = ["stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages"]
     """The student's feature maps, shallow to deep, at least two; `stages` stands for all declared stages without the stem."""
-    teacher_stages: StageNames = ["stages"]  # noqa: RUF012
+    teacher_stages: StageNames = ["stages"]
     """The teacher's feature maps, one for each of the student's."""
     variant: Literal["channels", "width"] = "channels"
     """Matrix of an image: `channels` is (H·W, C), the paper's, for sides with equal channels; `width` is (C·H, W), for any channels."""

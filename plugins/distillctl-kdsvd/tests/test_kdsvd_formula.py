@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 import distillctl_kdsvd.losses
-from distillctl_kdsvd.losses import kdsvd_loss, main_vectors
-from distillctl_kdsvd.singular import right_singular_vectors
+from distillctl_kdsvd.losses import kdsvd_loss, main_vectors, right_singular_vectors
 
 CHANNELS = ((5, 4, 3), (4, 3, 2), (6, 2, 2))  # (C, H, W): one matrix with more positions than channels, one with fewer
 WIDTHS = ((3, 2, 6), (5, 2, 4), (4, 3, 5))

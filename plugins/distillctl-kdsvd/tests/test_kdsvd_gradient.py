@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillctl_kdsvd.losses import kdsvd_loss
-from distillctl_kdsvd.singular import right_singular_vectors
+from distillctl_kdsvd.losses import kdsvd_loss, right_singular_vectors
 
 TALL, WIDE, SQUARE = (9, 5), (5, 9), (6, 6)
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, Method, Progress, Setup, Wants, draw_rows, fp32, input_of, match_size, widen
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, draw_rows, fp32, input_of, match_size
+from distillctl_mgd.losses import generation_loss
 from distillctl_mgd.options import MGDOptions
 
 
@@ -70,12 +71,3 @@ def draw_mask(count: int, maps: Tensor, mask: str, ratio: float) -> Tensor:
     _, channels, height, width = maps.shape
     shape = (count, channels, 1, 1) if mask == "channel" else (count, 1, height, width)
     return torch.rand(shape, device=maps.device) >= ratio
-
-
-def generation_loss(generated: Tensor, target: Tensor, normalize: str) -> Tensor:
-    """Squared distance of two maps (B, C, H, W), 0-dim: summed over (C, H, W) and averaged over B, or averaged over all (`mean`).
-
-    Half precision is widened to float32 first: a sum of 10⁵ squares overflows float16.
-    """
-    squares = (widen(generated) - widen(target)).square()
-    return squares.mean() if normalize == "mean" else squares.sum() / len(squares)

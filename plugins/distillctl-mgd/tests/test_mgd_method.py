@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from distillctl import RunError
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_mgd.method import MGD, draw_mask, generation_loss
+from distillctl_mgd.losses import generation_loss
+from distillctl_mgd.method import MGD, draw_mask
 from distillctl_mgd.plugin import register_method
 
 SPEC = register_method()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, pair_stages
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, pair_stages, require_positions
 from distillctl_nst.losses import nst_loss
 from distillctl_nst.options import NSTOptions
 
@@ -37,15 +37,9 @@ class NST(Method):
         super().__init__(options, setup)
         self.kernel = options.kernel
         self.bandwidth = None if options.bandwidth == "mean" else options.bandwidth
-        teacher = setup.require_teacher()
-        self.pairs = pair_stages("nst", setup.student, teacher, options.student_stages, options.teacher_stages)
-        shapes = [(setup.student.feature_map(ours, "nst"), teacher.feature_map(theirs, "nst")) for ours, theirs in self.pairs]
-        if all(min(s[1], t[1]) * min(s[2], t[2]) == 1 for s, t in shapes):
-            listed = ", ".join(f"`{o}` {s} with `{t}` {u}" for (o, t), (s, u) in zip(self.pairs, shapes, strict=True))
-            raise RunError(
-                f"`nst` compares patterns of positions, but only one position is left in each pair of stages: {listed}",
-                hint="name stages with larger maps in `student_stages` and `teacher_stages`",
-            )
+        student, teacher = setup.student, setup.require_teacher()
+        self.pairs = pair_stages("nst", student, teacher, options.student_stages, options.teacher_stages)
+        require_positions("nst", student, teacher, self.pairs, "compares patterns of positions, but only one position is left")
 
     @classmethod
     def wants(cls, options: NSTOptions) -> Wants:

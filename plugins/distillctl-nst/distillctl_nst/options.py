@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class NSTOptions(Options):
     """Options of `nst`."""
 
-    student_stages: StageNames = ["stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages"]
     """The student's feature maps, shallow to deep; `stages` stands for all declared stages without the stem."""
-    teacher_stages: StageNames = ["stages"]  # noqa: RUF012
+    teacher_stages: StageNames = ["stages"]
     """The teacher's feature maps, one for each of the student's."""
     kernel: Literal["poly", "linear", "rbf"] = "poly"
     """k(a, b) of two patterns: `poly` is (a·b)², `linear` is a·b, `rbf` is exp(−‖a − b‖² / 2σ²)."""

@@ -4,7 +4,7 @@
 
 z_s, z_t (B, C): `student["logits"]`, `teacher["logits"]`; p_t = softmax(z_t), detached; m → one-hot of `batch.labels`; ε → `eps`;
 f_s,k → stages of the student (B, C_k, h, w), also the tokens of a transformer as a map; branch_k → separable convolutions, average over
-the positions and a linear layer (`branches.make_branch`). Of the teacher only the logits are read.
+the positions and a linear layer (`modules.make_branch`). Of the teacher only the logits are read.
 
 Hao, Guo, Han, Tang, Hu, Wang, Xu, "One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation",
 NeurIPS 2023, arXiv 2310.19444.
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, input_of, widen
-from distillctl_ofa.branches import make_branch
 from distillctl_ofa.losses import cross_entropy, enhanced_target
+from distillctl_ofa.modules import make_branch
 from distillctl_ofa.options import OFAOptions
 
 

@@ -12,7 +12,7 @@ from distillctl import Options, StageNames
 class OFAOptions(Options):
     """Options of `ofa`."""
 
-    student_stages: StageNames = ["stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages"]
     """The student's feature maps that get a branch, shallow to deep."""
     eps: Annotated[float, Field(gt=0)] = 1.0
     """ε, the exponent: above 1, the target class counts for more where the teacher is sure of it, and the others for less."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from distillctl import RunError, Setup
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_ofa.branches import make_branch, separable
 from distillctl_ofa.method import OFA
+from distillctl_ofa.modules import make_branch, separable
 from distillctl_ofa.plugin import SPEC
 
 CNN = {"stage1": (6, 16, 16), "stage2": (8, 8, 8), "stage3": (12, 4, 4), "stage4": (20, 2, 2)}

@@ -14,14 +14,12 @@ to the smaller one (the authors' code needs equal sizes).
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Features, LenientBatchNorm2d, Method, Progress, Setup, Wants, match_size, pair_stages
-from distillctl_ofd.losses import negative_means, ofd_loss
-from distillctl_ofd.norms import norms_before
+from distillctl import Batch, Features, Method, Progress, Setup, Wants, match_size, pair_stages
+from distillctl_ofd.losses import ofd_loss
+from distillctl_ofd.modules import connector, margins_of, norms_before
 from distillctl_ofd.options import OFDOptions
 
 
@@ -57,17 +55,3 @@ class OFD(Method):
         maps = [match_size(student[ours], teacher[theirs].detach()) for ours, theirs in self.pairs]
         connected = [connect(s) for connect, (s, _) in zip(self.connectors, maps, strict=True)]
         return ofd_loss(connected, [t for _, t in maps], self.margins.split(self.widths))
-
-
-def connector(inputs: int, outputs: int, kernel_size: int) -> nn.Sequential:
-    """A convolution without bias that keeps the size, with weights from N(0, 2 / (k² · outputs)), and batch normalisation."""
-    conv = nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False)
-    nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (kernel_size**2 * outputs)))
-    return nn.Sequential(conv, LenientBatchNorm2d(outputs))
-
-
-def margins_of(norm: nn.modules.batchnorm._BatchNorm) -> Tensor:
-    """The margins (C,), float32, of a batch normalisation; γ = 1 and β = 0 where it learns none."""
-    gamma = torch.ones(norm.num_features) if norm.weight is None else norm.weight.detach()
-    beta = torch.zeros_like(gamma) if norm.bias is None else norm.bias.detach()
-    return negative_means(gamma, beta).float()

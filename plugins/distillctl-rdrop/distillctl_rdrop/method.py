@@ -13,10 +13,10 @@ Where we differ: the divergence is a mean over the batch, so that its weight doe
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants
+from distillctl_rdrop.losses import rdrop_loss
 from distillctl_rdrop.options import RDropOptions
 
 
@@ -47,13 +47,3 @@ class RDrop(Method):
         if logits.ndim != 3 or logits.shape[0] != 2:
             raise RunError(f"`rdrop` compares two passes of the student, but its `logits` have shape {tuple(logits.shape)}")
         return rdrop_loss(logits[0], logits[1], self.reduction) / (batch.share if self.reduction == "sum" else 1.0)
-
-
-def rdrop_loss(first: Tensor, second: Tensor, reduction: str) -> Tensor:
-    """½ · (KL(p₁ ‖ p₂) + KL(p₂ ‖ p₁)) of logits (B, C), 0-dim; over the batch the mean (`batchmean`) or the sum (`sum`).
-
-    Both divergences are one sum, ½ · Σ_c (p₁ − p₂) · (log p₁ − log p₂), of which no part is negative.
-    """
-    log_p, log_q = F.log_softmax(first, dim=1), F.log_softmax(second, dim=1)
-    rows = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(1) / 2
-    return rows.sum() if reduction == "sum" else rows.mean()

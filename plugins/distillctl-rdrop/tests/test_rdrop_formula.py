@@ -10,7 +10,8 @@ from torch import nn
 
 from distillctl import RunError, Wants, kd_loss
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_rdrop.method import RDrop, rdrop_loss
+from distillctl_rdrop.losses import rdrop_loss
+from distillctl_rdrop.method import RDrop
 from distillctl_rdrop.plugin import SPEC
 
 SETUP = make_setup({}, None, num_classes=6)

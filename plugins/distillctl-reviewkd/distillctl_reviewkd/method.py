@@ -19,8 +19,8 @@ from math import prod
 from torch import Tensor
 
 from distillctl import Batch, Features, Method, Progress, Setup, Side, Wants, fp32, input_of, pair_stages, widen
-from distillctl_reviewkd.fusion import Review
 from distillctl_reviewkd.losses import review_loss
+from distillctl_reviewkd.modules import Review
 from distillctl_reviewkd.options import ReviewKDOptions
 
 _POOLED = "pooled"

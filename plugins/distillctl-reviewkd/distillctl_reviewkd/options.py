@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class ReviewKDOptions(Options):
     """Options of `reviewkd`."""
 
-    student_stages: StageNames = ["stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages"]
     """The student's feature maps, shallow to deep."""
-    teacher_stages: StageNames = ["stages:pre"]  # noqa: RUF012
+    teacher_stages: StageNames = ["stages:pre"]
     """The teacher's feature maps, shallow to deep; `["stages"]` for a teacher that declares no pre-activations."""
     pooled: bool = True
     """Add what the classifiers receive as the deepest level, a map of size 1×1."""

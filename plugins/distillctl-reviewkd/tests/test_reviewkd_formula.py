@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_reviewkd.fusion import Fusion
 from distillctl_reviewkd.losses import context_weights, hcl, review_loss
 from distillctl_reviewkd.method import ReviewKD
+from distillctl_reviewkd.modules import Fusion
 from distillctl_reviewkd.plugin import SPEC
 
 # A batch of maps is a list of images; an image is a list of planes, a plane a list of rows.

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from distillctl import Batch, RunError, Setup
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
-from distillctl_reviewkd.fusion import Fusion
 from distillctl_reviewkd.losses import hcl
 from distillctl_reviewkd.method import ReviewKD
+from distillctl_reviewkd.modules import Fusion
 from distillctl_reviewkd.plugin import SPEC
 
 STUDENT = {"stage1": (6, 8, 8), "stage2": (8, 4, 4), "stage3": (12, 2, 2), "pooled": (12,)}

@@ -4,7 +4,7 @@
 
 v_r (d,): the mean of the map over region r. R = Σ s² regions, from grids of s×s for s in `scales`; the first is the whole map.
 W, c: the last Linear layer of student and teacher themselves, `Side.classifier`; the student's receives a gradient here.
-right_r: whether the teacher's logits of region r are highest at the label. ℓ: KD, DKD or NKD of one row (`bases.py`).
+right_r: whether the teacher's logits of region r are highest at the label. ℓ: KD, DKD or NKD of one row (`losses.py`).
 Maps: `student[student_stage]`, `teacher[teacher_stage]`, (B, d, H, W); the whole map's vector is `pooled`, (B, d).
 β: `complementary_weight`. Wei, Luo, Luo, CVPR 2024, arXiv 2403.13512.
 
@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl import Batch, Features, Progress, RunError, Setup, Side, TemperatureMethod, Wants
-from distillctl_sdd.bases import dkd_rows, kd_rows, nkd_rows
-from distillctl_sdd.losses import Rows, regional_vectors, sdd_parts
+from distillctl_sdd.losses import Rows, dkd_rows, kd_rows, nkd_rows, regional_vectors, sdd_parts
 from distillctl_sdd.options import SDDOptions
 
 _TOLERANCE = 1e-3

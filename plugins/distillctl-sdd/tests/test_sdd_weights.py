@@ -9,8 +9,7 @@ from distillctl_dkd.method import DKD
 from distillctl_dkd.plugin import SPEC as DKD_SPEC
 from distillctl_nkd.method import NKD
 from distillctl_nkd.plugin import SPEC as NKD_SPEC
-from distillctl_sdd.bases import kd_rows
-from distillctl_sdd.losses import is_complementary, sdd_loss, sdd_parts
+from distillctl_sdd.losses import is_complementary, kd_rows, sdd_loss, sdd_parts
 from distillctl_sdd.method import SDD
 from distillctl_sdd.plugin import SPEC
 

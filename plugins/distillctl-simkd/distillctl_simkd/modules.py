@@ -28,7 +28,7 @@ def reused_classifier(teacher: Side, stage: str) -> nn.Linear:
     """A frozen copy of the teacher's classifier.
 
     Raises:
-        RunError: it is no Linear layer, or does not receive the average of the map `stage`.
+        RunError: it is not a Linear layer, or does not receive the average of the map `stage`.
     """
     linear = teacher.classifier
     if not isinstance(linear, nn.Linear):

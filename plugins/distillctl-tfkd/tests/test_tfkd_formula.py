@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from distillctl import Batch, RunError, Wants, kd_loss
 from distillctl.testing import make_progress, make_setup, options_of
+from distillctl_tfkd.losses import tfkd_loss, virtual_teacher
+from distillctl_tfkd.method import TfKD, TfKDSelf
 from distillctl_tfkd.plugin import TFKD, TFKD_SELF
-from distillctl_tfkd.self_training import TfKDSelf
-from distillctl_tfkd.virtual import TfKD, tfkd_loss, virtual_teacher
 
 B = 5
 

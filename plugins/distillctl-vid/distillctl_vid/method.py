@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from distillctl import Batch, Features, Method, Progress, RunError, Setup, Wants, fp32, input_of, match_size, pair_stages, widen
 from distillctl_vid.losses import gaussian_loss, rho_of, variance_of
+from distillctl_vid.modules import regressor
 from distillctl_vid.options import VIDOptions
 
 
 class VID(Method):
     """Σ_stages mean of ½((μ − f_t)²/σ² + log σ²) over batch, channels and positions, arXiv 1904.05835. One term.
 
-    Feeding a batch twice leaves the value as it is. It is no distance: below variances of 1 it may be negative. `metrics` has
+    Feeding a batch twice leaves the value as it is. It is not a distance: below variances of 1 it may be negative. `metrics` has
     `variance`, the geometric mean of σ² over all channels and stages. State dict: regressors and ρ.
 
     Raises:
@@ -78,14 +79,3 @@ class VID(Method):
     def metrics(self) -> dict[str, Tensor]:
         """The geometric mean of all variances."""
         return {"variance": variance_of(torch.cat(list(self.rhos)), self.eps).log().mean().exp()}
-
-
-def regressor(channels: int, wanted: int) -> nn.Sequential:
-    """Three 1×1 convolutions without bias, ReLUs between them: (B, channels, H, W) → (B, wanted, H, W)."""
-    return nn.Sequential(
-        nn.Conv2d(channels, wanted, 1, bias=False),
-        nn.ReLU(),
-        nn.Conv2d(wanted, wanted, 1, bias=False),
-        nn.ReLU(),
-        nn.Conv2d(wanted, wanted, 1, bias=False),
-    )

@@ -12,9 +12,9 @@ from distillctl import Options, StageNames
 class VIDOptions(Options):
     """Options of `vid`."""
 
-    student_stages: StageNames = ["stages"]  # noqa: RUF012 - pydantic copies defaults
+    student_stages: StageNames = ["stages"]
     """The student's feature maps, shallow to deep; `stages` stands for all stages of the model."""
-    teacher_stages: StageNames = ["stages"]  # noqa: RUF012
+    teacher_stages: StageNames = ["stages"]
     """The teacher's feature maps, in the same order."""
     init_variance: Annotated[float, Field(gt=0)] = 5.0
     """σ² of every channel at the start; larger than `eps`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distillctl import Batch, Features, Method, Progress, Setup
+from distillctl_example.losses import mimic_loss
 from distillctl_example.options import MimicOptions
 
 
@@ -30,11 +31,3 @@ class Mimic(Method):
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The term, 0-dim."""
         return mimic_loss(student["logits"], teacher["logits"].detach(), centred=self.centred)
-
-
-def mimic_loss(student: Tensor, teacher: Tensor, *, centred: bool) -> Tensor:
-    """½ · mean_B ‖z_s − z_t‖² of logits (B, C), 0-dim."""
-    difference = student - teacher
-    if centred:
-        difference = difference - difference.mean(1, keepdim=True)
-    return difference.square().sum(1).mean() / 2

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from distillctl_example.method import mimic_loss
+from distillctl_example.losses import mimic_loss
 
 
 def by_loops(student, teacher, centred):

@@ -1,8 +1,15 @@
-"""Draws images of other classes on the device, without a rejection loop and without lists made by a data loader."""
+"""What `crd` keeps and draws on the device: the memory bank, and images of other classes.
+
+The bank has one embedding for every training image, moved towards the newest one after each step. Images of other classes are drawn
+without a rejection loop and without lists made by a data loader.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl import Batch, RunError, draw_rows
@@ -54,3 +61,24 @@ class OtherClasses(nn.Module):
         draws = draws.mul_(self.others[index].unsqueeze(1)).bitwise_right_shift_(_BITS)  # uniform in [0, others)
         draws = draws.add_(self.behind[index].unsqueeze(1))
         return self.line.index_select(0, draws.flatten()).view_as(draws)
+
+
+def new_bank(count: int, dim: int) -> Tensor:
+    """A bank (count, dim), uniform in ±1/√(dim/3): rows have a length near 1."""
+    return (2 * torch.rand(count, dim) - 1) / math.sqrt(dim / 3)
+
+
+def move_rows(bank: Tensor, index: Tensor, v: Tensor, momentum: float) -> None:
+    """Row ← N(momentum · row + (1 − momentum) · v) for the rows `index`, in place; N makes the length 1.
+
+    bank: (N, d). index: int64, (B,). v: (B, d), normalised. An image that is twice in the batch takes its last embedding,
+    on every device and with any number of threads.
+    """
+    rows = momentum * bank[index] + (1 - momentum) * v[last_of_each(index)]
+    bank.index_copy_(0, index, F.normalize(rows, dim=1).to(bank.dtype))
+
+
+def last_of_each(index: Tensor) -> Tensor:
+    """For every element of int64 (B,), the position of the last element equal to it: [3, 1, 3] → [2, 1, 2]."""
+    ordered, position = index.sort(stable=True)
+    return position[torch.searchsorted(ordered, index, right=True) - 1]

@@ -1,17 +1,34 @@
-"""Finds the batch normalisation whose parameters describe what a ReLU receives."""
+"""The connectors, and the batch normalisations whose parameters describe what a ReLU receives."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from distillctl import RunError, Side
+from distillctl import LenientBatchNorm2d, RunError, Side
+from distillctl_ofd.losses import negative_means
 
 _ACTIVATIONS = (nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Mish)  # ReLU6 is a Hardtanh
 _SHORTCUTS = ("downsample", "shortcut")
+
+
+def connector(inputs: int, outputs: int, kernel_size: int) -> nn.Sequential:
+    """A convolution without bias that keeps the size, with weights from N(0, 2 / (k² · outputs)), and batch normalisation."""
+    conv = nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (kernel_size**2 * outputs)))
+    return nn.Sequential(conv, LenientBatchNorm2d(outputs))
+
+
+def margins_of(norm: _BatchNorm) -> Tensor:
+    """The margins (C,), float32, of a batch normalisation; γ = 1 and β = 0 where it learns none."""
+    gamma = torch.ones(norm.num_features) if norm.weight is None else norm.weight.detach()
+    beta = torch.zeros_like(gamma) if norm.bias is None else norm.bias.detach()
+    return negative_means(gamma, beta).float()
 
 
 def find_norm(model: nn.Module, path: str, channels: int, *, before: bool = False) -> _BatchNorm | None:
@@ -42,7 +59,7 @@ def norms_before(side: Side, names: Sequence[str], chosen: Sequence[str]) -> lis
     """For each of these features of the teacher its batch normalisation: the module that `chosen` names, or the one that is found.
 
     Raises:
-        RunError: none is found; or `chosen` has too few or too many paths, or one that is no batch normalisation of the feature's width.
+        RunError: none is found; or `chosen` has too few or too many paths, or one that is not a batch normalisation of the feature's width.
     """
     if not chosen:
         return [_found(side, name) for name in names]

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from distillctl import RunError, Wants
 from distillctl.testing import make_batch, make_features, make_progress, make_setup, options_of
-from distillctl_byot.exits import Exit
 from distillctl_byot.method import BYOT
+from distillctl_byot.modules import Exit
 from distillctl_byot.plugin import SPEC
 
 RESNET18 = {"stage1": (64, 32, 32), "stage2": (128, 16, 16), "stage3": (256, 8, 8), "stage4": (512, 4, 4), "pooled": (512,)}

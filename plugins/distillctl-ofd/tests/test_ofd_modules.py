@@ -1,4 +1,4 @@
-"""Which batch normalisation gives the margins: the one of METHODS §9.4 in every model of the zoo, and refusals."""
+"""Which batch normalisation gives the margins, in every model of the zoo; and refusals."""
 
 import functools
 from dataclasses import replace
@@ -14,7 +14,7 @@ from distillctl.plugin.registry import load
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
 from distillctl_cifar.zoo import SPECS
 from distillctl_ofd.method import OFD, margins_of
-from distillctl_ofd.norms import find_norm, norms_before
+from distillctl_ofd.modules import find_norm, norms_before
 from distillctl_ofd.plugin import SPEC
 
 CIFAR = {spec.name: spec for spec in SPECS}

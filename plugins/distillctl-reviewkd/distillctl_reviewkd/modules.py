@@ -52,7 +52,7 @@ class Review(nn.Module):
         self.levels = nn.ModuleList(Fusion(ours, mid, theirs, fuse=k < last) for k, (ours, theirs) in enumerate(channels))
 
     def forward(self, features: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
-        """The student's maps, shallow to deep → as many, with the teacher's channels and of the given sizes."""
+        """The student's maps, shallow to deep → the same number of maps, with the teacher's channels and the given sizes."""
         outputs: list[Tensor] = []
         fused: Tensor | None = None
         for level, value, size in reversed(list(zip(self.levels, features, sizes, strict=True))):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-import distillctl_crd.scores
-from distillctl_crd.scores import gather_rows, score_all, scores
+import distillctl_crd.losses
+from distillctl_crd.losses import gather_rows, score_all, scores
 
 
 def test_both_ways_give_the_inner_products() -> None:
@@ -28,8 +28,8 @@ def test_portions_of_anchors_are_put_together_in_order() -> None:
 def test_way_depends_on_the_size_of_the_bank(monkeypatch: pytest.MonkeyPatch, negatives: int, way: str) -> None:
     calls = []
     for name in ("score_all", "gather_rows"):
-        function = getattr(distillctl_crd.scores, name)
-        monkeypatch.setattr(distillctl_crd.scores, name, lambda *a, name=name, function=function: (calls.append(name), function(*a))[1])
+        function = getattr(distillctl_crd.losses, name)
+        monkeypatch.setattr(distillctl_crd.losses, name, lambda *a, name=name, function=function: (calls.append(name), function(*a))[1])
     scores(torch.randn(2, 3), torch.randn(40, 3), torch.randint(40, (2, negatives)))
     assert calls == [way]
 

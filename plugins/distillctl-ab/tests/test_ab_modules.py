@@ -6,8 +6,8 @@ from torch import nn
 
 from distillctl import Batch, LenientBatchNorm2d
 from distillctl.testing import make_progress, make_setup, options_of
-from distillctl_ab.connectors import connector
 from distillctl_ab.method import AB
+from distillctl_ab.modules import connector
 from distillctl_ab.plugin import SPEC
 
 
