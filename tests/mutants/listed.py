@@ -114,6 +114,11 @@ MUTANTS = (
     Mutant("a tracker that fails stops the run", _ENGINE + "trackers.py", "except (Exception, SystemExit) as error:", "except ZeroDivisionError as error:", "tests/plugin/test_stranger.py"),
     Mutant("a tracker that fails is told on", _ENGINE + "trackers.py", "                del self._foreign[name]\n", "", "tests/plugin/test_stranger.py"),
     Mutant("a tracker changes the record", _ENGINE + "trackers.py", "copy.deepcopy(fact) if isinstance(fact, dict) else fact", "fact", "tests/plugin/test_stranger.py tests/engine/test_trackers.py"),
+    Mutant("an override goes through an array of tables", "distillctl/profile/document.py",
+           "isinstance(on_the_way, list if isinstance(key[length], int) else dict)", "isinstance(on_the_way, list | dict)", "tests/profile/test_document.py"),
+    Mutant("an override is written into the document that it changes", "distillctl/profile/document.py",
+           "return {**value, part: _with(value.get(part) or {}, key[1:], new)}",
+           "return value.__setitem__(part, _with(value.get(part) or {}, key[1:], new)) or value", "tests/profile/test_document.py"),
     Mutant("trackers are part of what a run is", "distillctl/profile/identity.py", ', ("tracker",)}', "}", "tests/plugin/test_stranger.py"),
     # Data.
     Mutant("order does not depend on the epoch", "distillctl/data/order.py", "torch.arange(count, device=device), seed, epoch, ORDER)", "torch.arange(count, device=device), seed, 0, ORDER)", "tests/data"),
