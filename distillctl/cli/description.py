@@ -89,8 +89,8 @@ def example(kind: str, spec: Spec, shown_name: str) -> str:
 def _fields(spec: Spec) -> list[tuple[str, Any, Any]]:
     """Name, pydantic field, and default as TOML data (None: there is none)."""
     from distillctl.plugin.registry import load
-    from distillctl.profile.builder import plain
     from distillctl.profile.schema import MethodTable
+    from distillctl.profile.writing import plain
 
     fields: list[tuple[str, Any, Any]] = []
     if isinstance(spec, MethodSpec):

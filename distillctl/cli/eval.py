@@ -10,7 +10,7 @@ import typer
 from distillctl.cli import options, render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
-from distillctl.profile.source import near_files
+from distillctl.profile.problems import near_files
 from distillctl.text import one_line
 
 if TYPE_CHECKING:

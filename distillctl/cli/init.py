@@ -42,7 +42,7 @@ def write_template(name: str, path: Path) -> tuple[Path, Path]:
         MachineError: the folder cannot be written to.
     """
     if name not in TEMPLATES:
-        from distillctl.profile.source import nearest
+        from distillctl.profile.problems import nearest
 
         listed = "there are " + ", ".join(f"`{t}`" for t in TEMPLATES)
         raise ProfileError(f"no template is called `{name}`", hint=f"{nearest(name, TEMPLATES)} {listed}".strip())

@@ -20,8 +20,8 @@ from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.meter import Reading
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
-from distillctl.profile.teacher import load_teacher_profile
 from distillctl.rundir.directory import ROOT, place
 
 

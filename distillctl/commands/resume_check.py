@@ -19,9 +19,9 @@ from distillctl.data.splits import content_hash, listing_hash
 from distillctl.errors import DataError, Problem
 from distillctl.files import write_text
 from distillctl.plugin.registry import Registry
-from distillctl.profile.builder import identity
-from distillctl.profile.reading import write_toml
+from distillctl.profile.identity import identity
 from distillctl.profile.schema import MethodChoice, Profile
+from distillctl.profile.writing import write_toml
 from distillctl.rundir.directory import RunDirectory, now
 
 _HINT = "`--accept-change` goes on all the same and notes it in the run for good; `--fresh` starts anew beside it"

@@ -34,9 +34,9 @@ from distillctl.errors import DataError, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
-from distillctl.profile.reading import write_toml
+from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
-from distillctl.profile.teacher import load_teacher_profile
+from distillctl.profile.writing import write_toml
 from distillctl.rundir import digests
 from distillctl.rundir.directory import ROOT, RunDirectory, place
 from distillctl.rundir.lock import locked

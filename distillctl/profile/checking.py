@@ -1,130 +1,163 @@
-"""Checks a table against a model of options and turns what pydantic finds into plain sentences."""
+"""One check of a profile, and what the readers of all its tables share: a table is checked against its model, and each value recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from distillctl.profile.describe import bounds_of, branches, choices_of, is_table, literal, number, type_of, unwrap, value_in_words
-from distillctl.profile.locate import Key
-from distillctl.profile.source import Source, dotted, nearest
+from distillctl.api.options import Options
+from distillctl.api.specs import Spec
+from distillctl.errors import PluginError
+from distillctl.plugin.catalog import Catalog, known_package
+from distillctl.plugin.registry import Registry, load
+from distillctl.profile.describe import complaints
+from distillctl.profile.document import Document, dotted
+from distillctl.profile.problems import Problems, bounded
+from distillctl.profile.toml_file import Key
+from distillctl.profile.writing import plain
+
+Data = dict[str, Any]
+"""A checked table as TOML data."""
 
 M = TypeVar("M", bound=BaseModel)
-
-_BOUNDS = {
-    "greater_than": ("above", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("below", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
+S = TypeVar("S", bound=Spec)
 
 
-def check_table(
-    source: Source, model: type[M], values: Mapping[str, Any], key: Key, *, subject: str = "", command: str = "", also: Iterable[str] = ()
-) -> M | None:
-    """The values as an instance of the model; None, with every problem noted, if they do not fit.
+@dataclass(frozen=True)
+class Check:
+    """One check of a document. Each table that is read adds its problems, its values and their origins; nothing else changes.
 
-    key: where the table stands. subject: whose options they are (method `mgd`); empty for the core's own tables.
-    command: what lists all options. also: other keys that the table may have, for the nearest spelling.
+    trusted: the document was checked before (a run's `resolved.toml`): files that it names need not be there any more.
+    resolved, origins: as a `Profile` has them; complete if no problem was noted.
     """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        _Translator(source, subject, command, tuple(also)).table(model, values, key, error.errors(include_url=False))
+
+    document: Document
+    registry: Registry
+    problems: Problems
+    trusted: bool = False
+    resolved: Data = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def complain(self, message: str, key: Key = (), hint: str = "") -> None:
+        """Notes a problem at a key, or at the file as a whole.
+
+        Raises:
+            ProfileError: there are so many problems already that the rest is not looked for.
+        """
+        self.problems.add(bounded(message, self.document.where(key), hint))
+
+    def no_effect(self, key: Key, why: str, because: Key = (), hint: str = "") -> None:
+        """Notes that a stated key does nothing; not if the command line made it so and the file alone states the key."""
+        if because and self.document.from_command_line(because) and not self.document.from_command_line(key):
+            return
+        self.complain(f"`{dotted(key)}` has no effect {why}", key, hint)
+
+    def stated(self, name: str, example: str = "") -> Data | None:
+        """What a top-level table states; None, with a problem noted, if it is not a table, or is missing and must not be.
+
+        example: how one is written, where there must be one.
+        """
+        value = self.document.data.get(name, None if example else {})
+        if isinstance(value, dict):
+            return value
+        if name in self.document.data:
+            self.complain(f"`{name}` must be a table, [{name}]", (name,))
+        else:
+            self.complain(f"the table [{name}] is missing", (), example)
         return None
 
+    def several(self, name: str, header: str, most: int) -> list[tuple[Key, Data]] | None:
+        """What a table or an array of tables states, each with its place; None, with a problem noted, if it is something else.
 
-class _Translator:
-    def __init__(self, source: Source, subject: str, command: str, also: tuple[str, ...]) -> None:
-        self.source = source
-        self.subject = subject
-        self.command = command
-        self.also = also
+        header: how one is written. most: so many tables there may be.
+        """
+        value = self.document.data.get(name, [])
+        if isinstance(value, dict):
+            return [((name,), value)]
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            hint = f'write `{header}` and below it `name = "{value}"`' if isinstance(value, str) else ""
+            self.complain(f"`{name}` must be a table, [{name}], or several, [[{name}]]", (name,), hint)
+            return None
+        if len(value) > most:
+            self.complain(f"there are {len(value)} [[{name}]] tables, more than {most}", (name, most))
+            return None
+        return [((name, number), table) for number, table in enumerate(value)]
 
-    def table(self, model: type[BaseModel], values: Mapping[str, Any], key: Key, errors: Iterable[ErrorDetails]) -> None:
-        told: set[str] = set()
-        nested: dict[str, list[ErrorDetails]] = {}
-        for error in errors:
-            loc = error["loc"]
-            if not loc:
-                self.source.complain(f"{self._of(key)} is not valid: {_own_words(error)}", key)
-                continue
-            name = str(loc[0])
-            field = model.model_fields.get(name)
-            if error["type"] == "extra_forbidden" and len(loc) == 1:
-                self._unknown(model, name, key)
-            elif error["type"] == "missing" and len(loc) == 1:
-                described = (field.description or "").split("\n")[0].rstrip(".") if field else ""
-                self.source.complain(f"`{dotted((*key, name))}` is missing", (*key, name), described)
-            elif field is not None:
-                kinds = branches(field.annotation, field.metadata)
-                tables = [a for a, _ in kinds if is_table(a)]
-                value = values.get(name)
-                if len(tables) == 1 and isinstance(value, Mapping):
-                    tag = 1 if len(kinds) == 1 else 2
-                    if len(kinds) == 1 or (len(loc) > 1 and loc[1] == tables[0].__name__):
-                        nested.setdefault(name, []).append({**error, "loc": loc[tag:]})
-                elif len(kinds) > 1:
-                    if name not in told:
-                        self._no_branch(field.annotation, field.metadata, value, (*key, name))
-                elif name not in told or len(loc) > 1:
-                    self._wrong(error, field.annotation, field.metadata, (*key, name), loc[1:])
-                told.add(name)
-        for name, below in nested.items():
-            field = model.model_fields[name]
-            inner = next(a for a, _ in branches(field.annotation, field.metadata) if is_table(a))
-            _Translator(self.source, "", "", ()).table(inner, values[name], (*key, name), below)
+    def table(self, model: type[M], values: Mapping[str, Any], key: Key, **words: Any) -> M | None:
+        """The values as an instance of the model; None, with every problem noted, if they do not fit.
 
-    def _of(self, key: Key) -> str:
-        return self.subject or f"[{dotted(key)}]"
+        key: where the table stands. words: as `describe.complaints` has them.
+        """
+        try:
+            return model.model_validate(dict(values))
+        except ValidationError as error:
+            for complaint in complaints(error.errors(include_url=False), model, values, key, **words):
+                self.complain(*complaint)
+            return None
 
-    def _unknown(self, model: type[BaseModel], name: str, key: Key) -> None:
-        allowed = [*model.model_fields, *self.also]
-        near = nearest(name, allowed)
-        if self.subject:
-            message, all_of_them = (
-                f"unknown option `{name}` for {self.subject}",
-                f"{self.command} lists all options" if self.command else "",
-            )
-        else:
-            message, all_of_them = f"unknown key `{name}` in [{dotted(key)}]", "allowed are " + ", ".join(f"`{a}`" for a in allowed)
-        self.source.complain(message, (*key, name), " ".join(part for part in (near, all_of_them) if part))
+    def find(self, catalog: Catalog[S], key: Key, name: Any) -> S | None:
+        """The spec of a name; None, with a problem noted, if there is none. A name that is not a string is noted elsewhere."""
+        if not isinstance(name, str):
+            return None
+        try:
+            return catalog.get(name)
+        except PluginError as error:
+            problem = error.problems[0]
+            package = known_package(catalog.kind, name)
+            broken = next((p for p in self.registry.plugins if p.package == package and p.problem), None)
+            hint = f"`{broken.package}` is installed but broken: {broken.problem}" if broken else problem.hint
+            self.complain(problem.message, key, hint)
+            return None
 
-    def _no_branch(self, annotation: Any, metadata: Iterable[Any], value: Any, key: Key) -> None:
-        bounds = bounds_of(annotation, metadata)
-        words = type_of(annotation, metadata, article=True) + (f" ({bounds})" if bounds else "")
-        self.source.complain(f"`{dotted(key)}` must be {words}, not {value_in_words(value)}", key)
+    def options(self, spec: Spec, kind: str, values: Mapping[str, Any], key: Key, core: type[BaseModel]) -> Options | None:
+        """A plugin's own keys, checked against its options; None, with problems noted, if they do not fit."""
+        try:
+            model: type[Options] = load(spec.options, spec.name) if spec.options else Options
+        except PluginError as error:
+            self.complain(error.problems[0].message, (*key, "name"), error.problems[0].hint)
+            return None
+        also = [name for name in core.model_fields if name not in model.model_fields]
+        command = f"`distillctl show {spec.qualified}`"
+        return self.table(model, values, key, subject=f"{kind} `{spec.name}`", command=command, also=also)
 
-    def _wrong(self, error: ErrorDetails, annotation: Any, metadata: Iterable[Any], key: Key, inside: tuple[int | str, ...]) -> None:
-        """One field, or one entry inside it, that has one type and does not fit it."""
-        annotation, found = unwrap(annotation, metadata)
-        for part in inside:
-            arguments = getattr(annotation, "__args__", ())
-            if not arguments:
-                break
-            annotation, found = unwrap(arguments[0 if isinstance(part, int) else -1])
-            key = (*key, part)
-        value, kind = error["input"], error["type"]
-        subject = f"`{dotted(key)}`"
-        if kind in _BOUNDS:
-            word, name = _BOUNDS[kind]
-            self.source.complain(f"{subject} must be {word} {number(error['ctx'][name])}, not {literal(value)}", key)
-        elif choices := choices_of(annotation):
-            listed = ", ".join(f"`{c}`" for c in choices)
-            near = nearest(value, [str(c) for c in choices]) if isinstance(value, str) else ""
-            self.source.complain(f"{subject} must be one of {listed}, not {literal(value)}", key, near)
-        elif kind == "finite_number":
-            self.source.complain(f"{subject} must be a finite number, not {literal(value)}", key)
-        elif kind.endswith(("_type", "_parsing", "int_from_float")) or kind == "is_instance_of":
-            self.source.complain(f"{subject} must be {type_of(annotation, found, article=True)}, not {value_in_words(value)}", key)
-        else:
-            self.source.complain(f"{subject} is not valid: {_own_words(error)}", key)
+    def plugin_table(
+        self, catalog: Catalog[S], core: type[M], values: Mapping[str, Any], key: Key
+    ) -> tuple[M | None, S | None, Options | None]:
+        """A plugin's table: the core's keys, the spec that `name` means, and the plugin's own keys; None for what is wrong."""
+        stated, own = split(values, core)
+        table = self.table(core, stated, key)
+        spec = self.find(catalog, (*key, "name"), stated.get("name", core.model_fields["name"].default))
+        return table, spec, self.options(spec, catalog.kind, own, key, core) if spec else None
+
+    def record(
+        self,
+        key: Key,
+        parts: Collection[BaseModel],
+        stated: Mapping[str, Any],
+        spec: Spec | None = None,
+        *,
+        presets: Mapping[str, tuple[Any, str]] | None = None,
+        without: Collection[str] = (),
+    ) -> Data:
+        """All values of a table as TOML data; notes for each where it comes from.
+
+        spec: what `name` means; it stands there by its qualified name.
+        presets: values of a preset that the table has where it states none, each with its source.
+        without: names that do not count.
+        """
+        data = {name: value for part in parts for name, value in plain(part).items() if name not in without}
+        if key[0] in ("student", "teacher"):
+            data = {k: v for k, v in data.items() if v or k not in ("name", "weights", "overrides")}  # empty means not set
+        for name in data:
+            source = presets[name][1] if presets and name in presets else "default"
+            self.origins[dotted((*key, name))] = self.document.origin((*key, name)) if name in stated else source
+        return data if spec is None else {**data, "name": spec.qualified}
 
 
-def _own_words(error: ErrorDetails) -> str:
-    """What a validator says, without pydantic's preface."""
-    text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+def split(values: Mapping[str, Any], core: type[BaseModel]) -> tuple[Data, Data]:
+    """The core's keys of a table, and the plugin's."""
+    own = {k: v for k, v in values.items() if k not in core.model_fields}
+    return {k: v for k, v in values.items() if k in core.model_fields}, own

@@ -1,18 +1,32 @@
-"""Types, bounds and values of options in plain words, for error messages and for `show`."""
+"""Options in plain words: types and bounds for `show`, and what pydantic finds wrong with values, for error messages."""
 
 from __future__ import annotations
 
 import datetime
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from distillctl.profile.document import dotted
+from distillctl.profile.problems import nearest
+from distillctl.profile.toml_file import Key
+
+Complaint = tuple[str, Key, str]
+"""What is wrong, at which key, and a hint."""
 
 _NOUNS = {int: "integer", float: "number", str: "string", bool: "boolean", Path: "path", dict: "table", list: "list", tuple: "list"}
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
 
 
 def unwrap(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, list[Any]]:
@@ -27,7 +41,7 @@ def unwrap(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, list[Any
 
 
 def branches(annotation: Any, metadata: Iterable[Any] = ()) -> list[tuple[Any, list[Any]]]:
-    """The alternatives of a union, without None; one entry if it is no union."""
+    """The alternatives of a union, without None; one entry if it is not a union."""
     annotation, found = unwrap(annotation, metadata)
     if get_origin(annotation) in (Union, types.UnionType):
         return [b for arg in get_args(annotation) if arg is not type(None) for b in branches(arg)]
@@ -61,7 +75,7 @@ def bounds_of(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         words = [
             f"{word} {number(getattr(item, name))}"
             for item in extra
-            for name, word in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
+            for word, name in _BOUNDS.values()
             if getattr(item, name, None) is not None
         ]
         if words:
@@ -121,3 +135,96 @@ def _one_type(annotation: Any, article: bool) -> str:
     if not article:
         return text
     return f"an {text}" if text[0] in "aeiou" else f"a {text}"
+
+
+def complaints(
+    errors: Iterable[ErrorDetails],
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    key: Key,
+    *,
+    subject: str = "",
+    command: str = "",
+    also: Iterable[str] = (),
+) -> Iterator[Complaint]:
+    """What pydantic finds wrong with a table of options, each field once.
+
+    key: where the table stands. subject: whose options they are (method `mgd`); empty for the core's own tables.
+    command: what lists all options. also: other keys that the table may have, for the nearest spelling.
+    """
+    told: set[str] = set()
+    nested: dict[str, tuple[type[BaseModel], list[ErrorDetails]]] = {}
+    for error in errors:
+        loc = error["loc"]
+        if not loc:
+            yield f"{subject or f'[{dotted(key)}]'} is not valid: {_own_words(error)}", key, ""
+            continue
+        name = str(loc[0])
+        here = (*key, name)
+        field = model.model_fields.get(name)
+        if error["type"] == "extra_forbidden" and len(loc) == 1:
+            yield _unknown(name, [*model.model_fields, *also], here, subject, command)
+        elif error["type"] == "missing" and len(loc) == 1:
+            described = (field.description or "").split("\n")[0].rstrip(".") if field else ""
+            yield f"`{dotted(here)}` is missing", here, described
+        elif field is not None:
+            kinds = branches(field.annotation, field.metadata)
+            tables = [a for a, _ in kinds if is_table(a)]
+            value = values.get(name)
+            if len(tables) == 1 and isinstance(value, Mapping):
+                inside = 1 if len(kinds) == 1 else 2  # of a union, pydantic names the branch
+                if inside == 1 or (len(loc) > 1 and loc[1] == tables[0].__name__):
+                    nested.setdefault(name, (tables[0], []))[1].append({**error, "loc": loc[inside:]})
+            elif len(kinds) > 1:
+                if name not in told:
+                    yield _fits_no_branch(field, value, here)
+            elif name not in told or len(loc) > 1:
+                yield _wrong(error, field, here, loc[1:])
+            told.add(name)
+    for name, (table, below) in nested.items():
+        yield from complaints(below, table, values[name], (*key, name))
+
+
+def _unknown(name: str, allowed: list[str], key: Key, subject: str, command: str) -> Complaint:
+    if subject:
+        message, listing = f"unknown option `{name}` for {subject}", f"{command} lists all options"
+    else:
+        message, listing = f"unknown key `{name}` in [{dotted(key[:-1])}]", "allowed are " + ", ".join(f"`{a}`" for a in allowed)
+    return message, key, f"{nearest(name, allowed)} {listing}".lstrip()
+
+
+def _fits_no_branch(field: FieldInfo, value: Any, key: Key) -> Complaint:
+    bounds = bounds_of(field.annotation, field.metadata)
+    words = type_of(field.annotation, field.metadata, article=True) + (f" ({bounds})" if bounds else "")
+    return f"`{dotted(key)}` must be {words}, not {value_in_words(value)}", key, ""
+
+
+def _wrong(error: ErrorDetails, field: FieldInfo, key: Key, inside: tuple[int | str, ...]) -> Complaint:
+    """One field, or one entry inside it, that has one type and does not fit it."""
+    annotation, found = unwrap(field.annotation, field.metadata)
+    for part in inside:
+        arguments = getattr(annotation, "__args__", ())
+        if not arguments:
+            break
+        annotation, found = unwrap(arguments[0 if isinstance(part, int) else -1])
+        key = (*key, part)
+    value, kind, hint = error["input"], error["type"], ""
+    if kind in _BOUNDS:
+        word, name = _BOUNDS[kind]
+        wrong = f"must be {word} {number(error['ctx'][name])}, not {literal(value)}"
+    elif choices := choices_of(annotation):
+        wrong = f"must be one of {', '.join(f'`{c}`' for c in choices)}, not {literal(value)}"
+        hint = nearest(value, [str(c) for c in choices]) if isinstance(value, str) else ""
+    elif kind == "finite_number":
+        wrong = f"must be a finite number, not {literal(value)}"
+    elif kind.endswith(("_type", "_parsing", "int_from_float")) or kind == "is_instance_of":
+        wrong = f"must be {type_of(annotation, found, article=True)}, not {value_in_words(value)}"
+    else:
+        wrong = f"is not valid: {_own_words(error)}"
+    return f"`{dotted(key)}` {wrong}", key, hint
+
+
+def _own_words(error: ErrorDetails) -> str:
+    """What a validator says, without pydantic's preface."""
+    text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text

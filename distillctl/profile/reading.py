@@ -1,4 +1,4 @@
-"""From a file to one checked `Profile`: `load`, `from_resolved`, and the way back, `write_toml`.
+"""From a file to one checked `Profile`: `load`, `load_teacher_profile` and `from_resolved`.
 
 Core tables are checked first, then each plugin's keys against its own options, and all problems are told together.
 """
@@ -6,26 +6,30 @@ Core tables are checked first, then each plugin's keys against its own options, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
-from distillctl.profile.builder import Builder, digest_of
-from distillctl.profile.method_tables import MethodTables
-from distillctl.profile.overrides import Edit, apply, parse_edit, replace_method, replace_teacher, split_key
-from distillctl.profile.parsing import parse, read_bytes
+from distillctl.profile.checking import Check
+from distillctl.profile.document import Document, Edit, edited, flat_overrides, parse_edit, split_key, with_method, with_teacher
+from distillctl.profile.identity import digest_of
+from distillctl.profile.methods import Methods
 from distillctl.profile.presets import Pair, names_of
-from distillctl.profile.schema import Profile
-from distillctl.profile.source import Source
-from distillctl.profile.tables import read_dataset, read_evaluate, read_optimizer, read_schedule, read_student, read_trackers, read_train
-from distillctl.profile.teacher_table import OtherProfile, TeacherResult, model_name, read_teacher
-from distillctl.profile.top_level import check_need_of_teacher, check_top_level, is_control, read_seed
-from distillctl.profile.writing import write_toml
+from distillctl.profile.problems import Problems
+from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
+from distillctl.profile.tables import (
+    check_top_level,
+    read_core_table,
+    read_dataset,
+    read_optimizer,
+    read_schedule,
+    read_seed,
+    read_student,
+    read_trackers,
+)
+from distillctl.profile.teacher import Teacher, check_need_of_teacher, is_control, read_teacher
 from distillctl.text import printable
-
-__all__ = ["from_resolved", "load", "write_toml"]
 
 MAX_CHAIN = 8
 """Profiles that may lead to one another by `teacher.profile`."""
@@ -50,20 +54,29 @@ def load(
     Raises:
         ProfileError: with every problem of the profile, each with its place.
     """
-    path = Path(path)
-    text = read_bytes(path)
-    source = parse(text, path)
+    document = Document.read(Path(path))
     if method is not None:
-        replace_method(source, method)
+        document = with_method(document, method)
     if teacher is not None:
-        replace_teacher(source, str(teacher))
+        document = with_teacher(document, str(teacher))
     if seed is not None:
-        source.state(("seed",), seed, f"--seed {seed}")
-    _apply(source, overrides)
-    profile = _check(source, registry, text, (path.resolve(),))
-    if profile is None:
-        raise ProfileError(source.problems)
-    return profile
+        document = document.stating(("seed",), seed, f"--seed {seed}")
+    edits: Iterable[Edit | str] = overrides if not isinstance(overrides, Mapping) else [_edit(*item) for item in overrides.items()]
+    return _checked(document, edits, registry)
+
+
+def load_teacher_profile(profile: Profile, registry: Registry) -> Profile:
+    """The profile that `teacher.profile` names, with `teacher.overrides`.
+
+    Raises:
+        ProfileError: it is wrong, or it is the profile that names it.
+    """
+    assert profile.teacher is not None
+    table = profile.teacher.table
+    assert table.profile is not None
+    if table.profile.resolve() == profile.path.resolve():
+        raise ProfileError(f"`teacher.profile` of `{profile.path}` is the profile itself", where=str(profile.path))
+    return load(table.profile, registry=registry, overrides=flat_overrides(table.overrides))
 
 
 def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = False) -> Profile:
@@ -75,61 +88,57 @@ def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = 
         ProfileError: it cannot be read, or a plugin does not take its values any more.
     """
     path = Path(path)
-    path = path / "resolved.toml" if path.is_dir() else path
-    text = read_bytes(path)
-    source = parse(text, path)
-    source.trusted = True
-    if student_only:
-        for name in ("teacher", "method", "optimizer", "tracker"):
-            source.data.pop(name, None)
-    profile = _check(source, registry, text, (path.resolve(),))
+    document = Document.read(path / "resolved.toml" if path.is_dir() else path)
+    for name in ("teacher", "method", "optimizer", "tracker") if student_only else ():
+        document = document.without((name,))
+    return _checked(document, (), registry, trusted=True)
+
+
+def _edit(name: str, value: object) -> Edit:
+    parts = split_key(name)
+    if parts is None:
+        raise ProfileError(f"`{name}` is no dotted key")
+    return Edit(parts, value, f"override of {name}")
+
+
+def _checked(document: Document, edits: Iterable[Edit | str], registry: Registry, *, trusted: bool = False) -> Profile:
+    problems = Problems()
+    check = Check(_edited(document, edits, problems), registry, problems, trusted)
+    profile = _profile(check, ())
     if profile is None:
-        raise ProfileError(source.problems)
+        raise ProfileError(problems.found)
     return profile
 
 
-def _apply(source: Source, overrides: Sequence[str] | Mapping[str, object]) -> None:
-    if isinstance(overrides, Mapping):
-        for name, value in overrides.items():
-            parts = split_key(name)
-            if parts is None:
-                raise ProfileError(f"`{name}` is no dotted key")
-            apply(source, Edit(parts, value, f"override of {name}"))
-        return
-    for text in overrides:
-        edit = parse_edit(text, source)
-        if edit is not None:
-            apply(source, edit)
+def _edited(document: Document, edits: Iterable[Edit | str], problems: Problems) -> Document:
+    """The document with all edits that can be made; for each of the others, a problem is noted."""
+    for edit in edits:
+        try:
+            document = edited(document, parse_edit(edit) if isinstance(edit, str) else edit)
+        except ProfileError as error:
+            problems.add(error.problems[0])
+    return document
 
 
-def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, ...]) -> Profile | None:
-    """The checked profile; None if the source has problems. chain: the files whose teachers led here."""
-    builder = Builder(source, registry)
-    check_top_level(source)
-    seed = read_seed(builder)
-    dataset, dataset_data = read_dataset(builder)
-    student, student_data, student_spec = read_student(builder)
-
-    def read_other(path: Path, edits: list[Edit]) -> OtherProfile:
-        return _read_teacher_profile(path, edits, registry, source, chain)
-
-    control = is_control(source, registry)
-    has_teacher = "teacher" in source.data and not control
-    result = read_teacher(builder, read_other) if has_teacher else TeacherResult()
-    teacher_spec = model_name(builder, result.name)
-    pair = Pair(
-        dataset=names_of(dataset.spec, dataset.spec.family or getattr(dataset.options, "family", "")) if dataset else (),
-        teacher=names_of(teacher_spec) or ((result.name.rpartition("/")[2],) if result.name else ()),
-        student=names_of(student_spec),
-    )
-    methods = MethodTables(builder, pair)
-    check_need_of_teacher(source, methods, has_teacher)
-    optimizer, optimizer_data = read_optimizer(builder)
-    schedule, schedule_data = read_schedule(builder)
-    train, train_data = read_train(builder)
-    evaluate, evaluate_data = read_evaluate(builder)
-    trackers, tracker_data = read_trackers(builder)
-    if source.problems:
+def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
+    """The checked profile; None if there are problems. above: the files whose teachers led here."""
+    document = check.document
+    chain = (*above, document.path.resolve())
+    check_top_level(check)
+    seed = read_seed(check)
+    dataset = read_dataset(check)
+    student, student_spec = read_student(check)
+    has_teacher = "teacher" in document.data and not is_control(check)
+    teacher = read_teacher(check, lambda path, edits: _student_of(check, path, edits, chain)) if has_teacher else Teacher()
+    pair = Pair(_names_of_dataset(dataset), _names_of_teacher(check.registry, teacher.name), names_of(student_spec))
+    methods = Methods(check, pair)
+    check_need_of_teacher(check, methods, has_teacher)
+    optimizer = read_optimizer(check)
+    schedule = read_schedule(check)
+    train = read_core_table(check, "train", TrainTable)
+    evaluate = read_core_table(check, "evaluate", EvaluateTable)
+    trackers = read_trackers(check)
+    if check.problems.found:
         return None
     assert dataset is not None
     assert student is not None
@@ -137,61 +146,66 @@ def _check(source: Source, registry: Registry, text: bytes, chain: tuple[Path, .
     assert schedule is not None
     assert train is not None
     assert evaluate is not None
-    resolved: dict[str, Any] = {"seed": seed, "dataset": dataset_data, "student": student_data}
-    if result.data is not None:
-        resolved["teacher"] = result.data
-    resolved["method"] = methods.data[0] if isinstance(source.data.get("method", {}), dict) or not source.data["method"] else methods.data
-    resolved |= {"optimizer": optimizer_data, "schedule": schedule_data, "train": train_data, "evaluate": evaluate_data}
-    if tracker_data:
-        resolved["tracker"] = tracker_data
-    _check_text(resolved, source)
+    _check_text(check)
     return Profile(
-        path=source.path,
-        text=text,
+        path=document.path,
+        text=document.text,
         seed=seed,
         dataset=dataset,
         student=student,
-        teacher=result.choice,
-        methods=tuple(methods.choices),
+        teacher=teacher.choice,
+        methods=methods.choices,
         task_weight=methods.task_weight,
         optimizer=optimizer,
         schedule=schedule,
         train=train,
         evaluate=evaluate,
-        resolved=resolved,
-        origins=builder.origins,
-        digest=digest_of(resolved),
+        resolved=check.resolved,
+        origins=check.origins,
+        digest=digest_of(check.resolved),
         trackers=trackers,
     )
 
 
-def _check_text(resolved: Mapping[str, Any], source: Source) -> None:
-    """A path from the command line or the current directory may hold bytes that are no text; TOML and the run's files hold text.
+def _names_of_dataset(dataset: DatasetChoice | None) -> tuple[str, ...]:
+    return names_of(dataset.spec, dataset.spec.family or getattr(dataset.options, "family", "")) if dataset else ()
+
+
+def _names_of_teacher(registry: Registry, name: str) -> tuple[str, ...]:
+    """Of a model that need not be installed; empty where none is known."""
+    spec = registry.models.get(name) if name in registry.models else None
+    return names_of(spec) or ((name.rpartition("/")[2],) if name else ())
+
+
+def _student_of(check: Check, path: Path, edits: list[Edit], chain: tuple[Path, ...]) -> str:
+    """Checks the profile of a teacher, whose problems are told as this one's; gives the name of its student."""
+    if path.resolve() in chain:
+        check.complain("`teacher.profile` leads back to a profile that is trained with this teacher", ("teacher", "profile"))
+        return ""
+    if len(chain) >= MAX_CHAIN:
+        check.complain(f"`teacher.profile` leads through more than {MAX_CHAIN} profiles", ("teacher", "profile"))
+        return ""
+    try:
+        document = Document.read(path)
+    except ProfileError as error:
+        check.problems.add_all(error.problems)
+        return ""
+    problems = Problems()
+    document = _edited(document, edits, problems)
+    _profile(Check(document, check.registry, problems), chain)
+    check.problems.add_all(problems.found)
+    name = document.get(("student", "name"))
+    return name if isinstance(name, str) else ""
+
+
+def _check_text(check: Check) -> None:
+    """A path from the command line or the current directory may hold bytes that are not text; TOML and the run's files hold text.
 
     Raises:
         ProfileError: there is such a value.
     """
     try:
-        json.dumps(resolved, ensure_ascii=False, default=str).encode()
+        json.dumps(check.resolved, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         part = printable(error.object[max(0, error.start - 40) : error.end + 10])
-        raise ProfileError(f"a value is not text in UTF-8: `{part}`", where=printable(source.shown)) from None
-
-
-def _read_teacher_profile(path: Path, edits: list[Edit], registry: Registry, source: Source, chain: tuple[Path, ...]) -> OtherProfile:
-    if path.resolve() in chain:
-        source.complain("`teacher.profile` leads back to a profile that is trained with this teacher", ("teacher", "profile"))
-        return OtherProfile("", ())
-    if len(chain) >= MAX_CHAIN:
-        source.complain(f"`teacher.profile` leads through more than {MAX_CHAIN} profiles", ("teacher", "profile"))
-        return OtherProfile("", ())
-    try:
-        text = read_bytes(path)
-        other = parse(text, path)
-    except ProfileError as error:
-        return OtherProfile("", error.problems)
-    for edit in edits:
-        apply(other, edit)
-    _check(other, registry, text, (*chain, path.resolve()))
-    name = other.get(("student", "name"))
-    return OtherProfile(name if isinstance(name, str) else "", tuple(other.problems))
+        raise ProfileError(f"a value is not text in UTF-8: `{part}`", where=printable(str(check.document.path))) from None

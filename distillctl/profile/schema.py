@@ -11,12 +11,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from distillctl.api.options import Options, PathOption
-from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, TrackerSpec
+from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TrackerSpec
+
+S = TypeVar("S", bound=Spec)
+T = TypeVar("T", bound=Options)
+
+WAYS = ("run", "checkpoint", "weights", "profile")
+"""How a teacher's weights can be named."""
 
 
 class DatasetTable(Options):
@@ -117,7 +123,7 @@ def _duration(value: str) -> str:
 
 
 def seconds(value: str) -> float:
-    """Of a time such as `5min`; infinite for `never`, 0 for what is no time."""
+    """Of a time such as `5min`; infinite for `never`, 0 for what is not a time."""
     if value == "never":
         return math.inf
     found = _DURATION.fullmatch(value)
@@ -179,21 +185,31 @@ class TrackerTable(Options):
 
 
 @dataclass(frozen=True)
-class DatasetChoice:
+class Choice(Generic[S, T]):
+    """What a plugin's table chooses: the spec that `name` means, the core's keys, and the plugin's own."""
+
+    spec: S
+    table: T
+    options: Options
+
+
+class DatasetChoice(Choice[DatasetSpec, DatasetTable]):
     """The data set of a run."""
 
-    spec: DatasetSpec
-    table: DatasetTable
-    options: Options
+
+class StudentChoice(Choice[ModelSpec, StudentTable]):
+    """The student of a run."""
+
+
+class OptimizerChoice(Choice[OptimizerSpec, OptimizerTable]):
+    """The optimizer of a run."""
 
 
 @dataclass(frozen=True)
-class StudentChoice:
-    """The student of a run."""
+class MethodChoice(Choice[MethodSpec, MethodTable]):
+    """One method of a run. `inner` is the wrapped method of a wrapper; only its name and options count."""
 
-    spec: ModelSpec
-    table: StudentTable
-    options: Options
+    inner: MethodChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -203,25 +219,6 @@ class TeacherChoice:
     table: TeacherTable
     spec: ModelSpec | None
     options: Options | None
-
-
-@dataclass(frozen=True)
-class MethodChoice:
-    """One method of a run. `inner` is the wrapped method of a wrapper; only its name and options count."""
-
-    spec: MethodSpec
-    table: MethodTable
-    options: Options
-    inner: MethodChoice | None = None
-
-
-@dataclass(frozen=True)
-class OptimizerChoice:
-    """The optimizer of a run."""
-
-    spec: OptimizerSpec
-    table: OptimizerTable
-    options: Options
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,47 @@
-"""The tables that stand for themselves: `[dataset]`, `[student]`, `[optimizer]`, `[schedule]`, `[train]`, `[evaluate]`."""
+"""The tables that stand for themselves, the seed, and whatever else stands at the top of a profile."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
-from distillctl.profile.builder import Builder, split
-from distillctl.profile.checking import check_table
-from distillctl.profile.locate import Key
+from distillctl.profile.checking import Check
+from distillctl.profile.describe import literal, value_in_words
+from distillctl.profile.problems import near_files, nearest
 from distillctl.profile.schema import (
     DatasetChoice,
     DatasetTable,
     EvaluateTable,
+    MethodTable,
     OptimizerChoice,
     OptimizerTable,
     ScheduleTable,
     StudentChoice,
     StudentTable,
+    TeacherTable,
     TrackerChoice,
     TrackerTable,
     TrainTable,
 )
-from distillctl.profile.source import near_files, nearest
+from distillctl.profile.toml_file import Key
 
 O = TypeVar("O", bound=Options)  # noqa: E741
-Data = dict[str, Any]
+T = TypeVar("T", StudentTable, TeacherTable)
 
+MAX_SEED = 2**32 - 1
 MAX_TRACKERS = 32
 """[[tracker]] tables of one profile."""
 
+_TABLES: dict[str, type[Options]] = {
+    "dataset": DatasetTable, "student": StudentTable, "teacher": TeacherTable, "method": MethodTable, "optimizer": OptimizerTable,
+    "schedule": ScheduleTable, "train": TrainTable, "evaluate": EvaluateTable, "tracker": TrackerTable,
+}  # fmt: skip
+_KEYS = ("seed", *_TABLES)
 _EXAMPLES = {
     "dataset": '[dataset] needs `name = "…"`; `distillctl list-datasets` lists all',
     "student": '[student] needs `name = "…"`; `distillctl list-models` lists all',
@@ -41,119 +49,128 @@ _EXAMPLES = {
 }
 
 
-def read_dataset(builder: Builder) -> tuple[DatasetChoice | None, Data]:
+def check_top_level(check: Check) -> None:
+    """Notes every top-level key that no profile has."""
+    for key, value in check.document.data.items():
+        if key in _KEYS:
+            continue
+        home = next((name for name, model in _TABLES.items() if key in model.model_fields and key != "name"), "")
+        hint = f"`{key}` belongs in [{home}]" if home else nearest(key, _KEYS) or "allowed are " + ", ".join(f"`{k}`" for k in _KEYS)
+        check.complain(f"unknown {'table' if isinstance(value, dict) else 'key'} `{key}`", (key,), hint)
+
+
+def read_seed(check: Check) -> int:
+    """`seed`."""
+    check.resolved["seed"] = value = check.document.data.get("seed", 0)
+    check.origins["seed"] = check.document.origin(("seed",)) if "seed" in check.document.data else "default"
+    if isinstance(value, bool) or not isinstance(value, int):
+        check.complain(f"`seed` must be an integer, not {value_in_words(value)}", ("seed",))
+        return 0
+    if not 0 <= value <= MAX_SEED:
+        check.complain(f"`seed` must be between 0 and {MAX_SEED}, not {literal(value)}", ("seed",))
+        return 0
+    return value
+
+
+def read_dataset(check: Check) -> DatasetChoice | None:
     """`[dataset]`."""
-    values = _required(builder, "dataset")
+    values = check.stated("dataset", _EXAMPLES["dataset"])
     if values is None:
-        return None, {}
-    core, own = split(values, DatasetTable)
-    table = check_table(builder.source, DatasetTable, core, ("dataset",))
-    spec = builder.find(builder.registry.datasets, ("dataset", "name"), core.get("name"))
-    options = builder.options(spec, "data set", own, ("dataset",), DatasetTable) if spec else None
+        return None
+    table, spec, options = check.plugin_table(check.registry.datasets, DatasetTable, values, ("dataset",))
     if table is None or spec is None or options is None:
-        return None, {}
-    data = builder.record(("dataset",), [table, options], values)
-    data["name"] = spec.qualified
-    return DatasetChoice(spec, table, options), data
+        return None
+    check.resolved["dataset"] = check.record(("dataset",), [table, options], values, spec)
+    return DatasetChoice(spec, table, options)
 
 
-def read_student(builder: Builder) -> tuple[StudentChoice | None, Data, ModelSpec | None]:
+def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
     """`[student]`, and the spec even if other keys are wrong."""
-    values = _required(builder, "student")
+    values = check.stated("student", _EXAMPLES["student"])
     if values is None:
-        return None, {}, None
-    core, own = split(values, StudentTable)
-    table = check_table(builder.source, StudentTable, core, ("student",))
-    spec = builder.find(builder.registry.models, ("student", "name"), core.get("name"))
-    options = builder.options(spec, "model", own, ("student",), StudentTable) if spec else None
+        return None, None
+    table, spec, options = check.plugin_table(check.registry.models, StudentTable, values, ("student",))
     if table and table.weights and table.checkpoint:
-        builder.source.complain("`student.weights` and `student.checkpoint` cannot both be given", ("student", "checkpoint"))
-    if table and table.weights and spec:
-        check_weights(builder, spec, table.weights, ("student", "weights"))
-    if table and table.checkpoint:
-        check_file(builder, table.checkpoint, ("student", "checkpoint"))
-        table = table.model_copy(update={"checkpoint": table.checkpoint.absolute()})
+        check.complain("`student.weights` and `student.checkpoint` cannot both be given", ("student", "checkpoint"))
+    if table:
+        table = with_known_files(check, table, spec, ("student",))
     if table is None or spec is None or options is None:
-        return None, {}, spec
-    data = builder.record(("student",), [table, options], values)
-    data["name"] = spec.qualified
-    return StudentChoice(spec, table, options), data, spec
+        return None, spec
+    check.resolved["student"] = check.record(("student",), [table, options], values, spec)
+    return StudentChoice(spec, table, options), spec
 
 
-def read_optimizer(builder: Builder) -> tuple[OptimizerChoice | None, Data]:
+def read_optimizer(check: Check) -> OptimizerChoice | None:
     """`[optimizer]`."""
-    values = builder.source.table("optimizer")
-    core, own = split(values, OptimizerTable)
-    table = check_table(builder.source, OptimizerTable, core, ("optimizer",))
-    spec = builder.find(builder.registry.optimizers, ("optimizer", "name"), core.get("name", "sgd"))
-    options = builder.options(spec, "optimizer", own, ("optimizer",), OptimizerTable) if spec else None
+    values = check.stated("optimizer")
+    if values is None:
+        return None
+    table, spec, options = check.plugin_table(check.registry.optimizers, OptimizerTable, values, ("optimizer",))
     if table is None or spec is None or options is None:
-        return None, {}
-    data = builder.record(("optimizer",), [table, options], values)
-    data["name"] = spec.qualified
-    return OptimizerChoice(spec, table, options), data
+        return None
+    check.resolved["optimizer"] = check.record(("optimizer",), [table, options], values, spec)
+    return OptimizerChoice(spec, table, options)
 
 
-def read_trackers(builder: Builder) -> tuple[tuple[TrackerChoice, ...], list[Data]]:
+def read_schedule(check: Check) -> ScheduleTable | None:
+    """`[schedule]`."""
+    table = read_core_table(check, "schedule", ScheduleTable)
+    if table and table.name == "step" and not table.milestones:
+        message = '`schedule.milestones` is missing: `name = "step"` needs shares of the run'
+        check.complain(message, ("schedule", "name"), "for example [0.625, 0.75, 0.875]")
+    return table
+
+
+def read_core_table(check: Check, name: str, model: type[O]) -> O | None:
+    """`[train]`, `[schedule]` or `[evaluate]`, which no plugin adds to."""
+    values = check.stated(name, _EXAMPLES.get(name, ""))
+    table = None if values is None else check.table(model, values, (name,))
+    if values is None or table is None:
+        return None
+    stated = dict(values)
+    for key, why, because in _ineffective(table):
+        default = model.model_fields[key].get_default()
+        if key in stated and getattr(table, key) != default:
+            check.no_effect((name, key), why, (name, because))
+            table = table.model_copy(update={key: default})
+            del stated[key]
+    check.resolved[name] = check.record((name,), [table], stated)
+    return table
+
+
+def read_trackers(check: Check) -> tuple[TrackerChoice, ...]:
     """`[[tracker]]`, any number of them."""
-    source, value = builder.source, builder.source.data.get("tracker", [])
-    tables = [value] if isinstance(value, dict) else value
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        hint = f'write `[[tracker]]` and below it `name = "{value}"`' if isinstance(value, str) else ""
-        source.complain("`tracker` must be a table, [tracker], or several, [[tracker]]", ("tracker",), hint)
-        return (), []
-    if len(tables) > MAX_TRACKERS:
-        source.complain(f"there are {len(tables)} [[tracker]] tables, more than {MAX_TRACKERS}", ("tracker", MAX_TRACKERS))
-        return (), []
     choices, data = [], []
-    for number, values in enumerate(tables):
-        key: Key = ("tracker",) if tables is not value else ("tracker", number)
-        core, own = split(values, TrackerTable)
-        table = check_table(source, TrackerTable, core, key)
-        spec = builder.find(builder.registry.trackers, (*key, "name"), core.get("name"))
-        options = builder.options(spec, "tracker", own, key, TrackerTable) if spec else None
+    for key, values in check.several("tracker", "[[tracker]]", MAX_TRACKERS) or ():
+        table, spec, options = check.plugin_table(check.registry.trackers, TrackerTable, values, key)
         if table is not None and spec is not None and options is not None:
             choices.append(TrackerChoice(spec, options))
-            data.append({**builder.record(key, [table, options], values), "name": spec.qualified})
-    return tuple(choices), data
+            data.append(check.record(key, [table, options], values, spec))
+    if data:
+        check.resolved["tracker"] = data
+    return tuple(choices)
 
 
-def read_schedule(builder: Builder) -> tuple[ScheduleTable | None, Data]:
-    """`[schedule]`."""
-    table, data = _core_table(builder, "schedule", ScheduleTable)
-    if table and table.name == "step" and not table.milestones:
-        builder.source.complain(
-            '`schedule.milestones` is missing: `name = "step"` needs shares of the run',
-            ("schedule", "name"),
-            "for example [0.625, 0.75, 0.875]",
-        )
-    return table, data
+def with_known_files(check: Check, table: T, spec: ModelSpec | None, key: Key) -> T:
+    """The table with an absolute path of its checkpoint; notes weights that the model does not know, and a file that is not there."""
+    if table.weights and spec:
+        _check_weights(check, spec, table.weights, (*key, "weights"))
+    if not table.checkpoint:
+        return table
+    if not check.trusted:
+        _check_file(check, table.checkpoint, (*key, "checkpoint"))
+    return table.model_copy(update={"checkpoint": table.checkpoint.absolute()})
 
 
-def read_train(builder: Builder) -> tuple[TrainTable | None, Data]:
-    """`[train]`."""
-    return (None, {}) if _required(builder, "train") is None else _core_table(builder, "train", TrainTable)
-
-
-def read_evaluate(builder: Builder) -> tuple[EvaluateTable | None, Data]:
-    """`[evaluate]`."""
-    return _core_table(builder, "evaluate", EvaluateTable)
-
-
-def check_weights(builder: Builder, spec: ModelSpec, name: str, key: tuple[str, ...]) -> None:
-    """Notes a problem if the model does not know pretrained weights of this name."""
+def _check_weights(check: Check, spec: ModelSpec, name: str, key: Key) -> None:
     if spec.weights and name not in spec.weights:
         listed = "there are " + ", ".join(f"`{w}`" for w in spec.weights)
-        hint = " ".join(part for part in (nearest(name, spec.weights), listed) if part)
-        builder.source.complain(f"model `{spec.name}` knows no weights called `{name}`", key, hint)
+        check.complain(f"model `{spec.name}` knows no weights called `{name}`", key, f"{nearest(name, spec.weights)} {listed}".lstrip())
     elif not spec.weights and not spec.weights_loader:
-        builder.source.complain(f"model `{spec.name}` has no pretrained weights", key, "name a file by `checkpoint`")
+        check.complain(f"model `{spec.name}` has no pretrained weights", key, "name a file by `checkpoint`")
 
 
-def check_file(builder: Builder, path: Path, key: tuple[str, ...]) -> None:
-    """Notes a problem if there is no such file."""
-    if builder.source.trusted:
-        return
+def _check_file(check: Check, path: Path, key: Key) -> None:
     try:
         if path.is_file():
             return
@@ -161,29 +178,7 @@ def check_file(builder: Builder, path: Path, key: tuple[str, ...]) -> None:
         hint = "a run directory is named by `run`" if path.is_dir() and key[0] == "teacher" else near_files(path)
     except (OSError, ValueError):
         message, hint = f"`{path}` is not a path", ""
-    builder.source.complain(message, key, hint)
-
-
-def _required(builder: Builder, name: str) -> Data | None:
-    if name not in builder.source.data:
-        builder.source.complain(f"the table [{name}] is missing", (), _EXAMPLES[name])
-        return None
-    return builder.source.table(name) if isinstance(builder.source.data[name], dict) else builder.source.table(name) or None
-
-
-def _core_table(builder: Builder, name: str, model: type[O]) -> tuple[O | None, Data]:
-    values = builder.source.table(name)
-    table = check_table(builder.source, model, values, (name,))
-    if table is None:
-        return None, {}
-    stated = dict(values)
-    for key, why, because in _ineffective(table):
-        default = model.model_fields[key].get_default()
-        if key in stated and getattr(table, key) != default:
-            builder.no_effect((name, key), why, (name, because))
-            table = table.model_copy(update={key: default})
-            del stated[key]
-    return table, builder.record((name,), [table], stated)
+    check.complain(message, key, hint)
 
 
 def _ineffective(table: BaseModel) -> Iterator[tuple[str, str, str]]:

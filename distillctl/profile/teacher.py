@@ -1,23 +1,151 @@
-"""The profile that trains a profile's teacher."""
+"""`[teacher]`: whose weights, by which of the four ways they are named, and whether there must be a teacher at all."""
 
 from __future__ import annotations
 
-from distillctl.errors import ProfileError
-from distillctl.plugin.registry import Registry
-from distillctl.profile.overrides import flat_overrides
-from distillctl.profile.reading import load
-from distillctl.profile.schema import Profile
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distillctl.profile.checking import Check, Data, split
+from distillctl.profile.document import Edit, flat_overrides, split_key
+from distillctl.profile.methods import Methods
+from distillctl.profile.problems import near_files, nearest
+from distillctl.profile.schema import WAYS, TeacherChoice, TeacherTable
+from distillctl.profile.tables import with_known_files
+from distillctl.profile.toml_file import read_start
+
+FOUR_WAYS = (
+    "[teacher] names its weights by exactly one of `run` (a run directory), `checkpoint` (a file), `weights` (a name that the model "
+    "knows) or `profile` (another profile, trained first)"
+)
+
+MAX_MODEL_JSON = 1 << 24
+"""Bytes of the largest `model.json` that is read; it names every class."""
+
+StudentOf = Callable[[Path, list[Edit]], str]
+"""Checks another profile, with keys of it replaced; gives the name of its student, empty where it cannot be told."""
 
 
-def load_teacher_profile(profile: Profile, registry: Registry) -> Profile:
-    """The profile that `teacher.profile` names, with `teacher.overrides`.
+@dataclass(frozen=True)
+class Teacher:
+    """`[teacher]` when it was read. name: the teacher's model where it is known, whatever else is wrong."""
 
-    Raises:
-        ProfileError: it is wrong, or it is the profile that names it.
-    """
-    assert profile.teacher is not None
-    table = profile.teacher.table
-    assert table.profile is not None
-    if table.profile.resolve() == profile.path.resolve():
-        raise ProfileError(f"`teacher.profile` of `{profile.path}` is the profile itself", where=str(profile.path))
-    return load(table.profile, registry=registry, overrides=flat_overrides(table.overrides))
+    choice: TeacherChoice | None = None
+    name: str = ""
+
+
+def read_teacher(check: Check, student_of: StudentOf) -> Teacher:
+    """Checks `[teacher]`; `student_of` reads the profile that `profile` names."""
+    values = check.stated("teacher") or {}
+    core, own = split(values, TeacherTable)
+    table = check.table(TeacherTable, core, ("teacher",))
+    if table is None:
+        name = core.get("name")
+        return Teacher(name=name if isinstance(name, str) else "")
+    ways = [way for way in WAYS if getattr(table, way)]
+    if len(ways) != 1:
+        found = f"has {' and '.join(f'`{w}`' for w in ways)}" if ways else "does not say where its weights come from"
+        check.complain(f"[teacher] {found}", ("teacher", *ways[-1:]), FOUR_WAYS)
+        return Teacher(name=table.name)
+    way = ways[0]
+    if way != "profile" and table.overrides:
+        check.no_effect(("teacher", "overrides"), f"with `teacher.{way}`: it changes the keys of a `profile`")
+    if way in ("run", "profile"):
+        return _known_by_other(check, table, way, own, values, student_of)
+    spec = check.find(check.registry.models, ("teacher", "name"), table.name) if table.name else None
+    if not table.name:
+        message = f"`teacher.name` is missing: `{way}` does not say which model it is for"
+        check.complain(message, ("teacher", way), "`distillctl list-models` lists all")
+    options = check.options(spec, "model", own, ("teacher",), TeacherTable) if spec else None
+    table = with_known_files(check, table, spec, ("teacher",))
+    if spec is None or options is None:
+        return Teacher(name=table.name)
+    check.resolved["teacher"] = check.record(("teacher",), [table, options], values, spec)
+    return Teacher(TeacherChoice(table, spec, options), spec.qualified)
+
+
+def _known_by_other(check: Check, table: TeacherTable, way: str, own: Data, values: Mapping[str, Any], student_of: StudentOf) -> Teacher:
+    """The ways `run` and `profile`, which know model and options already."""
+    for key in (["name"] if table.name else []) + list(own):
+        near = nearest(key, TeacherTable.model_fields) if key in own else ""
+        check.no_effect(("teacher", key), f"with `teacher.{way}`, which knows the model already", ("teacher", way), near)
+    given: Path = getattr(table, way)
+    beside = way == "profile" and not check.document.from_command_line(("teacher", "profile"))
+    path = (check.document.path.parent / given if beside else given).absolute()
+    name = _model_of_run(check, path, given) if way == "run" else _model_of_profile(check, path, table.overrides, student_of)
+    table = table.model_copy(update={way: path, "name": ""})
+    check.resolved["teacher"] = check.record(("teacher",), [table], values)
+    return Teacher(TeacherChoice(table, None, None), name)
+
+
+def _model_of_run(check: Check, path: Path, given: Path) -> str:
+    """The model of a run's student; empty where it cannot be told."""
+    key = ("teacher", "run")
+    try:
+        if not check.trusted and not (path / "model.json").is_file():
+            if path.is_file():
+                check.complain(f"`{given}` is a file, not a run directory", key, "a file of weights is named by `checkpoint`")
+            elif not path.is_dir():
+                check.complain(f"there is no run directory `{given}`", key, near_files(given))
+            elif (path / "run.json").is_file():
+                check.complain(f"the run `{given}` is not finished", key, "its own `distillctl train` command continues it")
+            else:
+                check.complain(f"`{given}` is not a run directory: it has no `run.json`", key)
+            return ""
+        info = json.loads(read_start(path / "model.json", MAX_MODEL_JSON))
+        model = info.get("qualified", info.get("model", ""))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    if not check.trusted:
+        check.find(check.registry.models, key, model)
+    return model if isinstance(model, str) else ""
+
+
+def _model_of_profile(check: Check, path: Path, overrides: Mapping[str, Any], student_of: StudentOf) -> str:
+    """The student of a profile; empty where it cannot be told."""
+    if check.trusted:
+        return ""
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        message = f"`{path}` is a directory, not a profile" if path.is_dir() else f"there is no profile `{path}`"
+        check.complain(message, ("teacher", "profile"), near_files(path, ".toml"))
+        return ""
+    return student_of(path, _edits(check, overrides))
+
+
+def _edits(check: Check, values: Mapping[str, Any]) -> list[Edit]:
+    """`teacher.overrides` as edits."""
+    edits: list[Edit] = []
+    for name, value in flat_overrides(values).items():
+        if (parts := split_key(name)) is None:
+            check.complain(f"`{name}` is no dotted key", ("teacher", "overrides", name))
+        else:
+            place = next((k for k in values if name == k or name.startswith(f"{k}.")), name)
+            edits.append(Edit(parts, value, check.document.where(("teacher", "overrides", place))))
+    return edits
+
+
+def is_control(check: Check) -> bool:
+    """Whether the command line turned a profile with a teacher into a control that needs none."""
+    name, methods = check.document.get(("method", "name")), check.registry.methods
+    if not isinstance(name, str) or name not in methods or methods.get(name).needs_teacher:
+        return False
+    return check.document.from_command_line(("method", "name")) and not check.document.first_from_command_line("teacher")
+
+
+def check_need_of_teacher(check: Check, methods: Methods, has_teacher: bool) -> None:
+    """Notes a teacher that is missing, or that no method needs."""
+    needing = next(((spec, key) for spec, key in methods.specs if spec.needs_teacher), None)
+    if needing and "teacher" not in check.document.data:
+        spec, key = needing
+        check.complain(f"the method `{spec.name}` needs a [teacher]", (*key, "name"), FOUR_WAYS)
+    elif has_teacher and not needing and methods.all_known:
+        names = " and ".join(f"`{spec.name}`" for spec, _ in methods.specs)
+        key = check.document.first_from_command_line("teacher") or ("teacher",)
+        hint = 'choose a method, for example `[method]` with `name = "kd"`'
+        check.complain(f"[teacher] has no effect with the method {names}", key, hint)

@@ -1,21 +1,39 @@
-"""Writes TOML through the `toml` package, whose own text of strings, keys and nested lists does not always read back.
+"""Values as TOML: as plain data, and as text.
 
-Known faults of toml 0.10.2 that are worked round here: strings with control characters or with a backslash before `x`;
-keys that end in a newline; tables within lists within tables; datetimes with offsets. What is written is read again
+`toml.dumps` gets all of its text from here. That of toml 0.10.2 does not always read back: strings with control characters or with a
+backslash before `x`; keys that end in a newline; tables within lists within tables; datetimes with offsets. What is written is read again
 with `tomllib` and compared, so that no run directory ever holds a file that means something else.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import re
 import tomllib
 from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
+
+
+def plain(value: Any) -> Any:
+    """A value of an options model as TOML data; what is not set is left out."""
+    if isinstance(value, BaseModel):
+        return {name: plain(item) for name in type(value).model_fields if (item := getattr(value, name)) is not None}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
 
 
 def write_toml(mapping: Mapping[str, Any]) -> str:
@@ -27,13 +45,10 @@ def write_toml(mapping: Mapping[str, Any]) -> str:
     import toml  # type: ignore[import-untyped]
 
     class Encoder(toml.TomlEncoder):  # type: ignore[misc]
-        """Writes a table with its sub-tables in one go; `toml.dumps` is left with nothing to nest."""
+        """Writes a table with its sub-tables in one go, which leaves `toml.dumps` nothing to nest."""
 
         def dump_sections(self, o: Mapping[str, Any], sup: str) -> tuple[str, dict[str, Any]]:
             return _table(o, ()), {}
-
-        def dump_value(self, v: Any) -> str:
-            return value_text(v)
 
     text = str(toml.dumps(dict(mapping), encoder=Encoder()))
     try:
@@ -63,7 +78,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, float):
-        return _float(value)
+        return repr(float(value))  # also of `nan`, `inf` and `-inf`
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, list | tuple):
@@ -93,25 +108,10 @@ def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> str:
 
 
 def _string(text: str) -> str:
-    out = []
-    for c in text:
-        if c in _SHORT:
-            out.append(_SHORT[c])
-        elif ord(c) < 32 or ord(c) == 127:
-            out.append(f"\\u{ord(c):04x}")
-        elif 0xD800 <= ord(c) < 0xE000:
-            raise ValueError("TOML has no form for half of a surrogate pair")
-        else:
-            out.append(c)
-    return '"' + "".join(out) + '"'
-
-
-def _float(value: float) -> str:
-    if math.isnan(value):
-        return "nan"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return repr(float(value))
+    """As JSON has it, whose escapes TOML knows too; TOML alone forbids the bare character 127."""
+    if _HALF.search(text):
+        raise ValueError("TOML has no form for half of a surrogate pair")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -10,9 +10,8 @@ from pydantic import BaseModel
 from distillctl.api.options import Options
 from distillctl.api.specs import Spec
 from distillctl.plugin.registry import load
-from distillctl.profile.builder import plain
 from distillctl.profile.describe import branches, choices_of, is_table
-from distillctl.profile.writing import value_text
+from distillctl.profile.writing import plain, value_text
 
 HEADER = "| option | type | default | bounds | description |\n| --- | --- | --- | --- | --- |"
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "max_length": "length ≤", "multiple_of": "multiple of"}

@@ -384,7 +384,7 @@ def test_a_teacher_that_learnt_held_out_images_is_told(folder: Path, registry: R
 
 
 def test_teacher_overrides_merge_keys_and_replace_named_tables(folder: Path, registry: Registry) -> None:
-    from distillctl.profile.teacher import load_teacher_profile
+    from distillctl.profile.reading import load_teacher_profile
 
     cut = ["teacher.overrides.train={batch_size=32}", 'teacher.overrides.student={name="wrn_16_1"}', "teacher.overrides.optimizer.lr=0.5"]
     teacher = load_teacher_profile(load("student.toml", registry=registry, overrides=cut), registry)

@@ -13,7 +13,8 @@ from distillctl.commands.evaluate import evaluate_run
 from distillctl.engine import checkpoint
 from distillctl.errors import DataError
 from distillctl.plugin.registry import Registry
-from distillctl.profile.reading import load, write_toml
+from distillctl.profile.reading import load
+from distillctl.profile.writing import write_toml
 from distillctl.rundir.directory import RunDirectory
 from distillctl.testing import make_task
 

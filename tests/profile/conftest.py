@@ -101,6 +101,12 @@ def register_method() -> list[MethodSpec]:
         MethodSpec(name="feat", **{**common, "kind": "features"}),
         MethodSpec(name="alone", needs_teacher=False, **common),
         MethodSpec(name="lost", options="distillctl_test_missing:Options", **common),
+        MethodSpec(
+            name="lost_preset",
+            options="distillctl_test_missing:Options",
+            presets=(Preset(when={"high": 5}, values={"weight": 7.0}, source="table 5"),),
+            **common,
+        ),
     ]
 
 

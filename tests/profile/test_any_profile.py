@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distillctl import ProfileError
-from distillctl.profile.reading import from_resolved, load, write_toml
+from distillctl.profile.reading import from_resolved, load
 from distillctl.profile.schema import DatasetTable, EvaluateTable, MethodTable, ScheduleTable, StudentTable, TeacherTable, TrainTable
+from distillctl.profile.writing import write_toml
 
 NAMES = (
     "kd dk wrap feat none lost toy small big vgg13 sgd adamw step cosine bf16 auto flip V1 teacher.pth teacher.toml profile.toml runs/done"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distillctl.plugin.registry import Registry
-from distillctl.profile.builder import digest_of, identity
+from distillctl.profile.identity import digest_of, identity
 from distillctl.profile.reading import load
 
 EXEMPT = {"train.workers", "train.save_every"}

@@ -336,54 +336,6 @@ def test_places(read, text, folder, changes, where):
     assert problem.where.replace(f"{folder}/", "") == where
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ("train.epochs", "form `KEY=VALUE`"),
-        ("=3", "form `KEY=VALUE`"),
-        ("train..epochs=3", "form `KEY=VALUE`"),
-        ("train.epochs.=3", "form `KEY=VALUE`"),
-        ("tr ain=3", "form `KEY=VALUE`"),
-        ("a.b.c.d.e.f.g.h.i=3", "form `KEY=VALUE`"),
-        ("train.epochs=ten", 'must be an integer, not the string "ten"'),
-        ("train.epochs=[1, 2", "must be an integer, not the string"),
-        ("train.epochs=1\nseed=3", "must be an integer, not the string"),
-        ("train.epochs=" + "[" * 10_000, "must be an integer, not the string"),
-        ("seed.x=3", "`seed` is not a table"),
-        ("method=kd", "`method` must be a table"),
-        ("method.inner.name=kd", "has no effect"),
-        ("optimizer=adamw", "`optimizer` must be a table"),
-        ("method.name=nothing", "no method is called `nothing`"),
-        ("schedule.gamma=0.5", "has no effect"),
-        ("nowhere.x=1", "unknown table `nowhere`"),
-    ],
-)
-def test_overrides(read, overrides, message):
-    with pytest.raises(ProfileError) as caught:
-        read(overrides=[overrides])
-    (problem,) = caught.value.problems
-    assert message in problem.message
-    assert problem.where.startswith("--set " + overrides.split("\n")[0][:50])
-    assert problem.where.isprintable()
-    assert len(problem.where) < 300
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("method.2.weight=1", "there is no [[method]] table number 2, only 0 to 1"),
-        ("method.weight=1", "does not say which it means"),
-        ("method.dk.weight=1", "several [[method]] tables are called `dk`"),
-    ],
-)
-def test_overrides_of_several_methods(read, text, override, message):
-    with pytest.raises(ProfileError) as caught:
-        read(text(method='[[method]]\nname = "dk"\n[[method]]\nname = "dk"'), overrides=[override])
-    (problem,) = caught.value.problems
-    assert message in problem.message
-    assert problem.where == f"--set {override}"
-
-
 def test_other_arguments(read):
     for arguments, message, where in (
         ({"method": "kdd"}, "no method is called `kdd`", "--method kdd"),
@@ -421,13 +373,6 @@ def test_files_that_are_none(read, folder, registry):
         (problem,) = caught.value.problems
         assert message in problem.message
         assert hint in problem.hint
-
-
-def test_teachers_in_a_circle(read, text, folder):
-    (folder / "a.toml").write_text(text(teacher='profile = "b.toml"'))
-    (folder / "b.toml").write_text(text(teacher='profile = "a.toml"'))
-    with pytest.raises(ProfileError, match="leads back"):
-        read(text(teacher='profile = "a.toml"'))
 
 
 def test_the_right_profile_is_right(read, text):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillctl.profile.locate import LimitError, key_lines
+from distillctl.profile.toml_file import LimitError, key_lines
 
 SAMPLE = '''seed = 1 # [train]
 "quoted key".'x.y' = 2

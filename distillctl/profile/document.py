@@ -1,0 +1,245 @@
+"""A profile as it is stated, by its file and by the command line: what stands in it, and where. Whether it is right is not asked here.
+
+A document does not change. `--set`, `--method`, `--teacher` and `--seed` each make a new one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distillctl.errors import ProfileError
+from distillctl.profile.problems import bounded
+from distillctl.profile.schema import WAYS
+from distillctl.profile.toml_file import Key, LimitError, key_lines, parse, read_bytes
+
+_PART = re.compile(r"""\s*(?:([A-Za-z0-9_-]+)|"([^"\\]*)"|'([^']*)')\s*(\.|$)""")
+
+
+def dotted(key: Key) -> str:
+    """The key as a user writes it behind `--set`."""
+    return ".".join(str(part) for part in key)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One profile.
+
+    text: the bytes of the file.
+    data: its tables, with what the command line states.
+    places: for each key the line of the file, or the part of the command line, that states it.
+    """
+
+    path: Path
+    text: bytes
+    data: Mapping[str, Any]
+    places: Mapping[Key, int | str]
+
+    @classmethod
+    def read(cls, path: Path) -> Document:
+        """The document of a file.
+
+        Raises:
+            ProfileError: it cannot be read, or is not TOML.
+        """
+        text = read_bytes(path)
+        return cls(path, text, *parse(text, path))
+
+    def get(self, key: Key) -> Any:
+        """The value at a key; None if there is none."""
+        value: Any = self.data
+        part: Any
+        for part in key:
+            if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+                value = value[part]
+            else:
+                return None
+        return value
+
+    def place(self, key: Key) -> int | str | None:
+        """The line or the part of the command line that states a key, or else the table around it."""
+        return next((self.places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.places), None)
+
+    def where(self, key: Key) -> str:
+        """`file:line, [table]`, or the part of the command line."""
+        place = self.place(key)
+        if isinstance(place, str):
+            return place
+        if place is None:
+            return str(self.path)
+        table = self._header(key)
+        return f"{self.path}:{place}, {table}" if table else f"{self.path}:{place}"
+
+    def origin(self, key: Key) -> str:
+        """Where a stated value comes from: `profile:12` or `command line`."""
+        place = self.place(key)
+        return "command line" if isinstance(place, str) else f"profile:{place}" if place is not None else "profile"
+
+    def from_command_line(self, key: Key) -> bool:
+        """Whether the command line states this key."""
+        return isinstance(self.place(key), str)
+
+    def first_from_command_line(self, table: str) -> Key | None:
+        """The first key of a table, or the table itself, that the command line states."""
+        return next((key for key, place in self.places.items() if key[0] == table and isinstance(place, str)), None)
+
+    def stating(self, key: Key, value: Any, place: str) -> Document:
+        """The document with a value from the command line; tables on the way are made where they are missing."""
+        made = [key[:n] for n in range(1, len(key)) if self.get(key[:n]) is None]
+        places = {**self._places_without(key), **dict.fromkeys([*made, key], place)}
+        return replace(self, data=_with(self.data, key, value), places=places)
+
+    def without(self, key: Key) -> Document:
+        """The document without a table, or without a key of a table that is there."""
+        rest = {name: value for name, value in self.get(key[:-1]).items() if name != key[-1]}
+        return replace(self, data=_with(self.data, key[:-1], rest), places=self._places_without(key))
+
+    def _places_without(self, key: Key) -> dict[Key, int | str]:
+        return {k: place for k, place in self.places.items() if k[: len(key)] != key}
+
+    def _header(self, key: Key) -> str:
+        """The innermost table around a key, as its header would be written."""
+        length = next((n for n in range(len(key), 0, -1) if isinstance(self.get(key[:n]), dict)), 0)
+        if not length and isinstance(self.get(key[:1]), list):
+            length = 1
+        names = ".".join(str(part) for part in key[:length] if isinstance(part, str))
+        return "" if not names else f"[[{names}]]" if isinstance(key[length - 1], int) else f"[{names}]"
+
+
+def _with(value: Any, key: Key, new: Any) -> Any:
+    """A copy of nested tables and arrays in which one place is new."""
+    if not key:
+        return new
+    part: Any = key[0]
+    if isinstance(value, list):
+        return [_with(v, key[1:], new) if i == part else v for i, v in enumerate(value)]
+    return {**value, part: _with(value.get(part) or {}, key[1:], new)}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One key to set: parts of the dotted key, the value, and how messages call it."""
+
+    parts: tuple[str, ...]
+    value: Any
+    place: str
+
+
+def parse_edit(text: str) -> Edit:
+    """`KEY=VALUE` as an edit.
+
+    Raises:
+        ProfileError: it has another form.
+    """
+    place = f"--set {text if len(text) <= 200 else text[:197] + '...'}"
+    key, equals, value = text.partition("=")
+    if '"' in key or "'" in key:  # the sign may stand inside the quotes of a key
+        found = re.match(r"""((?:[^"'=]|"[^"]*"|'[^']*')*)=(.*)""", text, re.DOTALL)
+        key, equals, value = (found[1], "=", found[2]) if found else (text, "", "")
+    parts = split_key(key)
+    if not equals or parts is None:
+        message = "an override has the form `KEY=VALUE` with a dotted key"
+        raise ProfileError(bounded(message, place, "for example `--set train.epochs=2`"))
+    return Edit(parts, _value(value.strip()), place)
+
+
+def split_key(text: str) -> tuple[str, ...] | None:
+    """The parts of a dotted key; None if it is none."""
+    parts: list[str] = []
+    position = 0
+    while len(parts) < 8:
+        found = _PART.match(text, position)
+        if found is None:
+            return None
+        parts.append(next(g for g in found.groups()[:3] if g is not None))
+        position = found.end()
+        if not found[4]:
+            return tuple(parts)
+    return None
+
+
+def _value(text: str) -> Any:
+    """The text as a TOML value, or as a plain string where it is none (`bf16`, a path, a date)."""
+    try:
+        key_lines(f"v = {text}")
+        data = tomllib.loads(f"v = {text}")
+    except (LimitError, ValueError):
+        return text
+    value = data["v"]
+    return text if len(data) > 1 or isinstance(value, datetime.date | datetime.time) else value
+
+
+def flat_overrides(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`teacher.overrides` as dotted keys: `{train = {epochs = 2}}` means the same as `{"train.epochs" = 2}`.
+
+    A table with a `name` takes the place of the whole table: the options of another data set or model would not fit it.
+    """
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and "name" not in value:
+            result |= flat_overrides(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def edited(document: Document, edit: Edit) -> Document:
+    """The document with one key set.
+
+    Raises:
+        ProfileError: the key leads through something that is not a table, or it does not say which [[method]] it means.
+    """
+    key = _meant(document, edit)
+    for length in range(1, len(key)):
+        on_the_way = document.get(key[:length])
+        if not (on_the_way is None or isinstance(on_the_way, list if isinstance(key[length], int) else dict)):
+            raise ProfileError(bounded(f"`{dotted(key[:length])}` is not a table", edit.place))
+    return document.stating(key, edit.value, edit.place)
+
+
+def _meant(document: Document, edit: Edit) -> Key:
+    """The key that an edit means: `method.kd.weight` is the table of that name, what stands behind `teacher.overrides` is one key."""
+    parts = edit.parts
+    if parts[:2] == ("teacher", "overrides") and len(parts) > 2:
+        return ("teacher", "overrides", ".".join(parts[2:]))
+    methods = document.data.get("method")
+    if parts[0] != "method" or len(parts) == 1 or not isinstance(methods, dict | list) or methods == []:
+        return parts
+    if isinstance(methods, dict):
+        named = len(parts) > 2 and parts[1] in ("0", methods.get("name")) and parts[1] not in methods
+        return ("method", *parts[2:]) if named else parts
+    positions = [i for i, table in enumerate(methods) if isinstance(table, dict) and parts[1] in (str(i), table.get("name"))]
+    if len(positions) == 1 and len(parts) > 2:
+        return ("method", positions[0], *parts[2:])
+    if len(methods) == 1 and isinstance(methods[0], dict) and not positions:
+        return ("method", 0, *parts[1:])
+    if len(positions) > 1:
+        message = f"several [[method]] tables are called `{parts[1]}`"
+    elif parts[1].isdigit():
+        message = f"there is no [[method]] table number {parts[1]}, only 0 to {len(methods) - 1}"
+    else:
+        message = "there are several [[method]] tables, and the key does not say which it means"
+    raise ProfileError(bounded(message, edit.place, "write `method.0.KEY=VALUE` or `method.NAME.KEY=VALUE`"))
+
+
+def with_method(document: Document, name: str) -> Document:
+    """All method tables give way to one method with its own defaults."""
+    return document.stating(("method",), {"name": name}, f"--method {name}")
+
+
+def with_teacher(document: Document, target: str) -> Document:
+    """The teacher's weights come from elsewhere; what the table says besides stays where it still has an effect."""
+    path = Path(target).expanduser()
+    way = "run" if path.is_dir() else "profile" if path.suffix == ".toml" else "checkpoint" if path.suffix or path.is_file() else "run"
+    old = document.data.get("teacher", {})
+    if not isinstance(old, dict):
+        document, old = document.without(("teacher",)), {}
+    stays = {"checkpoint": old.keys() - {*WAYS, "overrides"}, "profile": {"allow_untrained", "overrides"}, "run": {"allow_untrained"}}[way]
+    for name in [name for name in old if name not in stays]:
+        document = document.without(("teacher", name))
+    return document.stating(("teacher", way), str(path.absolute()), f"--teacher {target}")
