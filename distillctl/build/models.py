@@ -54,9 +54,9 @@ def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tupl
     if initial and choice.table.weights:
         state = load(choice.spec.weights_loader, choice.spec.name)(choice.spec.name, choice.table.weights)
     elif initial and choice.table.checkpoint is not None:
-        state = state_dict.read_state_dict(choice.table.checkpoint)
+        state, notes = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "")
     if state is not None:
-        notes = state_dict.load_into(
+        notes += state_dict.load_into(
             model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
         )
     return model, notes
@@ -94,9 +94,10 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     assert spec is not None
     assert options is not None
     model = build_model(task, spec, options)
+    places: list[str] = []
     if choice.table.checkpoint is not None:
-        state = state_dict.read_state_dict(choice.table.checkpoint)
+        state, places = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", "teacher")
     else:
         state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
     changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
-    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, tuple(changed))
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, (*places, *changed))

@@ -239,7 +239,24 @@ def with_teacher(document: Document, target: str) -> Document:
     old = document.data.get("teacher", {})
     if not isinstance(old, dict):
         document, old = document.without(("teacher",)), {}
-    stays = {"checkpoint": old.keys() - {*WAYS, "overrides"}, "profile": {"allow_untrained", "overrides"}, "run": {"allow_untrained"}}[way]
+    stays = {
+        "checkpoint": old.keys() - {*WAYS, "overrides", "key"},
+        "profile": {"allow_untrained", "overrides"},
+        "run": {"allow_untrained"},
+    }[way]
+    place = f"--teacher {target}"
     for name in [name for name in old if name not in stays]:
         document = document.without(("teacher", name))
-    return document.stating(("teacher", way), str(path.absolute()), f"--teacher {target}")
+    if way == "checkpoint" and "name" not in old and isinstance(old.get("profile"), str):  # the model is that profile's student
+        for name, value in _student_in(document.path.parent / old["profile"]).items():
+            document = document.stating(("teacher", name), value, place)
+    return document.stating(("teacher", way), str(path.absolute()), place)
+
+
+def _student_in(path: Path) -> dict[str, Any]:
+    """Name and options of the student of another profile; empty where it cannot be read."""
+    try:
+        student = Document.read(path).data.get("student")
+    except ProfileError:
+        return {}
+    return {name: value for name, value in student.items() if name not in (*WAYS, "key")} if isinstance(student, dict) else {}

@@ -43,6 +43,8 @@ class StudentTable(Options):
     """Pretrained weights by name, to start from. A classifier for other classes is left out."""
     checkpoint: PathOption | None = None
     """A file of weights to start from. A classifier for other classes is left out."""
+    key: Annotated[str, Field(min_length=1)] | None = None
+    """With `checkpoint`: where in the file the weights are, as keys with dots between: `state_dict_ema`, `model.student`."""
 
 
 class TeacherTable(Options):
@@ -54,6 +56,8 @@ class TeacherTable(Options):
     """A finished run directory: its best student is the teacher."""
     checkpoint: PathOption | None = None
     """A file of weights, in any of the common layouts."""
+    key: Annotated[str, Field(min_length=1)] | None = None
+    """With `checkpoint`: where in the file the weights are, as keys with dots between: `state_dict_ema`, `model.teacher`."""
     weights: str = ""
     """Pretrained weights that the model plugin knows by this name."""
     profile: PathOption | None = None

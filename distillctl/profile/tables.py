@@ -155,6 +155,8 @@ def with_known_files(check: Check, table: T, spec: ModelSpec | None, key: Key) -
     """The table with an absolute path of its checkpoint; notes weights that the model does not know, and a file that is not there."""
     if table.weights and spec:
         _check_weights(check, spec, table.weights, (*key, "weights"))
+    if table.key and not table.checkpoint:
+        check.no_effect((*key, "key"), "without `checkpoint`: it says where in that file the weights are")
     if not table.checkpoint:
         return table
     if not check.trusted:

@@ -68,7 +68,7 @@ def read_teacher(check: Check, student_of: StudentOf) -> Teacher:
 
 def _known_by_other(check: Check, table: TeacherTable, way: str, own: Data, values: Mapping[str, Any], student_of: StudentOf) -> Teacher:
     """The ways `run` and `profile`, which know model and options already."""
-    for key in (["name"] if table.name else []) + list(own):
+    for key in [name for name in ("name", "key") if getattr(table, name)] + list(own):
         near = nearest(key, TeacherTable.model_fields) if key in own else ""
         check.no_effect(("teacher", key), f"with `teacher.{way}`, which knows the model already", ("teacher", way), near)
     given: Path = getattr(table, way)

@@ -242,7 +242,8 @@ def _hint(
     """What is probably the matter."""
     owner = classifier or (different[0].rpartition(".")[0] if different else "")
     if not missing and not unknown and _only_classes_differ(state, target, owner) and all(n.startswith(owner + ".") for n in different):
-        return f"the file was made for {state[different[0]].shape[0]} classes, the model has {target[different[0]].shape[0]}"
+        made = f"the file was made for {state[different[0]].shape[0]} classes, the model has {target[different[0]].shape[0]}"
+        return f"{made}: train it on these first, by a profile whose [student] starts from the file, which leaves out its classifier"
     for here, there, text in ((unknown, missing, "taken off the file's names"), (missing, unknown, "put before the file's names")):
         wanted = set(there)
         dots = ((name, dot.end()) for name in here for dot in re.finditer(r"\.", name))

@@ -40,6 +40,31 @@ def test_untrained_stays_with_another_way(read, text):
     assert read(content, teacher="runs/done").teacher.table.allow_untrained
 
 
+def test_a_file_in_place_of_a_profile_is_for_the_model_of_that_profile(read, text, folder):
+    (folder / "other.pt").write_bytes(b"")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "first.toml").write_text(text(student='name = "big"\ndropout = 0.25\nweights = "V1"', teacher=None, method=None))
+    profile = read(text(teacher='profile = "first.toml"\noverrides = {seed = 1}'), name="deep/x.toml", teacher="other.pt")
+    assert (profile.teacher.table.checkpoint, profile.teacher.spec.name) == (folder / "other.pt", "big")
+    assert (profile.teacher.options.dropout, profile.teacher.table.weights) == (0.25, "")
+    with pytest.raises(ProfileError, match=r"`teacher\.name` is missing"):
+        read(text(teacher='profile = "nowhere.toml"'), teacher="other.pt")
+
+
+def test_the_place_in_a_file_belongs_to_that_file(read, text, folder):
+    stated = text(teacher='name = "big"\ncheckpoint = "teacher.pth"\nkey = "model.teacher"')
+    assert read(stated).teacher.table.key == "model.teacher"
+    (folder / "other.pt").write_bytes(b"")
+    assert read(stated, teacher="other.pt").teacher.table.key is None
+    for teacher in ('run = "runs/done"', 'profile = "teacher.toml"', 'name = "big"\nweights = "V1"'):
+        with pytest.raises(ProfileError, match=r"`teacher\.key` has no effect"):
+            read(text(teacher=f'{teacher}\nkey = "x"'))
+    with pytest.raises(ProfileError, match=r"`student\.key` has no effect without `checkpoint`"):
+        read(text(student='name = "big"\nkey = "x"'))
+    with pytest.raises(ProfileError, match=r"`teacher\.key`"):
+        read(text(teacher='name = "big"\ncheckpoint = "teacher.pth"\nkey = ""'))
+
+
 def test_teachers_in_a_circle(read, text, folder):
     (folder / "a.toml").write_text(text(teacher='profile = "b.toml"'))
     (folder / "b.toml").write_text(text(teacher='profile = "a.toml"'))
