@@ -33,7 +33,7 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Built-in plugins stand on the API like all others; what large data sets and foreign files need is shared with them.
-BUILTIN_MAY = {"errors", "files", "api", "data", "weights"}
+BUILTIN_MAY = {"errors", "text", "files", "api", "data", "weights"}
 WITHOUT_TORCH = (
     "errors",
     "text",

@@ -26,6 +26,9 @@ def eval_(
     split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
     device: options.Device = "auto",
+    accept_change: Annotated[
+        bool, typer.Option("--accept-change", help="Evaluate although classes or images are not those of the training.")
+    ] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="One line for every class.")] = False,
     classes: Annotated[
         Path | None, typer.Option("--classes", metavar="FILE", help="Write a line for every class to a .csv or .html file.")
@@ -45,7 +48,7 @@ def eval_(
     from distillctl.commands.evaluate import evaluate_run
     from distillctl.plugin.registry import Registry
 
-    report = evaluate_run(run, Registry.load(), split=split, checkpoint=checkpoint, tta=tta, device=device)
+    report = evaluate_run(run, Registry.load(), split=split, checkpoint=checkpoint, tta=tta, device=device, accept_change=accept_change)
     if (per_class or classes is not None) and not report.classes:
         where = "--per-class" if per_class else "--classes"
         raise ProfileError(f"the images of `{report.run}` have no classes, so there is no line for each", where=where, hint="leave it out")

@@ -12,6 +12,7 @@ from distillctl.api.task import Task
 from distillctl.build.data import build_task, evaluation_loader, tta_kind
 from distillctl.build.device import pick_device
 from distillctl.build.models import build_deployed
+from distillctl.commands.resume_check import changed_images, refuse
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import evaluate
 from distillctl.engine.experiment import MAIN
@@ -72,6 +73,9 @@ def newest_finished(root: Path = ROOT) -> RunDirectory:
     raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
 
 
+_HINT = "put the images back as they were; `--accept-change` evaluates those that are there now"
+
+
 @worker_deaths()
 def evaluate_run(
     path: Path | None,
@@ -82,6 +86,7 @@ def evaluate_run(
     tta: str = "",
     device: str = "auto",
     root: Path = ROOT,
+    accept_change: bool = False,
 ) -> Report:
     """Evaluates a run.
 
@@ -93,14 +98,15 @@ def evaluate_run(
         tta: `flip`, `ten_crop`, `auto` (what the profile says, or what suits the data), or empty for none.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         root: where runs lie.
+        accept_change: evaluate although the classes or the images of the split are not those with which the run was trained.
 
     Raises:
-        DistillError: the run, the split or the checkpoint is not there.
+        DistillError: the run, the split or the checkpoint is not there, or the images changed.
     """
     run = newest_finished(root) if path is None else RunDirectory.open(path)
     chosen = pick_device(device)
     keep_freed_memory(chosen)
-    profile = from_resolved(run.resolved, registry, student_only=True)
+    profile = from_resolved(run.check_resolved(), registry, student_only=True)
     task = build_task(profile, registry)
     splits = task.data
     split = split or ("test" if splits.test is not None else "val")
@@ -109,6 +115,8 @@ def evaluate_run(
     images = getattr(splits, split)
     if images is None:
         raise DataError(f"the data set `{profile.dataset.spec.name}` of `{run.path}` has no {split} split")
+    if not accept_change:
+        refuse(run, changed_images(run, task, split), _HINT)
     model, epoch = _model(run, profile, task, checkpoint, registry)
     with closing(evaluation_loader(profile, task, images, chosen, tta=tta)) as loader:
         evaluation = evaluate(task, model.to(chosen), loader)

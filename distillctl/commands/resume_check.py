@@ -15,6 +15,7 @@ import torch
 
 from distillctl import __version__
 from distillctl.api.data import FileImages, Images, Splits
+from distillctl.api.task import Task
 from distillctl.data.splits import content_hash, listing_hash
 from distillctl.errors import DataError, Problem
 from distillctl.files import write_text
@@ -22,7 +23,7 @@ from distillctl.plugin.registry import Registry
 from distillctl.profile.identity import identity
 from distillctl.profile.schema import MethodChoice, Profile
 from distillctl.profile.writing import write_toml
-from distillctl.rundir.directory import RunDirectory, now
+from distillctl.rundir.directory import RunDirectory, now, text_hash
 
 _HINT = "`--accept-change` goes on all the same and notes it in the run for good; `--fresh` starts anew beside it"
 _SHOWN = 60  # characters of a value
@@ -107,7 +108,17 @@ def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def refuse(run: RunDirectory, lines: list[str]) -> None:
+def changed_images(run: RunDirectory, task: Task, split: str) -> list[str]:
+    """What of the classes and of one split is not what the run was trained with, as `what: old → new`."""
+    known, now_there = run.info().get("data_listing", {}), listing(task.data)
+    return [
+        f"the data `{key}`: {_text(known, key)} → {_text(now_there, key)}"
+        for key in ("classes", split)
+        if key in known and known[key] != now_there.get(key)
+    ]
+
+
+def refuse(run: RunDirectory, lines: list[str], hint: str = _HINT) -> None:
     """Ends the command if there are changes.
 
     Raises:
@@ -117,7 +128,7 @@ def refuse(run: RunDirectory, lines: list[str]) -> None:
         problems = [Problem(f"changed since `{run.path}` began: {line}") for line in lines[:_MOST]]
         if len(lines) > _MOST:
             problems.append(Problem(f"{len(lines) - _MOST} more changes since `{run.path}` began"))
-        problems[-1] = Problem(problems[-1].message, hint=_HINT)
+        problems[-1] = Problem(problems[-1].message, hint=hint)
         raise DataError(problems)
 
 
@@ -136,6 +147,8 @@ def adopt(run: RunDirectory, profile: Profile, facts: Mapping[str, Any], lines: 
         values |= {**facts, "changes": [*info.get("changes", ()), note]}
     if info.get("state") == "finished":  # until it is again
         values["state"] = "running"
+    if info.get("resolved_sha256") != text_hash(text):
+        values["resolved_sha256"] = text_hash(text)
     if values:
         run.update(**values)
     if run.resolved.read_text(encoding="utf-8") != text:

@@ -6,9 +6,10 @@ checkpoints/{last,previous,best,epoch-NNNN}.pt  student.safetensors  model.json,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ from distillctl.rundir import digests
 from distillctl.rundir.lock import NAME as LOCK
 
 ROOT = Path("runs")
+FORMAT = 1
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("name", "digest", "resolved_sha256", "created"), str),
+    **dict.fromkeys(("format", "epoch", "epochs"), int),
+    **dict.fromkeys(("digests", "changes"), list),
+    **dict.fromkeys(("result", "packages", "data_listing"), dict),
+}
+"""Types of what `run.json` may have."""
 _FIRST_FILES = {"checkpoints", LOCK, "profile.toml", "resolved.toml", "environment.json"}
 """What is there before `run.json` makes a folder a run."""
 
@@ -66,7 +75,8 @@ class RunDirectory:
         (path / "profile.toml").write_bytes(profile)
         write_text(run.resolved, resolved)
         write_json(path / "environment.json", environment)
-        write_json(path / "run.json", {"format": 1, "state": "running", "created": now(), **state})
+        state = {"resolved_sha256": text_hash(resolved), **state}
+        write_json(path / "run.json", _signed({"format": FORMAT, "state": "running", "created": now(), **state}))
         return run
 
     @classmethod
@@ -84,15 +94,37 @@ class RunDirectory:
         """What `run.json` says.
 
         Raises:
-            DataError: it is damaged.
+            DataError: it is damaged, not what a run wrote, or of a newer version.
         """
+        path = self.path / "run.json"
         try:
-            value = read_json(self.path / "run.json")
+            value = read_json(path)
         except (OSError, ValueError) as error:
-            raise DataError(f"`{self.path / 'run.json'}` cannot be read: {error}") from error
-        if not isinstance(value, dict):
-            raise DataError(f"`{self.path / 'run.json'}` does not describe a run")
+            raise DataError(f"`{path}` cannot be read: {error}") from error
+        if not isinstance(value, dict) or not isinstance(value.get("state"), str):
+            raise DataError(f"`{path}` does not describe a run")
+        if wrong := next((key for key, kind in _KINDS.items() if key in value and type(value[key]) is not kind), None):
+            raise DataError(f"`{path}` does not describe a run: `{wrong}` is not as a run writes it")
+        if value.get("format", FORMAT) > FORMAT:
+            raise DataError(f"`{path}` was written by a newer version of distillctl", hint="update distillctl")
+        if value.get("checksum", _checksum(value)) != _checksum(value):  # runs of older versions have none
+            raise DataError(f"`{path}` was changed by somebody else than its run", hint="put the file back as it was")
         return value
+
+    def check_resolved(self) -> Path:
+        """`resolved.toml`, if it is what the run wrote.
+
+        Raises:
+            DataError: it was changed since, or is gone.
+        """
+        expected = self.info().get("resolved_sha256")
+        try:
+            found = text_hash(self.resolved.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"`{self.resolved}` cannot be read: {error}") from error
+        if expected is not None and found != expected:
+            raise DataError(f"`{self.resolved}` was changed by somebody else than its run", hint="put the file back as it was")
+        return self.resolved
 
     @property
     def finished(self) -> bool:
@@ -101,7 +133,7 @@ class RunDirectory:
 
     def update(self, **values: Any) -> None:
         """Replaces keys of `run.json`."""
-        write_json(self.path / "run.json", {**self.info(), **values, "updated": now()})
+        write_json(self.path / "run.json", _signed({**self.info(), **values, "updated": now()}))
 
     def append(self, record: dict[str, Any]) -> None:
         """One more line of `metrics.jsonl`."""
@@ -192,6 +224,20 @@ def _half_made(path: Path) -> bool:
     return all(name in _FIRST_FILES or (name.startswith(".") and name.endswith(".tmp")) for name in names) and not any(
         path.glob("checkpoints/[!.]*")
     )
+
+
+def text_hash(text: str) -> str:
+    """The sha256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _checksum(info: Mapping[str, Any]) -> str:
+    """Of everything in a `run.json` but the checksum itself."""
+    return text_hash(json.dumps({key: value for key, value in info.items() if key != "checksum"}, sort_keys=True))
+
+
+def _signed(info: dict[str, Any]) -> dict[str, Any]:
+    return {**info, "checksum": _checksum(info)}
 
 
 def now() -> str:

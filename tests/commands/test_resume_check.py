@@ -117,6 +117,7 @@ def info_says(key: str, value: Any, inner: str = "") -> Callable[[Path], None]:
         else:
             assert key in info
             info[key] = value
+        del info["checksum"]
         path.write_text(json.dumps(info))
 
     return change
@@ -272,7 +273,7 @@ def run(folder: Path) -> RunDirectory:
 
 def test_facts_that_a_run_of_an_older_version_does_not_know_are_not_compared(run: RunDirectory) -> None:
     info = {k: v for k, v in run.info().items() if k not in ("packages", "processes")}
-    (run.path / "run.json").write_text(json.dumps(info))
+    (run.path / "run.json").write_text(json.dumps({key: value for key, value in info.items() if key != "checksum"}))
     assert changed(run, {"packages": {"torch": "x"}, "processes": 5, "teacher_sha256": info["teacher_sha256"]}) == []
 
 
@@ -307,6 +308,50 @@ def test_a_crash_while_a_change_is_accepted_keeps_the_note(run: RunDirectory, re
     assert [note["changes"] for note in run.info()["changes"]] == [lines]
     assert go_on(registry, "train.epochs=3").summary["accepted_changes"] == 1
     assert "epochs = 3" in run.resolved.read_text()
+
+
+def more_apes(folder: Path) -> None:
+    for number, path in enumerate(sorted((folder / "images/ape").iterdir())):
+        shutil.copy(path, path.with_name(f"{number}.jpg"))
+
+
+def evaluated(**options: Any) -> float:
+    return evaluate_run(Path("straight"), Registry.load(), device="cpu", split="val", **options).figures["top1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (rename("bee", "bug"), "the data `classes`: 3, "),
+        (lambda folder: shutil.copytree(folder / "images/ape", folder / "images/yak"), "the data `classes`: 3, "),
+        (
+            lambda folder: [shutil.copy(p, p.with_name(f"{n}.jpg")) for n, p in enumerate((folder / "images/ape").iterdir())],
+            "the data `val`: 6 ",
+        ),
+    ],
+    ids=["a class has another name", "a class more", "more images, of which others are carved"],
+)
+def test_an_evaluation_of_other_images_is_refused(folder: Path, change: Callable[[Path], object], line: str) -> None:
+    before = evaluated()
+    change(folder)
+    with pytest.raises(DataError, match=line) as caught:
+        evaluated()
+    assert "`--accept-change` evaluates those that are there now" in caught.value.problems[-1].hint
+    if line.startswith("the data `val`"):
+        assert 0 <= evaluated(accept_change=True) <= 1
+    assert 0 <= before <= 1
+
+
+def test_a_resolved_profile_that_somebody_changed_is_not_evaluated(folder: Path) -> None:
+    path = folder / "straight" / "resolved.toml"
+    path.write_text(path.read_text().replace("eval_resize = 16", "eval_resize = 18"))
+    with pytest.raises(DataError, match="was changed by somebody else than its run"):
+        evaluated()
+
+
+def test_a_run_that_goes_on_with_an_accepted_change_can_be_evaluated(folder: Path, registry: Registry) -> None:
+    go_on(registry, "train.epochs=3", accept_change=True)
+    assert evaluate_run(folder / "run", registry, device="cpu").run == folder / "run"
 
 
 NAMES = [Path("a/1.png"), Path("a/2.png"), Path("b/1.png")]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -133,6 +134,47 @@ def test_damaged_or_missing_runs_are_data_errors(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(DataError, match=message):
             RunDirectory.open(tmp_path).info()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": 1}', "does not describe a run$"),
+        ('{"state": 3}', "does not describe a run$"),
+        ('{"state": "running", "digests": 5}', "does not describe a run: `digests` is not as a run writes it"),
+        ('{"state": "running", "format": "1"}', "`format` is not as a run writes it"),
+        ('{"state": "running", "format": 99}', "was written by a newer version of distillctl"),
+        ('{"state": "finished", "epoch": null}', "`epoch` is not as a run writes it"),
+        ('{"state": "running", "checksum": "x"}', "was changed by somebody else than its run"),
+    ],
+)
+def test_a_description_that_is_not_what_a_run_writes(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(DataError) as caught:
+        RunDirectory.open(tmp_path).info()
+    assert re.search(message, caught.value.problems[0].message)
+
+
+def test_any_change_of_the_description_is_noticed(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.update(epoch=4, result={"best": {"top1": 0.5}})
+    text = (run.path / "run.json").read_text()
+    (run.path / "run.json").write_text(text.replace("0.5", "0.9"))
+    with pytest.raises(DataError, match="was changed by somebody else than its run"):
+        run.info()
+    (run.path / "run.json").write_text(text)
+    assert run.info()["epoch"] == 4
+
+
+def test_any_change_of_the_resolved_profile_is_noticed(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    assert run.check_resolved() == run.resolved
+    run.resolved.write_text(run.resolved.read_text() + " ")
+    with pytest.raises(DataError, match=r"resolved\.toml` was changed by somebody else than its run"):
+        run.check_resolved()
+    run.resolved.unlink()
+    with pytest.raises(DataError, match=r"resolved\.toml` cannot be read"):
+        run.check_resolved()
 
 
 def test_runs_come_newest_first(tmp_path: Path) -> None:
