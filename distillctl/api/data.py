@@ -113,6 +113,11 @@ class View:
     resize: int = 0
     eval_resize: int = 0
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether training shows images mirrored, so that a mirrored image is of the same class."""
+        return self.augment not in ("none", "resize_crop")
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -45,7 +45,7 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal[
     """The test-time augmentation that is meant: `auto` is what the profile says, and that may leave it to the kind of data.
 
     Raises:
-        ProfileError: an unknown word, or one that means nothing for the task.
+        ProfileError: an unknown word, or one that means nothing for the task or something else for these images.
     """
     if tta and not task.views:
         raise ProfileError(
@@ -55,14 +55,17 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal[
         )
     kind = profile.evaluate.tta if tta == "auto" else tta
     if kind == "auto":
-        return "flip" if isinstance(images, ArrayImages) else "ten_crop"
-    if kind == "":
-        return ""
-    if kind == "flip":
-        return "flip"
-    if kind == "ten_crop":
-        return "ten_crop"
-    raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint="allowed: flip, ten_crop")
+        kind = "flip" if isinstance(images, ArrayImages) else "ten_crop"
+    if kind not in ("", "flip", "ten_crop"):
+        raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint="allowed: flip, ten_crop")
+    if kind and not task.data.view.mirrored:
+        raise ProfileError(
+            f"`{kind}` mirrors images, and what is trained without mirrored images may take a mirrored one for another class: "
+            f'`dataset.augment` of `{profile.dataset.spec.name}` is "{task.data.view.augment}"',
+            where="--tta",
+            hint="leave it out",
+        )
+    return cast(Literal["", "flip", "ten_crop"], kind)
 
 
 def evaluation_loader(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillctl.api.task import Task
+from distillctl.api.task import Evaluation, Task
 from distillctl.build.data import build_task, evaluation_loader, tta_kind
 from distillctl.build.device import pick_device
 from distillctl.build.models import build_deployed
@@ -34,8 +34,9 @@ class Report:
     epoch: of the checkpoint; None for a file from elsewhere.
     tta: `flip`, `ten_crop`, or empty.
     figures: by name.
+    plain: the figures without test-time augmentation, where there is some.
     classes: a line for each class: `name`, `correct`, `count`; empty where there are no classes.
-    shown: name and text of every figure but the number of images.
+    shown: name and text of every figure but the number of images; with test-time augmentation, the text without it behind.
     """
 
     run: Path
@@ -44,6 +45,7 @@ class Report:
     split: str
     tta: str
     figures: Mapping[str, float]
+    plain: Mapping[str, float] | None
     classes: Sequence[Mapping[str, Any]]
     shown: Sequence[tuple[str, str]]
 
@@ -56,6 +58,7 @@ class Report:
             "split": self.split,
             "tta": self.tta,
             **self.figures,
+            **({} if self.plain is None else {"plain": dict(self.plain)}),
             **({"classes": [dict(line) for line in self.classes]} if self.classes else {}),
         }
 
@@ -118,8 +121,14 @@ def evaluate_run(
     if not accept_change:
         refuse(run, changed_images(run, task, split), _HINT)
     model, epoch = _model(run, profile, task, checkpoint, registry)
-    with closing(evaluation_loader(profile, task, images, chosen, tta=tta)) as loader:
-        evaluation = evaluate(task, model.to(chosen), loader)
+    model = model.to(chosen)
+
+    def evaluated(kind: str) -> Evaluation:
+        with closing(evaluation_loader(profile, task, images, chosen, tta=kind)) as loader:
+            return evaluate(task, model, loader)
+
+    evaluation, plain = evaluated(tta), evaluated("") if tta else None
+    beside = {} if plain is None else {name: f" ({task.show(name, plain.figures[name])} without)" for name in task.names}
     return Report(
         run=run.path,
         checkpoint=checkpoint,
@@ -127,8 +136,9 @@ def evaluate_run(
         split=split,
         tta=tta_kind(profile, task, images, tta),
         figures=evaluation.figures,
+        plain=None if plain is None else plain.figures,
         classes=task.breakdown(evaluation),
-        shown=[(words, task.show(name, evaluation.figures[name])) for name, words in task.names.items()],
+        shown=[(words, task.show(name, evaluation.figures[name]) + beside.get(name, "")) for name, words in task.names.items()],
     )
 
 

@@ -15,6 +15,7 @@ TEACHER = """
 [dataset]
 name = "digits"
 limit = 200
+augment = "crop_flip"
 [student]
 name = "resnet14"
 [optimizer]
@@ -95,11 +96,16 @@ def test_eval_prints_the_same_number(inside: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(("words", "kind"), [(["--tta"], "flip"), (["--tta", "flip"], "flip"), ([], "")])
 def test_eval_tta_with_and_without_a_word(inside: Path, capsys: pytest.CaptureFixture[str], words: list[str], kind: str) -> None:
-    assert run(["eval", str(student_run(inside)), *words, "--split", "val", "--per-class", "--device", "cpu"]) == 0
+    teacher = next((inside / "runs").glob("teacher-*"))
+    assert run(["eval", str(teacher), *words, "--split", "val", "--per-class", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert ("flip" in out) == (kind == "flip")
+    assert out.count(" without)") == (4 if kind else 0)
     assert "split   val" in out
     assert len([line for line in out.splitlines() if line.startswith("  ")]) == 10
+    if kind:
+        assert run(["eval", str(student_run(inside)), *words, "--device", "cpu"]) == 2
+        assert "mirrors images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

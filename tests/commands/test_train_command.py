@@ -154,17 +154,33 @@ def test_eval_gives_the_number_of_a_run_in_bf16_to_the_last_digit(folder: Path, 
         assert dict(report.figures) == {k: v for k, v in result.summary[which].items() if k != "epoch"}
 
 
-def test_eval_takes_the_newest_finished_run_and_files_and_views(finished: tuple[Path, Result], registry: Registry) -> None:
+def test_eval_takes_the_newest_finished_run_and_files(finished: tuple[Path, Result], registry: Registry) -> None:
     base, result = finished
-    newest = evaluate_run(None, registry, root=base / "runs", device="cpu", split="val", tta="auto")
-    assert newest.run == result.path
-    assert (newest.split, newest.tta) == ("val", "flip")
+    newest = evaluate_run(None, registry, root=base / "runs", device="cpu", split="val")
+    assert (newest.run, newest.split, newest.tta, newest.plain) == (result.path, "val", "", None)
     file = evaluate_run(result.path, registry, checkpoint=str(result.path / "student.safetensors"), device="cpu")
     assert file.figures["top1"] == result.summary["best"]["top1"]
     with pytest.raises(DataError, match="no finished run"):
         evaluate_run(None, registry, root=base / "nowhere")
     with pytest.raises(DataError, match="not a run directory"):
         evaluate_run(base, registry)
+
+
+def test_views_stand_beside_the_plain_figures(folder: Path, registry: Registry) -> None:
+    cut = ["train.epochs=2", 'dataset.augment="crop_flip"']
+    path = train(load("teacher.toml", registry=registry, overrides=cut), registry, Ear(), device="cpu").path
+    views, plain = (evaluate_run(path, registry, device="cpu", tta=tta) for tta in ("auto", ""))
+    assert (views.tta, views.plain, plain.plain) == ("flip", plain.figures, None)
+    assert views.figures != plain.figures
+    assert (views.as_dict()["plain"], "plain" in plain.as_dict()) == (plain.figures, False)
+    assert views.shown[0] == ("top-1", f"{views.figures['top1']:.2%} ({plain.figures['top1']:.2%} without)")
+
+
+@pytest.mark.parametrize("tta", ["auto", "flip", "ten_crop"])
+def test_views_that_training_never_showed_are_refused(finished: tuple[Path, Result], registry: Registry, tta: str) -> None:
+    """A mirrored digit is another digit."""
+    with pytest.raises(ProfileError, match=r"`\w+` mirrors images, .* `dataset\.augment` of `digits` is \"none\""):
+        evaluate_run(finished[1].path, registry, device="cpu", tta=tta)
 
 
 def test_the_deployed_student_needs_its_models_package_alone(finished: tuple[Path, Result], registry: Registry) -> None:

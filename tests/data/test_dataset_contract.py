@@ -17,7 +17,7 @@ def good(seed):
     images = torch.randint(0, 256, (40, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     every = ArrayImages(images, labels)
     train, test = stratified_split(labels, 0.3, seed)
-    return Splits(every.subset(train), None, every.subset(test), tuple("abcd"), (0.5,) * 3, (0.2,) * 3, View(size=4), "made up")
+    return Splits(every.subset(train), None, every.subset(test), tuple("abcd"), (0.5,) * 3, (0.2,) * 3, View(size=4), "made up: 28 and 12")
 
 
 def leaking(seed):
@@ -36,6 +36,7 @@ FAULTS = {
     "test_splits_share_no_picture": (leaking, "a picture lies in the data twice"),
     "test_same_seed_same_splits": (unseeded_generator, "the same seed, and other splits"),
     "test_classes_are_sorted_and_every_label_names_one": (lambda seed: replace(good(seed), classes=tuple("abdc")), "are not sorted"),
+    "test_the_description_counts_the_images": (lambda seed: replace(good(seed), description="made up"), "lacks numbers of images"),
     "test_statistics_fit_the_channels": (lambda seed: replace(good(seed), mean=(0.5,)), "for each channel"),
 }
 

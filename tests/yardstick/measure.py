@@ -155,7 +155,9 @@ CASES: Mapping[str, Case] = {
         (_FILES % "random_resized_crop", "train.workers=0", 'train.precision="bf16"', *_RESNET18),
         covers="files decoded in this process, crops of random size, bf16",
     ),
-    "mirrored views": Case(eval=("--tta", "flip", "--split", "val"), covers="eval on val, mirrored too"),
+    "mirrored views": Case(
+        overrides=('dataset.augment="crop_flip"',), eval=("--tta", "flip", "--split", "val"), covers="eval on val, mirrored too"
+    ),
     "last checkpoint": Case(
         _method("none"),
         ("train.epochs=3", "optimizer.lr=0.2"),
