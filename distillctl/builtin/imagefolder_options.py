@@ -46,6 +46,8 @@ class ImageFolderOptions(Options):
     """Mean of red, green and blue, for images scaled to [0, 1]; the default is ImageNet's."""
     std: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
     """Standard deviation of red, green and blue; the default is ImageNet's."""
+    max_megapixels: Annotated[float, Field(gt=0)] | None = None
+    """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
 
     @model_validator(mode="after")
     def _sizes(self) -> ImageFolderOptions:

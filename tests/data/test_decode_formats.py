@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from distillctl.builtin.imagefolder_scan import EXTENSIONS
 from distillctl.data.decode import read_image
 from distillctl.errors import DataError
 
@@ -111,3 +114,71 @@ def test_floating_point_pixels_are_refused(tmp_path):
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match="no agreed range"):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.eps"])
+def test_no_other_format_is_opened_whatever_the_ending_says(tmp_path, name, monkeypatch):
+    """PostScript would start Ghostscript."""
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(DataError, match=r"not an image of a known format \(JPEG, .*\), but PostScript"):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "TGA", "SGI", "PCX", "JPEG2000"])
+def test_formats_without_an_ending_of_ours_are_refused(tmp_path, kind):
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", format=kind)
+    with pytest.raises(DataError, match="not an image of a known format"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("ending", sorted(EXTENSIONS))
+def test_every_known_ending_has_its_format(tmp_path, ending):
+    Image.fromarray(GREY if ending == ".pgm" else PIXELS).save(tmp_path / f"a{ending}")
+    assert read_image(tmp_path / f"a{ending}").shape == (3, HEIGHT, WIDTH)
+
+
+def test_pictures_of_phones_with_several_images_are_jpeg(tmp_path):
+    pictures = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+    pictures[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=pictures[1:], quality=97)
+    assert np.abs(exact(read_image(tmp_path / "a.jpg")).astype(int) - PIXELS).max() <= 12
+
+
+def large(path, side, ending):
+    """A small file of a large black picture."""
+    path = path / f"a{ending}"
+    Image.new("1" if ending in (".png", ".tif") else "L", (side, side)).save(
+        path, **({"compression": "group4"} if ending == ".tif" else {})
+    )
+    return path
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".webp", ".gif"])
+def test_the_pixels_of_a_file_are_bounded_before_it_is_decoded(tmp_path, ending, monkeypatch, recwarn):
+    path = large(tmp_path, 1200, ending)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(DataError) as error:
+        read_image(path, max_megapixels=1.4)
+    text = str(error.value)
+    assert f"`{path}` has 1200×1200 pixels, more than the 1.4 megapixels of `dataset.max_megapixels`" in text
+    assert "--set dataset.max_megapixels=2`" in text
+    assert not recwarn
+
+
+def test_the_bound_has_a_default_and_pillow_says_nothing(tmp_path, recwarn):
+    with pytest.raises(DataError, match="13000×13000 pixels, more than the 128 megapixels"):
+        read_image(large(tmp_path, 13_000, ".png"))
+    assert not recwarn
+
+
+@pytest.mark.parametrize("pillows", [1000, None])
+def test_only_our_bound_holds_and_pillows_is_left_as_it_was(tmp_path, pillows, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+    paths = [large(tmp_path, side, ending) for side, ending in ((60, ".png"), (61, ".webp"), (62, ".tif"))]
+    paths[0].with_name("broken.png").write_bytes(paths[0].read_bytes()[:40])
+    with ThreadPoolExecutor(4) as pool:
+        assert [x.shape[1] for x in pool.map(read_image, paths * 20)] == [60, 61, 62] * 20
+    with pytest.raises(DataError):
+        read_image(tmp_path / "broken.png")
+    assert pillows == Image.MAX_IMAGE_PIXELS
+    assert not recwarn

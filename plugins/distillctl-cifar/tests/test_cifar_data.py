@@ -323,3 +323,16 @@ def test_statistics_are_those_that_the_published_tables_were_made_with(build, op
                 Image.new("RGB", (32, 32)).save(folders / split / f"more {number}" / "0.png")
     splits = build(options(root=folders), 0)
     assert (splits.mean, splits.std) == (mean, std)
+
+
+def test_a_huge_image_is_told_by_its_size_without_a_warning(folders, recwarn):
+    file = folders / "train" / "fox" / "01.png"
+    Image.new("1", (14_000, 14_000)).save(file)
+    assert message(folders).message == f"`{file}` has 14000×14000 pixels instead of 32×32"
+    assert not recwarn
+
+
+def test_a_format_that_is_none_of_ours(folders):
+    file = folders / "train" / "fox" / "01.png"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n")
+    assert "but PostScript" in message(folders).message

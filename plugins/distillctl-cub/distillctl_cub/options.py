@@ -29,6 +29,8 @@ class CUBOptions(Options):
     """Length in pixels of the short side before a random crop; 0 means 246/224 of `image_size`."""
     eval_resize: Annotated[int, Field(ge=0, le=8192)] = 0
     """Length in pixels of the short side before the centre crop of an evaluation; 0 means `image_size`."""
+    max_megapixels: Annotated[float, Field(gt=0)] | None = None
+    """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
 
     @model_validator(mode="after")
     def _effective(self) -> CUBOptions:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
-from distillctl import DataError
+from distillctl import DataError, open_image
 from distillctl_cifar.data import cache
 from distillctl_cifar.data.arrays import SIDE, Arrays
 
@@ -113,13 +111,10 @@ def decode(paths: Sequence[Path]) -> Tensor:
 
 
 def _decode_one(path: Path) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            if image.size != (SIDE, SIDE):
-                raise DataError(
-                    f"`{path}` has {image.size[0]}×{image.size[1]} pixels instead of {SIDE}×{SIDE}",
-                    hint="the data set `imagefolder` takes images of any size",
-                )
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise DataError(f"`{path}` cannot be decoded: {error or type(error).__name__}") from error
+    with open_image(path, max_megapixels=math.inf) as image:
+        if image.size != (SIDE, SIDE):
+            raise DataError(
+                f"`{path}` has {image.size[0]}×{image.size[1]} pixels instead of {SIDE}×{SIDE}",
+                hint="the data set `imagefolder` takes images of any size",
+            )
+        return np.asarray(image.convert("RGB"))
