@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from distillctl.api.task import Task
-from distillctl.build.data import build_task
+from distillctl.build.data import inspected_task
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble, sides
 from distillctl.build.models import TeacherModel, build_model, build_teacher
@@ -92,8 +92,8 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
-    task = build_task(profile, registry)
-    notes: list[str] = []
+    task, said = inspected_task(profile, registry)
+    notes = list(said)
     teacher = stand_in_teacher(profile, registry, task, root, notes)
     experiment = assemble(profile, task, teacher, chosen)
     try:

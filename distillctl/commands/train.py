@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
-from distillctl.build.data import build_task, evaluation_loader, task_class
+from distillctl.build.data import evaluation_loader, inspected_task, task_class
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
@@ -30,7 +30,7 @@ from distillctl.engine.loop import Loop
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.engine.state import restore_student
 from distillctl.engine.trackers import Trackers
-from distillctl.errors import DataError, ProfileError, RunError
+from distillctl.errors import DataError, Problem, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
@@ -145,7 +145,7 @@ class _Plan:
         run = RunDirectory.open(self.path) if processes.broadcast((self.path / "run.json").is_file()) else None
         trainer = _trainer(profile, registry)
         with processes.one_after_the_first():
-            task = build_task(profile, registry)
+            task, notes = inspected_task(profile, registry)
         facts: dict[str, Any] = {
             "packages": packages(profile, registry),
             "data_listing": listing(task.data),
@@ -165,7 +165,7 @@ class _Plan:
                 refuse(run, lines)
         trackers = Trackers([self.display], build_trackers(profile) if processes.first else {})
         try:
-            for note in seen_by_teacher(profile, registry, task.data, folder):
+            for note in (*notes, *seen_by_teacher(profile, registry, task.data, folder)):
                 trackers.note(note)
             judged = self._judge_teacher(task, teacher, trackers)
             experiment = assemble(profile, task, teacher, self.device, processes)
@@ -274,7 +274,7 @@ class _Plan:
         return evaluation, split
 
     def _finish(self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
-        """Evaluates the last and the best epoch, writes the deployed student and the result."""
+        """Writes the deployed student, evaluates the last and the best epoch, and writes the result."""
         experiment, profile = loop.experiment, self.profile
         task, head = experiment.task, experiment.head
         epochs = profile.train.epochs
@@ -283,10 +283,14 @@ class _Plan:
         # (channels last), which changes the last digits of its logits.
         model = build_deployed(profile, task, head).to(self.device)
         summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
-        restore_student(model, run.checked(run.last))
-        last = loop.evaluate(model, split) if split else None
         best_epoch = restore_student(model, run.checked(run.best))
-        best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
+        if self.processes.first:
+            _deploy(profile, self.registry, run, model, task, head)
+        with _student_is_written(run, best_epoch):
+            last = best = loop.evaluate(model, split) if split else None
+            if split and best_epoch != epochs:
+                restore_student(model, run.checked(run.last))
+                last = loop.evaluate(model, split)
         if judged is not None:
             summary["teacher"] = dict(judged[0].figures)
         if best is not None and last is not None:
@@ -297,10 +301,23 @@ class _Plan:
         if changes := run.info().get("changes"):
             summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
         if self.processes.first:
-            _deploy(profile, self.registry, run, model, task, head)
             run.update(state="finished", result=summary)
         self.processes.broadcast(None)
         return summary
+
+
+@contextmanager
+def _student_is_written(run: RunDirectory, epoch: int) -> Iterator[None]:
+    """Around the last evaluations: says what a training has given although they fail."""
+    try:
+        yield
+    except (DataError, RunError) as error:
+        written = Problem(
+            f"the training is complete and its student, of epoch {epoch}, is written to `{run.path / 'student.safetensors'}`, "
+            "but it could not be evaluated",
+            hint="the same command evaluates it when the files are right; `--accept-change` takes a file that was repaired since",
+        )
+        raise type(error)([*error.problems, written]) from error
 
 
 def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.Module, task: Task, head: Mapping[str, Any] | None) -> None:

@@ -12,13 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from distillctl.api.data import NO_LABELS, FileImages, Splits, View
 from distillctl.api.tracker import RunStart, Tracker
+from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, refuse
 from distillctl.commands.train import Result, train
+from distillctl.data.decode import read_image
 from distillctl.errors import DataError
+from distillctl.models.deploy import load_student
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.rundir.directory import RunDirectory
@@ -285,6 +289,57 @@ def test_a_crash_while_a_change_is_accepted_keeps_the_note(run: RunDirectory, re
     assert [note["changes"] for note in run.info()["changes"]] == [lines]
     assert go_on(registry, "train.epochs=3").summary["accepted_changes"] == 1
     assert "epochs = 3" in run.resolved.read_text()
+
+
+def spoil(path: Path) -> None:
+    """Header and end stay as they are, so that only decoding tells."""
+    Image.open(path).save(path, format="PNG")
+    data = bytearray(path.read_bytes())
+    data[60:-20] = bytes(len(data) - 80)
+    path.write_bytes(data)
+
+
+def with_test_split(folder: Path) -> tuple[str, ...]:
+    """Moves two images of each class into a test split."""
+    for name in ("ape", "bee", "cow"):
+        (folder / "split" / "test" / name).mkdir(parents=True)
+        shutil.copytree(folder / "images" / name, folder / "split" / "train" / name)
+        for number in (0, 1):
+            (folder / "split" / "train" / name / f"000{number}.jpg").rename(folder / "split" / "test" / name / f"{number}.jpg")
+    return ("dataset.root=split", "train.epochs=1")
+
+
+def test_a_broken_image_of_the_test_split_is_an_error_before_training(folder: Path, registry: Registry) -> None:
+    profile = load("profile.toml", registry=registry, overrides=with_test_split(folder))
+    broken = folder / "split" / "test" / "bee" / "1.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    for command in (train, dry_run):
+        with pytest.raises(
+            DataError, match=r"1 of 33 images cannot be used \(test 1\): `split/test/bee/1\.jpg` cannot be decoded: .*runcated"
+        ):
+            command(profile, registry, *([Ear()] if command is train else []), out=Path("other"), device="cpu")
+    assert not (folder / "other").exists()
+
+
+def test_a_student_is_deployed_although_its_last_evaluation_fails(folder: Path, registry: Registry) -> None:
+    overrides = with_test_split(folder)
+    text = PROFILE.replace(PROFILE[PROFILE.index("[teacher]") : PROFILE.index("[method]")], "").replace('"kd"', '"none"')
+    (folder / "profile.toml").write_text(text)
+    path = folder / "split" / "test" / "bee" / "1.jpg"
+    whole = path.read_bytes()
+    spoil(path)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(path)
+    with pytest.raises(DataError) as caught:
+        train(load("profile.toml", registry=registry, overrides=overrides), registry, Ear(), out=Path("other"), device="cpu")
+    assert "`split/test/bee/1.jpg` cannot be decoded" in caught.value.problems[0].message
+    assert "its student, of epoch 1, is written to `other/student.safetensors`" in caught.value.problems[1].message
+    load_student(folder / "other", registry)
+    assert RunDirectory.open(folder / "other").info()["state"] == "running"
+    path.write_bytes(whole)
+    profile = load("profile.toml", registry=registry, overrides=overrides)
+    result = train(profile, registry, Ear(), out=Path("other"), device="cpu", accept_change=True)
+    assert result.summary["best"]["count"] == 6
 
 
 NAMES = [Path("a/1.png"), Path("a/2.png"), Path("b/1.png")]
