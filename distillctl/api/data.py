@@ -108,6 +108,8 @@ class View:
     resize: length of the short side to which files are resized before a crop in training; 0 means `size`.
     eval_resize: the same in evaluation, before the centre crop; 0 means `size`.
     max_megapixels: a file with more pixels, in millions, is refused before it is decoded; None means `MAX_MEGAPIXELS`.
+    white: value of white in files of grey with more than 8 bits; None: a training measures it (see `distillctl.data.inspection`).
+    background: red, green and blue behind transparent pixels of files; None means white.
     """
 
     size: int
@@ -116,6 +118,13 @@ class View:
     resize: int = 0
     eval_resize: int = 0
     max_megapixels: float | None = None
+    white: float | None = None
+    background: Sequence[int] | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How files become pixels, as arguments of `distillctl.data.decode.read_image`."""
+        return {"max_megapixels": self.max_megapixels, "white": self.white, "background": self.background}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 
@@ -44,14 +45,25 @@ def build_task(profile: Profile, registry: Registry, splits: Splits | None = Non
     return task_class(profile, registry)(data, label_smoothing=profile.train.label_smoothing)
 
 
-def inspected_task(profile: Profile, registry: Registry) -> tuple[Task, Sequence[str]]:
-    """The task, after a look at every file of its data, and what is to be said of them.
+def inspected_task(profile: Profile, registry: Registry, white: float | None = None) -> tuple[Profile, Task, Sequence[str]]:
+    """The task, after a look at every file of its data, and what is to be said of them; in the profile, what was measured is resolved.
+
+    Args:
+        profile: its digest stays, whatever is measured.
+        registry: where its names were found.
+        white: what was measured when the run began.
 
     Raises:
         DistillError: as `build_task`, or a file is broken.
     """
     splits = build_splits(profile)
-    return build_task(profile, registry, splits), inspect(splits).notes
+    fixes = "white" in type(profile.dataset.options).model_fields  # otherwise no later command would know what was measured
+    found = inspect(splits, measure=fixes, white=white if fixes else None)
+    if found.white is not None and fixes:
+        splits = replace(splits, view=replace(splits.view, white=found.white))
+        table: Any = profile.resolved["dataset"]
+        profile = replace(profile, resolved={**profile.resolved, "dataset": {**table, "white": found.white}})
+    return profile, build_task(profile, registry, splits), found.notes
 
 
 def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:

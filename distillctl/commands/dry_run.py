@@ -92,7 +92,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
-    task, said = inspected_task(profile, registry)
+    profile, task, said = inspected_task(profile, registry)
     notes = list(said)
     teacher = stand_in_teacher(profile, registry, task, root, notes)
     experiment = assemble(profile, task, teacher, chosen)

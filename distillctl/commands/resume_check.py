@@ -34,6 +34,7 @@ _WORDS = {
     "teacher_sha256": "the teacher's weights",
     "processes": "the number of processes",
 }
+_OLD_WHITE = 65535  # before it was measured
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -75,6 +76,14 @@ def _listing(images: Images) -> str:
     return f"{len(images)} images, {content_hash(images)}"
 
 
+def measured_white(run: RunDirectory) -> float | None:
+    """The white that the run has for grey of more than 8 bits, stated or measured when it began; None if that cannot be read."""
+    try:
+        return float(tomllib.loads(run.resolved.read_text(encoding="utf-8"))["dataset"].get("white", _OLD_WHITE))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
     """Every value in which a profile differs from the one of a run, as `key: old → new`."""
     if run.info().get("digest") == profile.digest:
@@ -84,6 +93,8 @@ def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
     except (OSError, ValueError):
         return ["the profile, which cannot be compared"]
     after = identity(profile.resolved)
+    if "dataset.white" not in after:  # it was measured, and stays
+        before.pop("dataset.white", None)
     keys = [key for key in sorted({*before, *after}) if _differ(before, after, key) and not _moved(before.get(key), after.get(key))]
     return [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in keys]
 
@@ -165,4 +176,4 @@ def _text(values: Mapping[str, Any], key: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-__all__ = ["adopt", "changed", "changed_profile", "listing", "packages", "refuse"]
+__all__ = ["adopt", "changed", "changed_profile", "listing", "measured_white", "packages", "refuse"]

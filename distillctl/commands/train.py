@@ -19,7 +19,7 @@ from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
-from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, packages, refuse
+from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, measured_white, packages, refuse
 from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
@@ -125,7 +125,7 @@ def _trainer(profile: Profile, registry: Registry) -> Profile | None:
     return load_teacher_profile(profile, registry) if by_profile else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Plan:
     """One training, with its place and its lock. ancestors: the profiles that led here, and this one."""
 
@@ -145,7 +145,8 @@ class _Plan:
         run = RunDirectory.open(self.path) if processes.broadcast((self.path / "run.json").is_file()) else None
         trainer = _trainer(profile, registry)
         with processes.one_after_the_first():
-            task, notes = inspected_task(profile, registry)
+            profile, task, notes = inspected_task(profile, registry, None if run is None else measured_white(run))
+        self.profile = profile
         facts: dict[str, Any] = {
             "packages": packages(profile, registry),
             "data_listing": listing(task.data),
@@ -340,6 +341,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
             "resize": data.view.eval_resize or data.view.size,
             "mean": list(data.mean),
             "std": list(data.std),
+            **{name: value for name in ("white", "background") if (value := getattr(data.view, name)) is not None},
         },
         package=plugin.package,
         version=plugin.version,

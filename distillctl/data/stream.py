@@ -45,14 +45,15 @@ class _Views(Dataset[_Loaded]):
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
-            views = [self._cut(epoch, index) for epoch, index in keys]
+            with _no_advice():
+                views = [self._cut(epoch, index) for epoch, index in keys]
         except DataError as error:
             return error.problems[0]
         stacked: Tensor = default_collate(views)  # in a worker: straight into shared memory
         return stacked, torch.tensor([index for _, index in keys])
 
     def _cut(self, epoch: int, index: int) -> Tensor:
-        image = read_image(self._paths[index], max_megapixels=self._view.max_megapixels)
+        image = read_image(self._paths[index], **self._view.reading)
         with own_generator(mix(self._seed, epoch, VIEW, index)):
             return self._transform(image)  # type: ignore[no-any-return]
 
@@ -226,7 +227,10 @@ class StreamEvalLoader:
 
 @contextmanager
 def _no_advice() -> Iterator[None]:
-    """Silences torch on more workers than cores and Python (from 3.12) on forking beside threads: both are chosen here."""
+    """Silences torch on more workers than cores, Python (from 3.12) on forking beside threads, and Pillow on odd files.
+
+    The first two are chosen here; of files a note tells before training.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -22,7 +22,7 @@ from distillctl.testing.datasets import DatasetContract, write_image, write_tree
 SMALL = {"image_size": 12, "resize": 14, "augment": "crop_flip"}
 
 
-READING = {"max_megapixels": 200.0}
+READING = {"max_megapixels": 200.0, "white": 4095.0, "background": [0, 10, 20]}
 """Options of how files are read."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,8 +21,10 @@ from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, refuse
 from distillctl.commands.train import Result, train
+from distillctl.data import inspection
 from distillctl.data.decode import read_image
 from distillctl.errors import DataError
+from distillctl.files import cache_folder
 from distillctl.models.deploy import load_student
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
@@ -59,6 +62,10 @@ class Ear(Tracker):
     def __init__(self, stops: int = 0) -> None:
         super().__init__()
         self.stops, self.resumed = stops, -1
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def begin(self, run: RunStart) -> None:
         self.resumed = len(run.records)
@@ -340,6 +347,61 @@ def test_a_student_is_deployed_although_its_last_evaluation_fails(folder: Path, 
     profile = load("profile.toml", registry=registry, overrides=overrides)
     result = train(profile, registry, Ear(), out=Path("other"), device="cpu", accept_change=True)
     assert result.summary["best"]["count"] == 6
+
+
+def of_twelve_bits(folder: Path) -> None:
+    """All images become grey of 12 bits."""
+    for path in (folder / "images").rglob("*.jpg"):
+        values = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16
+        Image.fromarray(values).save(path.with_suffix(".png"))
+        path.unlink()
+
+
+def test_the_white_that_was_measured_is_fixed_in_the_run(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_twelve_bits(folder)
+    profile = load("profile.toml", registry=registry)
+    ear = Ear(1)
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
+        train(profile, registry, ear, out=Path("deep"), device="cpu")
+    assert next(note for note in ear.notes if "white" in note).startswith("27 images have grey of more than 8 bits, with values up to ")
+    run = RunDirectory.open(folder / "deep")
+    assert "white = 4095.0" in run.resolved.read_text()
+    assert run.info()["digest"] == profile.digest
+    monkeypatch.setattr(inspection, "_measured", lambda *_: pytest.fail("measured again"))
+    shutil.rmtree(str(cache_folder()))
+    result = train(profile, registry, Ear(), out=Path("deep"), device="cpu")
+    assert result.summary["best"]["top1"] == evaluate_run(folder / "deep", registry, device="cpu").figures["top1"]
+    assert "white = 4095.0" in run.resolved.read_text()
+    assert json.loads((run.path / "model.json").read_text())["input"]["white"] == 4095
+    assert train(profile, registry, Ear(), out=Path("deep"), device="cpu").already
+    with pytest.raises(DataError) as caught:  # what was measured is no change
+        train(load("profile.toml", registry=registry, overrides=["train.epochs=3"]), registry, Ear(), out=Path("deep"), device="cpu")
+    assert len(caught.value.problems) == 1
+    with pytest.raises(DataError, match=r"`dataset\.white`: 4095\.0 → 5000\.0"):
+        train(load("profile.toml", registry=registry, overrides=["dataset.white=5000"]), registry, Ear(), out=Path("deep"), device="cpu")
+
+
+def test_eval_reads_pixels_as_the_run_did(folder: Path, registry: Registry) -> None:
+    of_twelve_bits(folder)
+    train(load("profile.toml", registry=registry), registry, Ear(), out=Path("deep"), device="cpu")
+    seen = {}
+    for white in ("4095.0", "65535.0"):
+        text = (folder / "deep" / "resolved.toml").read_text()
+        (folder / "deep" / "resolved.toml").write_text(re.sub(r"white = .*", f"white = {white}", text))
+        seen[white] = evaluate_run(folder / "deep", registry, device="cpu").figures["loss"]
+    run = json.loads((folder / "deep" / "run.json").read_text())
+    assert seen["4095.0"] == run["result"]["best"]["loss"] != seen["65535.0"]
+
+
+def test_a_run_of_an_older_version_keeps_its_white(folder: Path, registry: Registry) -> None:
+    of_twelve_bits(folder)
+    profile = load("profile.toml", registry=registry)
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
+        train(profile, registry, Ear(1), out=Path("deep"), device="cpu")
+    run = RunDirectory.open(folder / "deep")
+    run.resolved.write_text(run.resolved.read_text().replace("white = 4095.0\n", ""))
+    train(profile, registry, Ear(), out=Path("deep"), device="cpu")
+    assert "white = 65535.0" in run.resolved.read_text()
 
 
 NAMES = [Path("a/1.png"), Path("a/2.png"), Path("b/1.png")]

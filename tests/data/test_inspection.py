@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -66,7 +68,8 @@ def decoded(monkeypatch):
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_whole_file_is_not_decoded(tmp_path, name, decoded):
+def test_a_whole_file_is_not_decoded(tmp_path, name, decoded, monkeypatch):
+    monkeypatch.setattr(inspection, "_constant", lambda *_: [])  # it decodes a few on purpose
     inspect(splits(train=[saved(tmp_path, name)]))
     assert not decoded
 
@@ -157,7 +160,7 @@ def test_what_was_found_is_remembered_until_a_file_changes(tmp_path, monkeypatch
         inspect(splits(train=paths[:3], max_megapixels=1e-6))
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"notes": 5}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"white": null, "notes": 5}', b'{"white": [], "notes": []}', b"\xff"])
 def test_a_damaged_memory_is_none(tmp_path, cache, content):
     paths = [write_image(tmp_path / "a.png")]
     first = inspect(splits(train=paths))
@@ -187,3 +190,108 @@ def test_many_files_take_little_time(tmp_path):
     started = time.perf_counter()
     inspect(splits(train=paths))
     assert time.perf_counter() - started < 4
+
+
+def deep(path, largest, dtype=np.uint16, shape=(20, 24)):
+    """Grey from 0 to `largest`."""
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.linspace(0, largest, shape[0] * shape[1]).reshape(shape).astype(dtype)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype", "white"),
+    [
+        ([40, 255], np.uint16, 255),
+        ([40, 256], np.uint16, 1023),
+        ([4000, 3000], np.uint16, 4095),
+        ([5000, 3000], np.uint16, 16383),
+        ([65535, 1], np.uint16, 65535),
+        ([200, 100], np.int32, 255),
+        ([65536, 9], np.int32, 2**31 - 1),
+        ([0.3, 1.0], np.float32, 1),
+        ([0.3, 200.0], np.float32, 255),
+        ([1, 1], np.int32, 255),
+    ],
+)
+def test_white_is_measured_over_the_training_images(tmp_path, largest, dtype, white):
+    paths = [deep(tmp_path / f"{n}.tif", value, dtype) for n, value in enumerate(largest)]
+    test = [deep(tmp_path / "test.tif", 7 * max(largest), dtype)]
+    found = inspect(splits(train=[write_image(tmp_path / "colour.png"), *paths], test=test))
+    assert found.white == white
+    (note,) = [note for note in found.notes if "white" in note]
+    assert note.startswith("2 images have grey of more than 8 bits, with values up to ")
+    assert f"values up to {np.float32(max(largest)):.10g}: " in note
+    assert f": {white} is taken as white (`dataset.white` states another)" in note
+    assert inspect(splits(train=[write_image(tmp_path / "colour.png"), *paths], test=test)) == found  # from the cache
+
+
+def test_white_is_not_measured_where_it_is_stated_or_could_not_be_kept(tmp_path):
+    paths = [deep(tmp_path / "a.png", 4000)]
+    found = inspect(splits(train=paths, white=60000.0))
+    assert (found.white, found.notes) == (60000, ())
+    found = inspect(splits(train=paths), white=50000.0)
+    assert (found.white, found.notes) == (50000, ())
+    assert inspect(splits(train=paths)).white == 4095  # what was given is not remembered as measured
+    found = inspect(splits(train=paths), white=50000.0)
+    assert (found.white, found.notes) == (50000, ())
+    assert inspect(splits(train=[write_image(tmp_path / "colour.png")]), white=65535.0).white is None
+    found = inspect(splits(train=paths), measure=False)
+    assert found.white is None
+    assert found.notes == ("1 image has grey of more than 8 bits: 65535 is taken as white",)
+    assert inspect(splits(train=[write_image(tmp_path / "colour.png")], white=9.0)).white is None
+
+
+def test_white_beyond_all_that_is_usual_must_be_stated(tmp_path):
+    with pytest.raises(DataError, match=r"beyond every usual white(.|\n)*dataset\.white"):
+        inspect(splits(train=[deep(tmp_path / "a.tif", 1e12, np.float32)]))
+
+
+def test_values_below_black_are_told(tmp_path):
+    Image.fromarray(np.array([[-1000, 500]], np.int32)).save(tmp_path / "ct.tif")
+    found = inspect(splits(train=[tmp_path / "ct.tif"]))
+    assert found.white == 1023
+    assert "values below 0 become black" in found.notes[0]
+
+
+def test_colours_of_sixteen_bits_that_hold_fewer_are_told(tmp_path):
+    """Pillow reads their upper eight bits alone."""
+    path = tmp_path / "a.png"
+    _png_of_16_bits(path, PICTURE.astype(np.uint16) * 16)
+    (note,) = inspect(splits(train=[path])).notes
+    assert note.startswith("WARNING: 1 image has colours of 16 bits that are nearly black: of 65535, they reach 4095 at most")
+    _png_of_16_bits(path, PICTURE.astype(np.uint16) * 257)
+    assert inspect(splits(train=[path])).notes == ()
+
+
+def _png_of_16_bits(path, values):
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    data = b"".join(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+@pytest.mark.parametrize(("blank", "told"), [(0, False), (4, False), (5, True), (40, True)])
+def test_a_sample_of_constant_images_is_a_warning(tmp_path, blank, told):
+    paths = [write_image(tmp_path / f"{n:02}.png", seed=n) for n in range(40 - blank)]
+    for number in range(blank):
+        paths.append(tmp_path / f"blank-{number}.png")
+        Image.new("RGB", (20, 24), (number, 0, 9)).save(paths[-1])
+    draw = np.random.default_rng(0).permutation(40)
+    notes = inspect(splits(train=[paths[i] for i in draw])).notes
+    assert any("have the same colour everywhere" in note and note.startswith("WARNING: ") for note in notes) == told
+
+
+def test_wrong_exif_blocks_are_told_once_for_all_and_pillow_says_nothing(tmp_path, recwarn):
+    paths = [tmp_path / f"{n}.jpg" for n in range(5)]
+    for number, path in enumerate(paths):
+        exif = b"Exif\0\0garbage" if number else b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"
+        Image.fromarray(PICTURE).save(path, exif=exif)
+    (note,) = inspect(splits(train=paths[:3], test=paths[3:])).notes
+    assert "images have an EXIF block that cannot be read, taken as not rotated: " in note
+    assert f"`{paths[1]}`" in note
+    assert not recwarn
