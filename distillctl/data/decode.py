@@ -78,14 +78,25 @@ def read_image(
     Raises:
         DataError: as `open_image`.
     """
-    paper = (255, 255, 255) if background is None else tuple(background)
     with open_image(path, max_megapixels=max_megapixels) as image:
         if image.format in ("PNG", "TIFF"):
             image.load()
         turn = _TURNS.get(orientation(image) or 1)
-        rgb = _grey(image, white, paper) if is_deep(image) else _opaque(image, paper).convert("RGB")
+        rgb = to_rgb(image, white=white, background=background)
         pixels = np.array(rgb if turn is None else rgb.transpose(turn))
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def to_rgb(image: Image.Image, *, white: float | None = None, background: Sequence[int] | None = None) -> Image.Image:
+    """A picture of any mode as RGB, as it lies in its file.
+
+    Args:
+        image: from `open_image`.
+        white: as in `read_image`.
+        background: as in `read_image`.
+    """
+    paper = (255, 255, 255) if background is None else tuple(background)
+    return _grey(image, white, paper) if is_deep(image) else _opaque(image, paper).convert("RGB")
 
 
 def orientation(image: Image.Image) -> int | None:

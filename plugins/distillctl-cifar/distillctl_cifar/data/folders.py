@@ -15,11 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distillctl import DataError, open_image
+from distillctl import DataError, open_image, to_rgb
 from distillctl_cifar.data import cache
 from distillctl_cifar.data.arrays import SIDE, Arrays
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_DECODED = "transparency over white"  # how; another way makes other caches
 _CHUNK = 500  # images in one task of a thread
 
 
@@ -43,7 +44,7 @@ def read(name: str, root: Path, num_classes: int) -> Arrays:
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))[0]
         raise DataError(f"`train` and `test` in `{root}` have different classes: `{odd}` is in only one of them")
-    fingerprint = hashlib.sha256(f"{train.stamp}\n\n{test.stamp}".encode("utf-8", "surrogateescape")).hexdigest()
+    fingerprint = hashlib.sha256(f"{_DECODED}\n{train.stamp}\n\n{test.stamp}".encode("utf-8", "surrogateescape")).hexdigest()
     file = cache.file_for(f"{name}-{fingerprint[:24]}")
     images = cache.load(file, (len(train.paths), len(test.paths))) if file else None
     if images is None:
@@ -117,4 +118,4 @@ def _decode_one(path: Path) -> npt.NDArray[np.uint8]:
                 f"`{path}` has {image.size[0]}×{image.size[1]} pixels instead of {SIDE}×{SIDE}",
                 hint="the data set `imagefolder` takes images of any size",
             )
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(to_rgb(image))
