@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from distillctl import __version__
 from distillctl.api.data import FileImages, Images, Splits
+from distillctl.data.inspection import file_states
 from distillctl.data.splits import content_hash, listing_hash
 from distillctl.errors import DataError, Problem
 from distillctl.files import write_text
@@ -30,10 +32,13 @@ _MOST = 20  # lines
 _WORDS = {
     "packages": "the package",
     "data_listing": "the data",
+    "file_sizes": "the sizes of the files in",
+    "file_times": "the times at which files were changed (a copy may have others) in",
     "teacher_profile": "the teacher's profile",
     "teacher_sha256": "the teacher's weights",
     "processes": "the number of processes",
 }
+_OF_FILES = ("file_sizes", "file_times")
 _OLD_WHITE = 65535  # before it was measured
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -64,6 +69,21 @@ def listing(splits: Splits) -> dict[str, str]:
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
     result = {name: _listing(images) for name, images in named.items() if images is not None}
     return {**result, "classes": f"{splits.num_classes}, {listing_hash(splits.classes)}"}
+
+
+def file_facts(splits: Splits) -> dict[str, dict[str, str]]:
+    """Sizes and times of change of the files of every split, since names alone do not tell that an image is another now."""
+    files = {name: images.paths for name in ("train", "val", "test") if isinstance(images := getattr(splits, name), FileImages)}
+    states = {name: file_states(paths) for name, paths in files.items()}
+    return {
+        "file_sizes": {n: f"{sum(s for s, _ in found)} bytes, {listing_hash(str(s) for s, _ in found)}" for n, found in states.items()},
+        "file_times": {n: f"newest {_time(found)}, {listing_hash(str(t) for _, t in found)}" for n, found in states.items()},
+    }
+
+
+def _time(states: Sequence[tuple[int, int]]) -> str:
+    newest = max((time_ns for _, time_ns in states), default=0)
+    return datetime.fromtimestamp(newest // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _listing(images: Images) -> str:
@@ -106,16 +126,16 @@ def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
     """
     info = run.info()
     lines = []
+    told: set[str] = set()  # splits: of other images, other sizes go without saying, and of other sizes, other times
     for name, value in facts.items():
         if name not in info:
             continue
         before = info[name]
         if isinstance(value, Mapping) and isinstance(before, Mapping):
-            lines += [
-                f"{_WORDS[name]} `{key}`: {_text(before, key)} → {_text(value, key)}"
-                for key in sorted({*before, *value})
-                if _differ(before, value, key)
-            ]
+            keys = [key for key in sorted({*before, *value}) if _differ(before, value, key) and not (name in _OF_FILES and key in told)]
+            lines += [f"{_WORDS[name]} `{key}`: {_text(before, key)} → {_text(value, key)}" for key in keys]
+            if name in ("data_listing", *_OF_FILES):
+                told.update(keys)
         elif before != value:
             lines.append(f"{_WORDS[name]}: {_text(info, name)} → {_text(facts, name)}")
     return lines
@@ -176,4 +196,4 @@ def _text(values: Mapping[str, Any], key: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-__all__ = ["adopt", "changed", "changed_profile", "listing", "measured_white", "packages", "refuse"]
+__all__ = ["adopt", "changed", "changed_profile", "file_facts", "listing", "measured_white", "packages", "refuse"]

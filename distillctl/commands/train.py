@@ -19,7 +19,7 @@ from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
-from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, measured_white, packages, refuse
+from distillctl.commands.resume_check import adopt, changed, changed_profile, file_facts, listing, measured_white, packages, refuse
 from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
@@ -150,6 +150,7 @@ class _Plan:
         facts: dict[str, Any] = {
             "packages": packages(profile, registry),
             "data_listing": listing(task.data),
+            **file_facts(task.data),
             "teacher_profile": trainer.digest if trainer is not None else None,
             "processes": processes.count,
         }

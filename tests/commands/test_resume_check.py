@@ -29,7 +29,7 @@ from distillctl.models.deploy import load_student
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.rundir.directory import RunDirectory
-from distillctl.testing.datasets import write_tree
+from distillctl.testing.datasets import write_image, write_tree
 
 PROFILE = """
 [dataset]
@@ -137,6 +137,12 @@ def rename(old: str, new: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "images" / old).rename(folder / "images" / new)
 
 
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...], list[str]]] = {
     "a value of the profile": (lambda _: None, ("train.epochs=3",), [r"`train\.epochs`: 2 → 3"]),
     "two values": (
@@ -155,6 +161,21 @@ CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...], list[str]]] 
         [r"the data `(train|val)`: (\d+) images, \w+ → \2 images, "] * 2,
     ),
     "a class with another name": (rename("bee", "bug"), (), ["the data `classes`: 3, ", "the data `train`: ", "the data `val`: "]),
+    "the content of an image": (
+        lambda folder: write_image(folder / "images/ape/0000.jpg", seed=99, height=40),
+        (),
+        [r"the sizes of the files in `(train|val)`: \d+ bytes, \w+ → \d+ bytes, \w+$"],
+    ),
+    "the content of an image, which is as long": (
+        lambda folder: flip_a_bit(folder / "images/ape/0000.jpg"),
+        (),
+        [r"the times at which files were changed \(a copy may have others\) in `(train|val)`: newest \S+ \S+, \w+ → newest \S+ \S+, \w+$"],
+    ),
+    "a copy of the data with other times": (
+        lambda folder: [path.touch() for path in (folder / "images").rglob("*.jpg")],
+        (),
+        [rf"the times at which files were changed \(a copy may have others\) in `{name}`: " for name in ("train", "val")],
+    ),
     "the teacher's file": (lambda folder: teacher(folder, 1), (), ["the teacher's weights: [0-9a-f]{12} → [0-9a-f]{12}$"]),
     "a plugin's version": (
         info_says("packages", "0.0.9", "distillctl-cifar"), (), [r"the package `distillctl-cifar`: 0\.0\.9 → \d"]
@@ -260,9 +281,10 @@ def run(folder: Path) -> RunDirectory:
 
 
 def test_facts_that_a_run_of_an_older_version_does_not_know_are_not_compared(run: RunDirectory) -> None:
-    info = {k: v for k, v in run.info().items() if k not in ("packages", "processes")}
+    info = {k: v for k, v in run.info().items() if k not in ("packages", "processes", "file_sizes", "file_times")}
     (run.path / "run.json").write_text(json.dumps(info))
     assert changed(run, {"packages": {"torch": "x"}, "processes": 5, "teacher_sha256": info["teacher_sha256"]}) == []
+    assert changed(run, {"file_sizes": {"train": "5 bytes"}, "file_times": {"train": "newest"}}) == []
 
 
 def test_a_package_that_came_or_went(run: RunDirectory) -> None:
