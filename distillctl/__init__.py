@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from distillctl.api.task import Evaluation, Meter, Outputs, Seen, Task
     from distillctl.api.tracker import RunStart, StepReport, Tracker
     from distillctl.data.archives import unpacked
+    from distillctl.data.decode import open_image, to_rgb
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
     from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
     from distillctl.files import cache_folder
@@ -61,6 +62,7 @@ _WHERE = {
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
     "distillctl.api.pairing": ("pair_stages", "require_positions"),
     "distillctl.data.archives": ("unpacked",),
+    "distillctl.data.decode": ("open_image", "to_rgb"),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
     "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
     "distillctl.files": ("cache_folder",),
@@ -74,8 +76,8 @@ __all__ = [
     "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "TemperatureMethod", "Tracker",
     "TrackerSpec", "View", "Wants", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "fp32",
     "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution",
-    "other_divergence", "others", "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split",
-    "target_divergence", "three_way_split", "unit_rows", "unpacked", "widen",
+    "open_image", "other_divergence", "others", "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split",
+    "target_divergence", "three_way_split", "to_rgb", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from distillctl.text import some
 
 NO_LABELS = torch.empty(0, dtype=torch.int64)
 """Of images without labels."""
+MAX_MEGAPIXELS = 128
+"""The most pixels of an image file where nothing else is said, in millions: 108 of a phone, 121 of a satellite's tile."""
 
 ArrayAugment = Literal["none", "crop_flip"]
 FileAugment = Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment"]
@@ -50,7 +52,7 @@ class ArrayImages:
 class FileImages:
     """Image files that are decoded when they are needed.
 
-    paths: N files that Pillow or torchvision can decode.
+    paths: N files of the formats JPEG, PNG, BMP, GIF, WEBP, TIFF, PPM.
     labels: int64, (N,); empty where the task has no labels.
     targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
     """
@@ -105,6 +107,9 @@ class View:
     padding: pixels of zeros around an array image before the random crop.
     resize: length of the short side to which files are resized before a crop in training; 0 means `size`.
     eval_resize: the same in evaluation, before the centre crop; 0 means `size`.
+    max_megapixels: a file with more pixels, in millions, is refused before it is decoded; None means `MAX_MEGAPIXELS`.
+    white: value of white in files of grey with more than 8 bits; None: a training measures it (see `distillctl.data.inspection`).
+    background: red, green and blue behind transparent pixels of files; None means white.
     """
 
     size: int
@@ -112,6 +117,14 @@ class View:
     padding: int = 0
     resize: int = 0
     eval_resize: int = 0
+    max_megapixels: float | None = None
+    white: float | None = None
+    background: Sequence[int] | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How files become pixels, as arguments of `distillctl.data.decode.read_image`."""
+        return {"max_megapixels": self.max_megapixels, "white": self.white, "background": self.background}
 
     @property
     def mirrored(self) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 import torch
 
 from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.task import Task
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training
+from distillctl.data.inspection import inspect
 from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry, load, load_class
@@ -32,13 +35,35 @@ def task_class(profile: Profile, registry: Registry) -> type[Task]:
     return load_class(spec, Task, "task")
 
 
-def build_task(profile: Profile, registry: Registry) -> Task:
-    """The task with the data of a profile.
+def build_task(profile: Profile, registry: Registry, splits: Splits | None = None) -> Task:
+    """The task with the data of a profile, or with these.
 
     Raises:
         DistillError: the data are not there, or the profile states what their task does not know.
     """
-    return task_class(profile, registry)(build_splits(profile), label_smoothing=profile.train.label_smoothing)
+    data = build_splits(profile) if splits is None else splits
+    return task_class(profile, registry)(data, label_smoothing=profile.train.label_smoothing)
+
+
+def inspected_task(profile: Profile, registry: Registry, white: float | None = None) -> tuple[Profile, Task, Sequence[str]]:
+    """The task, after a look at every file of its data, and what is to be said of them; in the profile, what was measured is resolved.
+
+    Args:
+        profile: its digest stays, whatever is measured.
+        registry: where its names were found.
+        white: what was measured when the run began.
+
+    Raises:
+        DistillError: as `build_task`, or a file is broken.
+    """
+    splits = build_splits(profile)
+    fixes = "white" in type(profile.dataset.options).model_fields  # otherwise no later command would know what was measured
+    found = inspect(splits, measure=fixes, white=white if fixes else None)
+    if found.white is not None and fixes:
+        splits = replace(splits, view=replace(splits.view, white=found.white))
+        table: Any = profile.resolved["dataset"]
+        profile = replace(profile, resolved={**profile.resolved, "dataset": {**table, "white": found.white}})
+    return profile, build_task(profile, registry, splits), found.notes
 
 
 def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:

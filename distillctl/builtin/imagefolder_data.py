@@ -65,6 +65,9 @@ def _view(options: ImageFolderOptions) -> View:
         augment=options.augment,
         resize=options.resize or default,
         eval_resize=options.eval_resize or default,
+        max_megapixels=options.max_megapixels,
+        white=options.white,
+        background=options.background,
     )
 
 

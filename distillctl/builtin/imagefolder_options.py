@@ -46,6 +46,13 @@ class ImageFolderOptions(Options):
     """Mean of red, green and blue, for images scaled to [0, 1]; the default is ImageNet's."""
     std: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
     """Standard deviation of red, green and blue; the default is ImageNet's."""
+    max_megapixels: Annotated[float, Field(gt=0)] | None = None
+    """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
+    white: Annotated[float, Field(gt=0)] | None = None
+    """Value of white in grey images of more than 8 bits (255, 4095, 65535). By default it is measured before training: the smallest of 255,
+    1023, 4095, 16383, 65535 and 2147483647, or 1 for floating point, that holds the largest value of the training images."""
+    background: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
+    """Red, green and blue behind transparent pixels, from 0 to 255; by default white."""
 
     @model_validator(mode="after")
     def _sizes(self) -> ImageFolderOptions:

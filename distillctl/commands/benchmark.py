@@ -19,7 +19,7 @@ from torch import nn
 
 from distillctl.api.method import Batch
 from distillctl.api.task import Outputs
-from distillctl.build.data import build_task
+from distillctl.build.data import inspected_task
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
 from distillctl.commands.dry_run import stand_in_teacher, synchronize
@@ -99,7 +99,7 @@ def bench_profile(
     chosen = pick_device(device)
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
-    task = build_task(profile, registry)
+    profile, task, _ = inspected_task(profile, registry)
     results = []
     for compiled in (False, True) if compile_too else (False,):
         with closing(assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)) as experiment:

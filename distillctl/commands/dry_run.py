@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from distillctl.api.task import Task
-from distillctl.build.data import build_task
+from distillctl.build.data import inspected_task
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble, sides
 from distillctl.build.models import TeacherModel, build_model, build_teacher
@@ -88,8 +88,8 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
-    task = build_task(profile, registry)
-    notes: list[str] = []
+    profile, task, said = inspected_task(profile, registry)
+    notes = list(said)
     teacher = stand_in_teacher(profile, registry, task, root, notes)
     with closing(assemble(profile, task, teacher, chosen)) as experiment:
         parts = tuple(_try_part(experiment, part) for part in experiment.parts)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from distillctl import __version__
 from distillctl.api.data import FileImages, Images, Splits
 from distillctl.api.task import Task
+from distillctl.data.inspection import file_states
 from distillctl.data.splits import content_hash, listing_hash
 from distillctl.errors import DataError, Problem
 from distillctl.files import write_text
@@ -31,10 +33,14 @@ _MOST = 20  # lines
 _WORDS = {
     "packages": "the package",
     "data_listing": "the data",
+    "file_sizes": "the sizes of the files in",
+    "file_times": "the times at which files were changed (a copy may have others) in",
     "teacher_profile": "the teacher's profile",
     "teacher_sha256": "the teacher's weights",
     "processes": "the number of processes",
 }
+_OF_FILES = ("file_sizes", "file_times")
+_OLD_WHITE = 65535  # before it was measured
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -63,6 +69,21 @@ def listing(splits: Splits) -> dict[str, str]:
     return {**result, "classes": f"{splits.num_classes}, {listing_hash(splits.classes)}"}
 
 
+def file_facts(splits: Splits) -> dict[str, dict[str, str]]:
+    """Sizes and times of change of the files of every split, since names alone do not tell that an image is another now."""
+    files = {name: images.paths for name in ("train", "val", "test") if isinstance(images := getattr(splits, name), FileImages)}
+    states = {name: file_states(paths) for name, paths in files.items()}
+    return {
+        "file_sizes": {n: f"{sum(s for s, _ in found)} bytes, {listing_hash(str(s) for s, _ in found)}" for n, found in states.items()},
+        "file_times": {n: f"newest {_time(found)}, {listing_hash(str(t) for _, t in found)}" for n, found in states.items()},
+    }
+
+
+def _time(states: Sequence[tuple[int, int]]) -> str:
+    newest = max((time_ns for _, time_ns in states), default=0)
+    return datetime.fromtimestamp(newest // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _listing(images: Images) -> str:
     if isinstance(images, FileImages):
         # Two folders up, the class and the file, tell images apart; where the data lie does not matter.
@@ -71,6 +92,14 @@ def _listing(images: Images) -> str:
         stated = [column for column in (images.labels.tolist(), targets) if column]
         return f"{len(images)} images, {listing_hash(' '.join(map(str, row)) for row in zip(names, *stated, strict=True))}"
     return f"{len(images)} images, {content_hash(images)}"
+
+
+def measured_white(run: RunDirectory) -> float | None:
+    """The white that the run has for grey of more than 8 bits, stated or measured when it began; None if that cannot be read."""
+    try:
+        return float(tomllib.loads(run.resolved.read_text(encoding="utf-8"))["dataset"].get("white", _OLD_WHITE))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
@@ -82,6 +111,8 @@ def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
     except (OSError, ValueError):
         return ["the profile, which cannot be compared"]
     after = identity(profile.resolved)
+    if "dataset.white" not in after:  # it was measured, and stays
+        before.pop("dataset.white", None)
     keys = [key for key in sorted({*before, *after}) if _differ(before, after, key) and not _moved(before.get(key), after.get(key))]
     return [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in keys]
 
@@ -93,16 +124,16 @@ def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
     """
     info = run.info()
     lines = []
+    told: set[str] = set()  # splits: of other images, other sizes go without saying, and of other sizes, other times
     for name, value in facts.items():
         if name not in info:
             continue
         before = info[name]
         if isinstance(value, Mapping) and isinstance(before, Mapping):
-            lines += [
-                f"{_WORDS[name]} `{key}`: {_text(before, key)} → {_text(value, key)}"
-                for key in sorted({*before, *value})
-                if _differ(before, value, key)
-            ]
+            keys = [key for key in sorted({*before, *value}) if _differ(before, value, key) and not (name in _OF_FILES and key in told)]
+            lines += [f"{_WORDS[name]} `{key}`: {_text(before, key)} → {_text(value, key)}" for key in keys]
+            if name in ("data_listing", *_OF_FILES):
+                told.update(keys)
         elif before != value:
             lines.append(f"{_WORDS[name]}: {_text(info, name)} → {_text(facts, name)}")
     return lines

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from torch import nn
 
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
-from distillctl.build.data import build_task, evaluation_loader, task_class
+from distillctl.build.data import evaluation_loader, inspected_task, task_class
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
-from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, packages, refuse
+from distillctl.commands.resume_check import adopt, changed, changed_profile, file_facts, listing, measured_white, packages, refuse
 from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
@@ -30,7 +30,7 @@ from distillctl.engine.loop import Loop
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.engine.state import restore_student
 from distillctl.engine.trackers import Trackers
-from distillctl.errors import DataError, ProfileError, RunError
+from distillctl.errors import DataError, Problem, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
@@ -132,7 +132,7 @@ def _trainer(profile: Profile, registry: Registry) -> Profile | None:
     return load_teacher_profile(profile, registry) if by_profile else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Plan:
     """One training, with its place and its lock. ancestors: the profiles that led here, and this one."""
 
@@ -152,7 +152,8 @@ class _Plan:
         run = RunDirectory.open(self.path) if processes.broadcast((self.path / "run.json").is_file()) else None
         trainer = _trainer(profile, registry)
         with processes.one_after_the_first():
-            task = build_task(profile, registry)
+            profile, task, notes = inspected_task(profile, registry, None if run is None else measured_white(run))
+        self.profile = profile
         facts: dict[str, Any] = {}
         lines = [] if run is None else changed_profile(run, profile)
 
@@ -166,6 +167,7 @@ class _Plan:
         compare(
             packages=packages(profile, registry),
             data_listing=listing(task.data),
+            **file_facts(task.data),
             teacher_profile=None if trainer is None else trainer.digest,
             processes=processes.count,
         )
@@ -174,7 +176,7 @@ class _Plan:
             teacher = build_teacher(profile, registry, task, folder) if profile.teacher is not None else None
         compare(teacher_sha256=None if teacher is None or teacher.source is None else sha256(teacher.source))
         with closing(Trackers([self.display], build_trackers(profile) if processes.first else {})) as trackers:
-            for note in seen_by_teacher(profile, registry, task.data, folder):
+            for note in (*notes, *seen_by_teacher(profile, registry, task.data, folder)):
                 trackers.note(note)
             judged = self._judge_teacher(task, teacher, trackers)
             with closing(assemble(profile, task, teacher, self.device, processes)) as experiment:
@@ -282,7 +284,7 @@ class _Plan:
         return evaluation, split
 
     def _finish(self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
-        """Evaluates the last and the best epoch, writes the deployed student and the result."""
+        """Writes the deployed student, evaluates the last and the best epoch, and writes the result."""
         experiment, profile = loop.experiment, self.profile
         task, head = experiment.task, experiment.head
         epochs = profile.train.epochs
@@ -291,10 +293,14 @@ class _Plan:
         # (channels last), which changes the last digits of its logits.
         model = build_deployed(profile, task, head).to(self.device)
         summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
-        restore_student(model, digests.check(run.last))
-        last = loop.evaluate(model, split) if split else None
         best_epoch = restore_student(model, digests.check(run.best))
-        best = last if best_epoch == epochs else loop.evaluate(model, split) if split else None
+        if self.processes.first:
+            _deploy(profile, self.registry, run, model, task, head)
+        with _student_is_written(run, best_epoch):
+            last = best = loop.evaluate(model, split) if split else None
+            if split and best_epoch != epochs:
+                restore_student(model, digests.check(run.last))
+                last = loop.evaluate(model, split)
         if judged is not None:
             summary["teacher"] = dict(judged[0].figures)
         if best is not None and last is not None:
@@ -305,10 +311,23 @@ class _Plan:
         if changes := run.info().get("changes"):
             summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
         if self.processes.first:
-            _deploy(profile, self.registry, run, model, task, head)
             run.update(state="finished", result=summary)
         self.processes.broadcast(None)
         return summary
+
+
+@contextmanager
+def _student_is_written(run: RunDirectory, epoch: int) -> Iterator[None]:
+    """Around the last evaluations: says what a training has given although they fail."""
+    try:
+        yield
+    except (DataError, RunError) as error:
+        written = Problem(
+            f"the training is complete and its student, of epoch {epoch}, is written to `{run.path / 'student.safetensors'}`, "
+            "but it could not be evaluated",
+            hint="the same command evaluates it when the files are right; `--accept-change` takes a file that was repaired since",
+        )
+        raise type(error)([*error.problems, written]) from error
 
 
 def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.Module, task: Task, head: Mapping[str, Any] | None) -> None:
@@ -331,6 +350,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
             "resize": data.view.eval_resize or data.view.size,
             "mean": list(data.mean),
             "std": list(data.std),
+            **{name: value for name in ("white", "background") if (value := getattr(data.view, name)) is not None},
         },
         package=plugin.package,
         version=plugin.version,

@@ -6,50 +6,190 @@ Pillow decodes, for it reads every format that people have and torchvision's own
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from distillctl.api.data import MAX_MEGAPIXELS
 from distillctl.errors import DataError
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Pillow's names of the formats that are read. Others are not tried, since Pillow would start Ghostscript for PostScript."""
+_TURN = Image.Transpose
+_TURNS = {
+    2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90,
+}  # fmt: skip
+_EXIF_STARTS = (b"Exif\0\0II*\0", b"Exif\0\0MM\0*", b"II*\0", b"MM\0*")
+_EMPTY_EXIF = 14  # bytes of a block without entries
+_FOREIGN = {b"%!PS": "PostScript", b"%PDF": "PDF", b"<htm": "HTML", b"<!do": "HTML", b"<svg": "SVG", b"<?xm": "XML", b"8BPS": "Photoshop"}
+_BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"jp2 ": "JPEG 2000"}
 
-def read_image(path: str | Path) -> Tensor:
-    """The first picture of a file, turned upright as its EXIF data say: uint8, (3, H, W), with the strides of (H, W, 3).
 
-    Grey, palette, CMYK and 16-bit pictures become RGB; transparency is dropped.
+@contextmanager
+def open_image(path: str | Path, *, max_megapixels: float | None = None) -> Iterator[Image.Image]:
+    """An image file whose header has been read; what goes wrong with it afterwards is told in the same way.
+
+    Args:
+        path: a file in one of `FORMATS`, whatever its ending.
+        max_megapixels: the most pixels that it may have, in millions, compared before anything is decoded; None means `MAX_MEGAPIXELS`.
 
     Raises:
-        DataError: the file is missing or cannot be decoded; the message names it.
+        DataError: the file is missing, is of another format, has too many pixels or cannot be decoded; the message names it.
     """
+    most = MAX_MEGAPIXELS if max_megapixels is None else max_megapixels
     try:
-        with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(_rgb(image))
+        with _BOUND.lifted(), Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > most * 1e6:
+                raise DataError(
+                    f"the image `{path}` has {width}×{height} pixels, more than the {most:g} megapixels of `dataset.max_megapixels`",
+                    hint=f"make it smaller, or let it pass: `--set dataset.max_megapixels={-(-width * height // 1_000_000)}`",
+                )
+            yield image
     except FileNotFoundError as error:
         raise DataError(f"the image `{path}` is missing") from error
+    except DataError:
+        raise
     except Exception as error:  # Pillow raises anything from SyntaxError to struct.error on broken files
-        raise DataError(f"the image `{path}` cannot be decoded: {_reason(error)}") from error
+        raise DataError(f"the image `{path}` cannot be decoded: {_reason(error, path)}") from error
+
+
+def read_image(
+    path: str | Path, *, max_megapixels: float | None = None, white: float | None = None, background: Sequence[int] | None = None
+) -> Tensor:
+    """The first picture of a file, turned upright as its EXIF data say: uint8, (3, H, W), with the strides of (H, W, 3).
+
+    Grey, palette and CMYK pictures become RGB. A wrong EXIF block turns nothing.
+
+    Args:
+        path: a file in one of `FORMATS`.
+        max_megapixels: as in `open_image`.
+        white: value of white where grey has more than 8 bits: 0 … white becomes 0 … 255, by ⌊256·v / (white + 1)⌋ for integers and by
+            rounding 255·v / white for floating point. None: 65535 for integers, and an error for floating point.
+        background: red, green and blue behind transparent pixels; None means white.
+
+    Raises:
+        DataError: as `open_image`.
+    """
+    with open_image(path, max_megapixels=max_megapixels) as image:
+        if image.format in ("PNG", "TIFF"):
+            image.load()
+        turn = _TURNS.get(orientation(image) or 1)
+        rgb = to_rgb(image, white=white, background=background)
+        pixels = np.array(rgb if turn is None else rgb.transpose(turn))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+def to_rgb(image: Image.Image, *, white: float | None = None, background: Sequence[int] | None = None) -> Image.Image:
+    """A picture of any mode as RGB, as it lies in its file.
+
+    Args:
+        image: from `open_image`.
+        white: as in `read_image`.
+        background: as in `read_image`.
+    """
+    paper = (255, 255, 255) if background is None else tuple(background)
+    return _grey(image, white, paper) if is_deep(image) else _opaque(image, paper).convert("RGB")
+
+
+def orientation(image: Image.Image) -> int | None:
+    """How a picture is to be turned, as EXIF numbers it, from 1 (not at all) to 8; None if its EXIF block cannot be read.
+
+    The pixels of PNG must be loaded before, since EXIF data may follow them, and those of TIFF, which Pillow turns as it loads them.
+    """
+    if image.format == "TIFF":
+        return 1
+    block = image.info.get("exif", b"")
+    try:
+        exif = image.getexif()
+        if block and not exif and (not block.startswith(_EXIF_STARTS) or len(block.rstrip(b"\0")) > _EMPTY_EXIF):
+            return None
+        found = exif.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - Pillow raises anything from SyntaxError to struct.error on broken blocks
+        return None
+    return found if isinstance(found, int) else 1
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture is grey and its values may go beyond 255."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+class _PillowBound:
+    """Lifts Pillow's own bound, which warns at 89 megapixels and refuses 179, while at least one thread reads an image.
+
+    Pillow keeps it in one variable of the process, which afterwards is what it was.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._readers = Lock(), 0
+        self._before: int | None = None
+
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        with self._lock:
+            if not self._readers:
+                self._before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    Image.MAX_IMAGE_PIXELS = self._before
+
+
+_BOUND = _PillowBound()
+
+
+def _grey(image: Image.Image, white: float | None, paper: tuple[int, ...]) -> Image.Image:
+    """Grey of more than 8 bits, which Pillow would clip, scaled."""
+    values = np.asarray(image)
     if image.mode == "F":
-        raise ValueError("floating point pixels have no agreed range")
-    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # Pillow warns about the direct way
-    return image.convert("RGB")
+        if white is None:
+            raise ValueError("floating point pixels have no agreed range: `dataset.white` states the value of white")
+        scaled = np.rint(np.nan_to_num(values).clip(0, white) * (255 / white))
+    else:
+        scaled = values.astype(np.int64) * 256 // (round(65535 if white is None else white) + 1)
+    rgb = Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if isinstance(clear := image.info.get("transparency"), int):
+        rgb.paste(paper, mask=Image.fromarray(values == clear))
+    return rgb
 
 
-def _reason(error: Exception) -> str:
+def _opaque(image: Image.Image, paper: tuple[int, ...]) -> Image.Image:
+    """A picture with its transparent pixels over a background."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    if image.getchannel("A").getextrema() == (255, 255):
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*paper, 255)), image)
+
+
+def _reason(error: Exception, path: str | Path) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is not an image of a known format"
+        return f"it is not an image of a known format ({', '.join(FORMATS)}){_guess(path)}"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]
+
+
+def _guess(path: str | Path) -> str:
+    """What a file of another format is, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return ""
+    if not start:
+        return ", but empty"
+    found = _BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else _FOREIGN.get(start[:4].lower() if start[:1] == b"<" else start[:4])
+    return f", but {found}" if found else ""

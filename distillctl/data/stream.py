@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from distillctl.api.data import FileImages, Splits, take_labels, take_targets
+from distillctl.api.data import FileImages, Splits, View, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
@@ -39,20 +39,21 @@ _Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is
 class _Views(Dataset[_Loaded]):
     """What a worker does: decode the files of a batch and cut a view out of each."""
 
-    def __init__(self, paths: Sequence[Path], transform: nn.Module, seed: int) -> None:
-        self._paths, self._transform, self._seed = [str(p) for p in paths], transform, seed
+    def __init__(self, paths: Sequence[Path], view: View, transform: nn.Module, seed: int) -> None:
+        self._paths, self._view, self._transform, self._seed = [str(p) for p in paths], view, transform, seed
 
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
-            views = [self._view(epoch, index) for epoch, index in keys]
+            with _no_advice():
+                views = [self._cut(epoch, index) for epoch, index in keys]
         except DataError as error:
             return error.problems[0]
         stacked: Tensor = default_collate(views)  # in a worker: straight into shared memory
         return stacked, torch.tensor([index for _, index in keys])
 
-    def _view(self, epoch: int, index: int) -> Tensor:
-        image = read_image(self._paths[index])
+    def _cut(self, epoch: int, index: int) -> Tensor:
+        image = read_image(self._paths[index], **self._view.reading)
         with own_generator(mix(self._seed, epoch, VIEW, index)):
             return self._transform(image)  # type: ignore[no-any-return]
 
@@ -168,7 +169,7 @@ class StreamTrainLoader:
         assert isinstance(images, FileImages)
         self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
         keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
-        views = _Views(images.paths, training_transform(splits.view), seed)
+        views = _Views(images.paths, splits.view, training_transform(splits.view), seed)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self.share = share
@@ -210,7 +211,7 @@ class StreamEvalLoader:
         count = len(images)
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._pipeline = _Pipeline(_Views(images.paths, transform, 0), keys, images, normalise, device, workers)
+        self._pipeline = _Pipeline(_Views(images.paths, splits.view, transform, 0), keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count
 
@@ -226,7 +227,10 @@ class StreamEvalLoader:
 
 @contextmanager
 def _no_advice() -> Iterator[None]:
-    """Silences torch on more workers than cores and Python (from 3.12) on forking beside threads: both are chosen here."""
+    """Silences torch on more workers than cores, Python (from 3.12) on forking beside threads, and Pillow on odd files.
+
+    The first two are chosen here; of files a note tells before training.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

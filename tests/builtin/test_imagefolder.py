@@ -16,10 +16,15 @@ from distillctl.builtin.imagefolder import register_dataset
 from distillctl.builtin.imagefolder_data import build
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
 from distillctl.errors import DataError, ProfileError
+from distillctl.profile.writing import plain
 from distillctl.testing.datasets import DatasetContract
 from distillctl.testing.trees import write_image, write_tree
 
 SMALL = {"image_size": 12, "resize": 14, "augment": "crop_flip"}
+
+
+READING = {"max_megapixels": 200.0, "white": 4095.0, "background": [0, 10, 20]}
+"""Options of how files are read."""
 
 
 def built(root, seed=0, **options):
@@ -281,3 +286,12 @@ def test_augmentations_are_those_that_the_loader_knows():
 def test_options_and_preview_import_no_torch():
     code = "import sys, distillctl.builtin.imagefolder, distillctl.builtin.imagefolder_tree; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_how_files_are_read_is_no_part_of_a_run_that_does_not_state_it(tmp_path):
+    """Runs of before keep their digest."""
+    write_tree(tmp_path / "images", {"a": 4, "b": 4})
+    assert plain(ImageFolderOptions(root=tmp_path / "images")).keys().isdisjoint(READING)
+    assert all(getattr(built(tmp_path / "images").view, name) is None for name in READING)
+    view = built(tmp_path / "images", **READING).view
+    assert {name: getattr(view, name) for name in READING} == READING

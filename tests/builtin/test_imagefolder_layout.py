@@ -7,7 +7,7 @@ import pytest
 from distillctl.builtin.imagefolder_data import build
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
 from distillctl.errors import DataError, ProfileError
-from distillctl.testing.datasets import write_image, write_tree
+from distillctl.testing.trees import write_image, write_tree
 
 
 def built(root, **options):

@@ -11,7 +11,7 @@ from distillctl.cli import run
 from distillctl.cli.check import resolved_lines
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.testing.datasets import write_tree
+from distillctl.testing.trees import write_tree
 
 GOOD = """\
 seed = 3

@@ -10,19 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distillctl.api.data import NO_LABELS, FileImages, Splits, View
 from distillctl.api.tracker import RunStart, Tracker
+from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, refuse
 from distillctl.commands.train import Result, train
+from distillctl.data import inspection
+from distillctl.data.decode import read_image
 from distillctl.errors import DataError
+from distillctl.files import cache_folder
+from distillctl.models.deploy import load_student
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
-from distillctl.rundir.directory import RunDirectory
-from distillctl.testing.trees import write_tree
+from distillctl.rundir.directory import RunDirectory, text_hash
+from distillctl.testing.trees import write_image, write_tree
 
 PROFILE = """
 [dataset]
@@ -55,6 +62,10 @@ class Ear(Tracker):
     def __init__(self, stops: int = 0) -> None:
         super().__init__()
         self.stops, self.resumed = stops, -1
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def begin(self, run: RunStart) -> None:
         self.resumed = len(run.records)
@@ -127,6 +138,12 @@ def rename(old: str, new: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "images" / old).rename(folder / "images" / new)
 
 
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...], list[str]]] = {
     "a value of the profile": (lambda _: None, ("train.epochs=3",), [r"`train\.epochs`: 2 → 3"]),
     "two values": (
@@ -145,6 +162,21 @@ CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...], list[str]]] 
         [r"the data `(train|val)`: (\d+) images, \w+ → \2 images, "] * 2,
     ),
     "a class with another name": (rename("bee", "bug"), (), ["the data `classes`: 3, ", "the data `train`: ", "the data `val`: "]),
+    "the content of an image": (
+        lambda folder: write_image(folder / "images/ape/0000.jpg", seed=99),
+        (),
+        [r"the sizes of the files in `(train|val)`: \d+ bytes, \w+ → \d+ bytes, \w+$"],
+    ),
+    "the content of an image, which is as long": (
+        lambda folder: flip_a_bit(folder / "images/ape/0000.jpg"),
+        (),
+        [r"the times at which files were changed \(a copy may have others\) in `(train|val)`: newest \S+ \S+, \w+ → newest \S+ \S+, \w+$"],
+    ),
+    "a copy of the data with other times": (
+        lambda folder: [path.touch() for path in (folder / "images").rglob("*.jpg")],
+        (),
+        [rf"the times at which files were changed \(a copy may have others\) in `{name}`: " for name in ("train", "val")],
+    ),
     "the teacher's file": (lambda folder: teacher(folder, 1), (), ["the teacher's weights: [0-9a-f]{12} → [0-9a-f]{12}$"]),
     "a plugin's version": (
         info_says("packages", "0.0.9", "distillctl-cifar"), (), [r"the package `distillctl-cifar`: 0\.0\.9 → \d"]
@@ -272,9 +304,10 @@ def run(folder: Path) -> RunDirectory:
 
 
 def test_facts_that_a_run_of_an_older_version_does_not_know_are_not_compared(run: RunDirectory) -> None:
-    info = {k: v for k, v in run.info().items() if k not in ("packages", "processes")}
-    (run.path / "run.json").write_text(json.dumps({key: value for key, value in info.items() if key != "checksum"}))
+    info = {k: v for k, v in run.info().items() if k not in ("packages", "processes", "file_sizes", "file_times", "checksum")}
+    (run.path / "run.json").write_text(json.dumps(info))
     assert changed(run, {"packages": {"torch": "x"}, "processes": 5, "teacher_sha256": info["teacher_sha256"]}) == []
+    assert changed(run, {"file_sizes": {"train": "5 bytes"}, "file_times": {"train": "newest"}}) == []
 
 
 def test_a_package_that_came_or_went(run: RunDirectory) -> None:
@@ -324,10 +357,7 @@ def evaluated(**options: Any) -> float:
     [
         (rename("bee", "bug"), "the data `classes`: 3, "),
         (lambda folder: shutil.copytree(folder / "images/ape", folder / "images/yak"), "the data `classes`: 3, "),
-        (
-            lambda folder: [shutil.copy(p, p.with_name(f"{n}.jpg")) for n, p in enumerate((folder / "images/ape").iterdir())],
-            "the data `val`: 6 ",
-        ),
+        (more_apes, "the data `val`: 6 "),
     ],
     ids=["a class has another name", "a class more", "more images, of which others are carved"],
 )
@@ -352,6 +382,112 @@ def test_a_resolved_profile_that_somebody_changed_is_not_evaluated(folder: Path)
 def test_a_run_that_goes_on_with_an_accepted_change_can_be_evaluated(folder: Path, registry: Registry) -> None:
     go_on(registry, "train.epochs=3", accept_change=True)
     assert evaluate_run(folder / "run", registry, device="cpu").run == folder / "run"
+
+
+def spoil(path: Path) -> None:
+    """Header and end stay as they are, so that only decoding tells."""
+    Image.open(path).save(path, format="PNG")
+    data = bytearray(path.read_bytes())
+    data[60:-20] = bytes(len(data) - 80)
+    path.write_bytes(data)
+
+
+def with_test_split(folder: Path) -> tuple[str, ...]:
+    """Moves two images of each class into a test split."""
+    for name in ("ape", "bee", "cow"):
+        (folder / "split" / "test" / name).mkdir(parents=True)
+        shutil.copytree(folder / "images" / name, folder / "split" / "train" / name)
+        for number in (0, 1):
+            (folder / "split" / "train" / name / f"000{number}.jpg").rename(folder / "split" / "test" / name / f"{number}.jpg")
+    return ("dataset.root=split", "train.epochs=1")
+
+
+def test_a_broken_image_of_the_test_split_is_an_error_before_training(folder: Path, registry: Registry) -> None:
+    profile = load("profile.toml", registry=registry, overrides=with_test_split(folder))
+    broken = folder / "split" / "test" / "bee" / "1.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    for command in (train, dry_run):
+        with pytest.raises(
+            DataError, match=r"1 of 33 images cannot be used \(test 1\): `split/test/bee/1\.jpg` cannot be decoded: .*runcated"
+        ):
+            command(profile, registry, *([Ear()] if command is train else []), out=Path("other"), device="cpu")
+    assert not (folder / "other").exists()
+
+
+def test_a_student_is_deployed_although_its_last_evaluation_fails(folder: Path, registry: Registry) -> None:
+    overrides = with_test_split(folder)
+    text = PROFILE.replace(PROFILE[PROFILE.index("[teacher]") : PROFILE.index("[method]")], "").replace('"kd"', '"none"')
+    (folder / "profile.toml").write_text(text)
+    path = folder / "split" / "test" / "bee" / "1.jpg"
+    whole = path.read_bytes()
+    spoil(path)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(path)
+    with pytest.raises(DataError) as caught:
+        train(load("profile.toml", registry=registry, overrides=overrides), registry, Ear(), out=Path("other"), device="cpu")
+    assert "`split/test/bee/1.jpg` cannot be decoded" in caught.value.problems[0].message
+    assert "its student, of epoch 1, is written to `other/student.safetensors`" in caught.value.problems[1].message
+    load_student(folder / "other", registry)
+    assert RunDirectory.open(folder / "other").info()["state"] == "running"
+    path.write_bytes(whole)
+    profile = load("profile.toml", registry=registry, overrides=overrides)
+    result = train(profile, registry, Ear(), out=Path("other"), device="cpu", accept_change=True)
+    assert result.summary["best"]["count"] == 6
+
+
+def of_twelve_bits(folder: Path) -> None:
+    """All images become grey of 12 bits."""
+    for path in (folder / "images").rglob("*.jpg"):
+        values = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16
+        Image.fromarray(values).save(path.with_suffix(".png"))
+        path.unlink()
+
+
+def test_the_white_that_was_measured_is_fixed_in_the_run(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_twelve_bits(folder)
+    profile = load("profile.toml", registry=registry)
+    ear = Ear(1)
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
+        train(profile, registry, ear, out=Path("deep"), device="cpu")
+    assert next(note for note in ear.notes if "white" in note).startswith("27 images have grey of more than 8 bits, with values up to ")
+    run = RunDirectory.open(folder / "deep")
+    assert "white = 4095.0" in run.resolved.read_text()
+    assert run.info()["digest"] == profile.digest
+    monkeypatch.setattr(inspection, "_measured", lambda *_: pytest.fail("measured again"))
+    shutil.rmtree(str(cache_folder()))
+    result = train(profile, registry, Ear(), out=Path("deep"), device="cpu")
+    assert result.summary["best"]["top1"] == evaluate_run(folder / "deep", registry, device="cpu").figures["top1"]
+    assert "white = 4095.0" in run.resolved.read_text()
+    assert json.loads((run.path / "model.json").read_text())["input"]["white"] == 4095
+    assert train(profile, registry, Ear(), out=Path("deep"), device="cpu").already
+    with pytest.raises(DataError) as caught:  # what was measured is no change
+        train(load("profile.toml", registry=registry, overrides=["train.epochs=3"]), registry, Ear(), out=Path("deep"), device="cpu")
+    assert len(caught.value.problems) == 1
+    with pytest.raises(DataError, match=r"`dataset\.white`: 4095\.0 → 5000\.0"):
+        train(load("profile.toml", registry=registry, overrides=["dataset.white=5000"]), registry, Ear(), out=Path("deep"), device="cpu")
+
+
+def test_eval_reads_pixels_as_the_run_did(folder: Path, registry: Registry) -> None:
+    of_twelve_bits(folder)
+    train(load("profile.toml", registry=registry), registry, Ear(), out=Path("deep"), device="cpu")
+    seen = {}
+    for white in ("4095.0", "65535.0"):
+        run = RunDirectory.open(folder / "deep")
+        run.resolved.write_text(re.sub(r"white = .*", f"white = {white}", run.resolved.read_text()))
+        run.update(resolved_sha256=text_hash(run.resolved.read_text()))
+        seen[white] = evaluate_run(folder / "deep", registry, device="cpu").figures["loss"]
+    assert seen["4095.0"] == RunDirectory.open(folder / "deep").info()["result"]["best"]["loss"] != seen["65535.0"]
+
+
+def test_a_run_of_an_older_version_keeps_its_white(folder: Path, registry: Registry) -> None:
+    of_twelve_bits(folder)
+    profile = load("profile.toml", registry=registry)
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
+        train(profile, registry, Ear(1), out=Path("deep"), device="cpu")
+    run = RunDirectory.open(folder / "deep")
+    run.resolved.write_text(run.resolved.read_text().replace("white = 4095.0\n", ""))
+    train(profile, registry, Ear(), out=Path("deep"), device="cpu")
+    assert "white = 65535.0" in run.resolved.read_text()
 
 
 NAMES = [Path("a/1.png"), Path("a/2.png"), Path("b/1.png")]

@@ -6,8 +6,10 @@ import signal
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distillctl.api.data import FileImages, Splits, View
 from distillctl.data import eval_loader, limit_training, train_loader
@@ -283,3 +285,16 @@ def test_what_cannot_be_cut_is_refused(files, view, message):
 def test_ten_crops_need_room(files):
     with pytest.raises(ProfileError, match=r"`evaluate\.tta_resize` must be at least the crop's 12 pixels, not 8"):
         evaluated(splits_of(files), files, tta="ten_crop", tta_resize=8)
+
+
+def test_files_are_read_as_the_view_says(tmp_path):
+    drawing = np.zeros((20, 20, 4), np.uint8)
+    Image.fromarray(drawing).save(tmp_path / "a.png")
+    Image.fromarray(np.full((20, 20), 4095, np.uint16)).save(tmp_path / "b.png")
+    files = FileImages([tmp_path / "a.png", tmp_path / "b.png"], torch.tensor([0, 1]))
+    splits = splits_of(files, "none", white=4095.0, background=[255, 0, 0])
+    (batch,) = eval_loader(splits, files, batch_size=2, device=torch.device("cpu"), workers=0)
+    want = normalised(torch.tensor([[255, 0, 0], [255, 255, 255]], dtype=torch.uint8)[..., None, None].expand(2, 3, 12, 12))
+    torch.testing.assert_close(batch.images, want.float())
+    with pytest.raises(DataError, match="20×20 pixels"):
+        next(iter(eval_loader(splits_of(files, max_megapixels=1e-4), files, batch_size=2, device=torch.device("cpu"), workers=0)))

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from distillctl import DataError, ProfileError, View
 from distillctl_cifar.data.build import build_cifar10, build_cifar100
+from distillctl_cifar.data.folders import decode
 from distillctl_cifar.data.places import preview_cifar10
 from distillctl_cifar.options import CIFAR10Options, CIFAR100Options
 
@@ -323,3 +324,23 @@ def test_statistics_are_those_that_the_published_tables_were_made_with(build, op
                 Image.new("RGB", (32, 32)).save(folders / split / f"more {number}" / "0.png")
     splits = build(options(root=folders), 0)
     assert (splits.mean, splits.std) == (mean, std)
+
+
+def test_a_huge_image_is_told_by_its_size_without_a_warning(folders, recwarn):
+    file = folders / "train" / "fox" / "01.png"
+    Image.new("1", (14_000, 14_000)).save(file)
+    assert message(folders).message == f"`{file}` has 14000×14000 pixels instead of 32×32"
+    assert not recwarn
+
+
+def test_a_format_that_is_none_of_ours(folders):
+    file = folders / "train" / "fox" / "01.png"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n")
+    assert "but PostScript" in message(folders).message
+
+
+def test_transparency_is_seen_over_white_and_deep_grey_is_not_clipped(tmp_path):
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((32, 32), 128 * 257, np.uint16)).save(tmp_path / "b.png")
+    pixels = decode([tmp_path / "a.png", tmp_path / "b.png"])
+    assert pixels.flatten(1).unique(dim=1).tolist() == [[255], [128]]

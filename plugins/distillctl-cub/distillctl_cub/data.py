@@ -42,6 +42,9 @@ def build(options: CUBOptions, seed: int) -> Splits:
             augment=options.augment,
             resize=options.resize or round(options.image_size * 246 / 224),
             eval_resize=options.eval_resize or options.image_size,
+            max_megapixels=options.max_megapixels,
+            white=options.white,
+            background=options.background,
         ),
         description=f"CUB-200-2011 in `{folder}`, {options.split} split: {sizes}; listing {listing_hash(listing.names)}",
     )

@@ -29,6 +29,13 @@ class CUBOptions(Options):
     """Length in pixels of the short side before a random crop; 0 means 246/224 of `image_size`."""
     eval_resize: Annotated[int, Field(ge=0, le=8192)] = 0
     """Length in pixels of the short side before the centre crop of an evaluation; 0 means `image_size`."""
+    max_megapixels: Annotated[float, Field(gt=0)] | None = None
+    """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
+    white: Annotated[float, Field(gt=0)] | None = None
+    """Value of white in grey images of more than 8 bits (255, 4095, 65535). By default it is measured before training: the smallest of 255,
+    1023, 4095, 16383, 65535 and 2147483647, or 1 for floating point, that holds the largest value of the training images."""
+    background: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
+    """Red, green and blue behind transparent pixels, from 0 to 255; by default white."""
 
     @model_validator(mode="after")
     def _effective(self) -> CUBOptions:

@@ -131,6 +131,12 @@ def test_resizing_scales_with_the_image_size(tmp_path):
     assert (view.resize, view.eval_resize) == (128, 120)
 
 
+def test_how_files_are_read_is_in_the_view(tmp_path):
+    stated = {"max_megapixels": 200.0, "white": 4095.0, "background": [0, 10, 20]}
+    view = build(CUBOptions(root=cub_tree(tmp_path, [4, 6]), **stated), 0).view
+    assert {name: getattr(view, name) for name in stated} == stated
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
