@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from distillctl.cli.other_tools import OPTIONS
 from distillctl.distributed import heartbeat
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem
 from distillctl.files import FULL_OR_CLOSED
@@ -106,7 +107,9 @@ def _usage(error: Any, name: str) -> str:
     message = f"no option is called `{error.option_name}`" if unknown else str(error.format_message())
     message = " ".join(message.replace("'", "`").split()).rstrip(".")
     command = "" if name.startswith("-") else f" {name}"
-    hint = (f"did you mean {near[0]}? " if near else "") + f"`distillctl{command} --help` shows how it is used"
+    meant = OPTIONS.get(error.option_name, "") if unknown else ""
+    first = f"{meant}; " if meant else f"did you mean {near[0]}? " if near else ""
+    hint = f"{first}`distillctl{command} --help` shows how it is used"
     return str(Problem(message[:1].lower() + message[1:], "", hint))
 
 

@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from distillctl.api.specs import CommandSpec
+from distillctl.cli.other_tools import COMMANDS as MEANT
 from distillctl.errors import PluginError
 from distillctl.plugin.catalog import Catalog
 from distillctl.text import one_line
@@ -104,7 +105,10 @@ def _with_plugin(app: typer.Typer, name: str) -> Any:
     from distillctl.plugin.importing import RefusedError, attempt
     from distillctl.plugin.registry import load
 
-    spec = plugin_commands().get(name)
+    found = plugin_commands()
+    if name not in found and name in MEANT:
+        raise PluginError(f"no command is called `{name}`", hint=MEANT[name])
+    spec = found.get(name)
     function = load(spec.implementation, spec.name)
     if not callable(function):
         raise PluginError(f"the implementation of the command `{spec.name}` is not a function")

@@ -11,6 +11,7 @@ from distillctl.cli import options, render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
 from distillctl.profile.problems import near_files
+from distillctl.rundir.directory import ROOT, runs_in
 from distillctl.text import one_line
 
 if TYPE_CHECKING:
@@ -69,11 +70,21 @@ def _check_paths(run: Path | None, checkpoint: str) -> None:
     problems = []
     if run is not None and not (run / "run.json").is_file():
         message = f"there is no run directory `{run}`" if not run.exists() else f"`{run}` is not a run directory: it has no `run.json`"
-        problems.append(Problem(message, where="eval RUN", hint=near_files(run)))
+        problems.append(Problem(message, where="eval RUN", hint=_meant(run) or near_files(run)))
     if checkpoint not in ("best", "last") and not Path(checkpoint).is_file():
         problems.append(Problem(f"there is no file `{checkpoint}`", where="--checkpoint", hint="`best`, `last`, or a file of weights"))
     if problems:
         raise ProfileError(problems)
+
+
+def _meant(run: Path) -> str:
+    """Which run somebody means who leaves out the folder of runs, or names the profile."""
+    if (ROOT / run / "run.json").is_file():
+        return f"did you mean `{ROOT / run}`?"
+    if run.suffix == ".toml":
+        found = [one.path for one in runs_in(ROOT) if one.path.name.startswith(f"{run.stem}-")]
+        return f"the newest run of that profile is `{found[0]}`" if found else f"`distillctl train {run}` makes a run of that profile"
+    return ""
 
 
 def print_report(report: Report, *, per_class: bool) -> None:
