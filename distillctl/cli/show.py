@@ -51,7 +51,11 @@ def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
                 raise
             hints.append(error.problems[0].hint)
     if not found:
-        useful = [h for h in hints if "pip install" in h] or [h for h in hints if h.startswith("did you mean")] or hints
+        useful = (
+            [h for h in hints if "pip install" in h or "installed but broken: " in h]
+            or [h for h in hints if h.startswith("did you mean")]
+            or hints
+        )
         raise ProfileError(f"no method, model, data set or optimizer is called `{name}`", hint=useful[0])
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -37,12 +37,14 @@ class Catalog(Generic[S]):
     kind: the word for one of them.
     listing: the command that lists all.
     left_out: packages that are installed but not wanted.
+    plugins: all that were looked for, among them broken ones, which are named where a name may be one of theirs.
     """
 
-    def __init__(self, kind: str, listing: str = "plugins", left_out: Collection[str] = ()) -> None:
+    def __init__(self, kind: str, listing: str = "plugins", left_out: Collection[str] = (), plugins: Sequence[Plugin] = ()) -> None:
         self.kind = kind
         self._listing = listing
         self._left_out = left_out
+        self._plugins = plugins
         self._entries: dict[str, tuple[S, Plugin]] = {}
         self._own: dict[str, S] = {}  # by qualified name and alias, which nobody else can have
         self._short: dict[str, list[S]] = {}  # by name without namespace, which several may have
@@ -105,12 +107,26 @@ class Catalog(Generic[S]):
         package = known_package(self.kind, name)
         if package in self._left_out:
             return f"it comes with the package `{package}`, which is installed but left out by `DISTILLCTL_PLUGINS`"
+        broken = [plugin for plugin in self._plugins if plugin.problem]
+        if own := next((plugin for plugin in broken if package and plugin.package == package), None):
+            return f"`{package}` is installed but broken: {own.problem}"
         if package:
-            return f"it comes with the package `{package}`: pip install {package}"
+            return f"it comes with the package `{package}`: pip install {_source(package)}"
         known = [*{**self._own, **self._short, **self._reserved}]
         near = difflib.get_close_matches(name, known, 3, 0.6) or [n for n in known if n.lower() == name.lower()]
         listing = f"`distillctl {self._listing}` lists all"
+        if broken:  # of somebody else: only they know what they would bring
+            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+            listing += f"; `{broken[0].package}` is installed but broken{more}: {broken[0].problem}"
         return f"did you mean {' or '.join(f'`{n}`' for n in near)}? {listing}" if near else listing
+
+
+def _source(package: str) -> str:
+    """What pip installs a package of this project from: its folder in a clone, of which the core runs; otherwise its name."""
+    folder = Path(__file__).parents[2] / "plugins" / package
+    if not folder.is_dir():
+        return package
+    return f"./{folder.relative_to(Path.cwd())}" if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
 def known_package(kind: str, name: str) -> str:

@@ -77,9 +77,9 @@ class Registry:
 
     def __init__(self, left_out: Collection[str] = ()) -> None:
         kinds: list[Kind[Any]] = [kind for kind in vars(Registry).values() if isinstance(kind, Kind)]
-        self.catalogs: dict[str, Catalog[Any]] = {k.attribute: Catalog(k.word, k.listing, left_out) for k in kinds}
-        self._attribute = {kind.spec: kind.attribute for kind in kinds}
         self.plugins: list[Plugin] = []
+        self.catalogs: dict[str, Catalog[Any]] = {k.attribute: Catalog(k.word, k.listing, left_out, self.plugins) for k in kinds}
+        self._attribute = {kind.spec: kind.attribute for kind in kinds}
         self._pm = pluggy.PluginManager(hooks.PROJECT)
         self._pm.add_hookspecs(hooks)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from distillctl.api.options import Options
 from distillctl.api.specs import Spec
 from distillctl.errors import PluginError
-from distillctl.plugin.catalog import Catalog, known_package
+from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry, load
 from distillctl.profile.describe import complaints
 from distillctl.profile.document import Document, dotted
@@ -105,11 +105,7 @@ class Check:
         try:
             return catalog.get(name)
         except PluginError as error:
-            problem = error.problems[0]
-            package = known_package(catalog.kind, name)
-            broken = next((p for p in self.registry.plugins if p.package == package and p.problem), None)
-            hint = f"`{broken.package}` is installed but broken: {broken.problem}" if broken else problem.hint
-            self.complain(problem.message, key, hint)
+            self.complain(error.problems[0].message, key, error.problems[0].hint)
             return None
 
     def options(self, spec: Spec, kind: str, values: Mapping[str, Any], key: Key, core: type[BaseModel]) -> Options | None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from distillctl import ModelSpec, PluginError, hookimpl
+from distillctl.plugin import catalog as catalog_module
 from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.registry import Registry
 
@@ -74,14 +75,30 @@ class TestNames:
             ("resnet21", "did you mean `resnet20`"),
             ("ResNet20", "did you mean `resnet20`"),
             ("zzz", "`distillctl list-models` lists all"),
-            ("vgg8", "pip install distillctl-cifar"),
-            ("cifar/vgg13", "pip install distillctl-cifar"),
-            ("cifar/resnet20", "pip install distillctl-cifar"),
+            ("vgg8", "plugins/distillctl-cifar"),
+            ("cifar/vgg13", "plugins/distillctl-cifar"),
+            ("cifar/resnet20", "plugins/distillctl-cifar"),
         ):
             with pytest.raises(PluginError) as caught:
                 registry.models.get(name)
             assert caught.value.problems[0].message == f"no model is called `{name}`"
             assert hint in caught.value.problems[0].hint
+
+    def test_a_name_of_a_broken_package_names_it_and_its_reason(self):
+        catalog = Catalog("method", plugins=[Plugin("dkd", "distillctl-dkd", "1", problem="it fails"), Plugin("x", "distillctl-x", "1")])
+        with pytest.raises(PluginError, match=r"no method is called `dkd`\n\nhint: `distillctl-dkd` is installed but broken: it fails$"):
+            catalog.get("dkd")
+        with pytest.raises(PluginError, match=r"lists all; `distillctl-dkd` is installed but broken: it fails$"):
+            catalog.get("mine")
+
+    def test_outside_of_a_clone_the_package_is_named(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(catalog_module, "__file__", str(tmp_path / "distillctl" / "plugin" / "catalog.py"))
+        with pytest.raises(PluginError, match=r"pip install distillctl-dkd$"):
+            Catalog("method").get("dkd")
+        (tmp_path / "plugins" / "distillctl-dkd").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(PluginError, match=r"pip install \./plugins/distillctl-dkd$"):
+            Catalog("method").get("dkd")
 
     def test_a_reserved_name_is_taken(self):
         catalog = Catalog("model")

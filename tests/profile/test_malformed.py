@@ -101,7 +101,7 @@ NAMES = {
     "unknown data set": ({"dataset": 'name = "toys"\nroot = "x"'}, ["no data set is called `toys`"]),
     "unknown method": ({"method": 'name = "kdd"'}, ["no method is called `kdd`"]),
     "unknown optimizer": ({"optimizer": 'name = "adam"'}, ["no optimizer is called `adam`\n.*`adamw`"]),
-    "package to install": ({"method": 'name = "mgd"'}, ["no method is called `mgd`\n.*pip install distillctl-mgd"]),
+    "package to install": ({"method": 'name = "mgd"'}, ["no method is called `mgd`\n.*pip install .*distillctl-mgd"]),
     "broken package": (
         {"method": 'name = "crd"'},
         ["no method is called `crd`\n.*`distillctl-crd` is installed but broken: ImportError: no module named triton"],
@@ -132,7 +132,7 @@ TEACHERS = {
     "folder of runs": ({"teacher": 'run = "runs"'}, ["`runs` is not a run directory: it has no `run.json`"]),
     "run of a missing package": (
         {"teacher": 'run = "runs/foreign"'},
-        ["no model is called `cifar/resnet20`\n.*pip install distillctl-cifar"],
+        ["no model is called `cifar/resnet20`\n.*pip install .*distillctl-cifar"],
     ),
     "file as run": ({"teacher": 'run = "teacher.pth"'}, ["`teacher.pth` is a file, not a run directory"]),
     "no profile": ({"teacher": 'profile = "teach.toml"'}, ["there is no profile `.*teach.toml`\n.*teacher.toml"]),
