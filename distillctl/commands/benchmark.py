@@ -109,7 +109,7 @@ def bench_profile(
     task = build_task(profile, registry)
     results = []
     for compiled in (False, True) if compile_too else (False,):
-        experiment = assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)
+        experiment = assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, [], chosen), chosen)
         try:
             results.append(bench(experiment, steps=steps, warmup=warmup, compiled=compiled))
         finally:
