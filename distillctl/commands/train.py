@@ -13,6 +13,7 @@ from torch import nn
 
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
+from distillctl.build.advice import advice, average_advice
 from distillctl.build.data import build_task, evaluation_loader, task_class
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
@@ -21,6 +22,7 @@ from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
 from distillctl.commands.resume_check import adopt, changed, changed_profile, listing, packages, refuse
 from distillctl.commands.seen_images import seen_by_teacher
+from distillctl.data import EvalLoader
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
 from distillctl.engine.determinism import prepare, promise
@@ -33,6 +35,7 @@ from distillctl.engine.trackers import Trackers
 from distillctl.errors import DataError, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
+from distillctl.models.forward_errors import explained_forward
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import write_toml
 from distillctl.profile.schema import Profile
@@ -155,6 +158,8 @@ class _Plan:
         lines = [] if run is None else [*changed_profile(run, profile), *changed(run, facts)]
         if run is not None and not accept_change:
             refuse(run, lines)
+        for text in advice(profile, processes.count):
+            self.display.note(f"warning: {text}")
         folder = None if trainer is None else self._train_teacher(trainer)
         with processes.one_after_the_first():
             teacher = build_teacher(profile, registry, task, folder) if profile.teacher is not None else None
@@ -175,6 +180,8 @@ class _Plan:
                 loop = Loop(experiment, run, trackers, previous=from_previous, accepted=accepted)
                 if processes.first and accepted:
                     adopt(run, profile, {**facts, "epochs": experiment.epochs}, lines)
+                for text in average_advice(profile, experiment.loader.steps):
+                    trackers.note(f"warning: {text}")
                 for note in experiment.notes:
                     trackers.note(note)
                 trackers.begin(self._start(run, experiment, loop.position.epoch))
@@ -259,8 +266,10 @@ class _Plan:
         split = next(name for name in ("test", "val", "train") if getattr(task.data, name) is not None)
         images = getattr(task.data, split)
         loader = evaluation_loader(profile, task, images, self.device, processes=self.processes)
+        model, view = teacher.model.to(self.device), task.data.view
         try:
-            evaluation = evaluate(task, teacher.model.to(self.device), loader, self.processes)
+            with explained_forward((task.data.channels, view.size, view.size), ("the teacher ", teacher.spec, model)):
+                evaluation = self._evaluate_teacher(teacher.called, split, task, model, loader)
         finally:
             loader.close()
         figure, floor = evaluation.figures[task.metric], task.floor(images)
@@ -272,6 +281,15 @@ class _Plan:
                 hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
             )
         return evaluation, split
+
+    def _evaluate_teacher(self, called: str, split: str, task: Task, model: nn.Module, loader: EvalLoader) -> Evaluation:
+        try:
+            return evaluate(task, model, loader, self.processes)
+        except RunError as error:
+            raise RunError(
+                f"the teacher {called} cannot be judged on {split}: {error.problems[0].message}",
+                hint="are its weights whole, and are `mean` and `std` of the data those with which it was trained?",
+            ) from error
 
     def _finish(self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
         """Evaluates the last and the best epoch, writes the deployed student and the result."""
@@ -292,6 +310,9 @@ class _Plan:
         if best is not None and last is not None:
             summary["best"] = {"epoch": best_epoch, **best.figures}
             summary["last"] = {"epoch": epochs, **last.figures}
+            floor = task.floor(getattr(task.data, split))
+            if best.figures[task.metric] <= floor:
+                summary["chance"] = floor
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
         if changes := run.info().get("changes"):

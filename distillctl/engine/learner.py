@@ -49,6 +49,9 @@ class Learner:
             named,
             device,
             watch_gradients=not self.scaler.is_enabled(),
+            teacher=experiment.teacher_called,
+            clipped=settings.clip_grad_norm > 0,
+            precision=settings.precision,
         )
         self.draws = draws_by_itself(objective)
         self.meter = TrainingMeter(device)
