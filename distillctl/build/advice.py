@@ -53,13 +53,22 @@ def _active(profile: Profile) -> list[MethodChoice]:
 
 def _warm_ups(profile: Profile) -> Iterator[str]:
     epochs = profile.train.epochs
-    for choice in _active(profile):
-        length = choice.table.warmup_epochs
+    for number, choice in enumerate(profile.methods):
+        length, name = choice.table.warmup_epochs, choice.spec.name
+        if choice not in _active(profile):
+            continue
         if length > epochs:
             yield (
-                f"the weight of `{choice.spec.name}` grows over {length:g} epochs (`warmup_epochs`), and the run has {epochs}: "
+                f"the weight of `{name}` grows over {length:g} epochs (`warmup_epochs`), and the run has {epochs}: "
                 f"it never passes {epochs / length:.0%} of {choice.table.weight:g}"
             )
+        elif 0 < length <= 1 and _stated(profile, f"method.{number}.warmup_epochs", "method.warmup_epochs"):
+            yield f"`warmup_epochs = {length:g}` of `{name}` has no effect: its first epoch has the whole weight already"
+
+
+def _stated(profile: Profile, *keys: str) -> bool:
+    """Whether the profile or the command line says so, and not a preset."""
+    return any(profile.origins.get(key, "").startswith(("profile", "command line")) for key in keys)
 
 
 def _idle_every(profile: Profile) -> Iterator[str]:

@@ -67,13 +67,17 @@ def refusal(who: str, shape: Sequence[int], error: Exception) -> str:
 
 def advice(spec: ModelSpec, shape: Sequence[int]) -> str:
     """What to do where the size may be the reason."""
-    size = shape[-1]
-    try:
-        fields = load(spec.options, spec.name).model_fields if spec.options else {}
-    except PluginError:
-        fields = {}
-    own = f"state `image_size = {size}` in the table of the model, or give it" if "image_size" in fields else "give it"
+    own = f"state `image_size = {shape[-1]}` in the table of the model, or give it" if _can_be_built_for(spec, shape[-1]) else "give it"
     return f"{own} images of {spec.input_size} pixels, for which it was designed (`dataset.image_size`, where the data set has it)"
+
+
+def _can_be_built_for(spec: ModelSpec, size: int) -> bool:
+    """Whether an option of the model says for which images it is built, and this size is one."""
+    try:
+        options = load(spec.options, spec.name) if spec.options else None
+        return options is not None and "image_size" in options.model_fields and bool(options(image_size=size))
+    except (PluginError, ValueError):
+        return False
 
 
 def _size(shape: Sequence[int]) -> str:

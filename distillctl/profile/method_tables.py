@@ -75,16 +75,14 @@ class MethodTables:
         presets = preset_values(spec, self.pair, own, None if inner is None else inner.spec, self._epochs)
         defaults = {"weight": spec.weight, "task_weight": spec.task_weight, "warmup_epochs": spec.warmup_epochs}
         given = {k: v for k, (v, _) in presets.items()}
-        usual = {**defaults, **{k: v for k, v in given.items() if k in _CORE}}
-        table = check_table(builder.source, MethodTable, {**usual, **stated}, key)
+        core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}
+        table = check_table(builder.source, MethodTable, core, key)
         self._idle_temperature(spec, inner, key, own, given)
         options = builder.options(spec, "method", {**{k: v for k, v in given.items() if k not in _CORE}, **own}, key, MethodTable)
         if table is None or options is None:
             return
         if table.gather and not _compares_images(spec, inner):
             builder.no_effect((*key, "gather"), f"on `{spec.name}`, which looks at each image alone")
-        if 0 < table.warmup_epochs <= 1 and table.warmup_epochs != usual["warmup_epochs"]:
-            builder.no_effect((*key, "warmup_epochs"), "up to 1: the first epoch has the whole weight already", hint="leave it out")
         self._task_weights.append((table.task_weight, "task_weight" in stated, spec.name, key))
         self.choices.append(MethodChoice(spec, table, options, inner))
         data = builder.record(key, [table, options], values, presets)

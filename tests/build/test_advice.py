@@ -8,7 +8,6 @@ import pytest
 
 from distillctl.build.advice import advice, average_advice
 from distillctl.cli import run
-from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.profile.schema import Profile
@@ -81,9 +80,15 @@ def test_the_warm_up_of_another_data_set_has_its_own_length(check) -> None:
 
 @pytest.mark.parametrize("value", ["1", "0.5"])
 def test_a_warm_up_within_the_first_epoch_has_no_effect(check, value: str) -> None:
-    with pytest.raises(ProfileError, match=r"`method.warmup_epochs` has no effect up to 1"):
-        check("kd", f"method.warmup_epochs={value}")
+    text = only(advice(check("kd", f"method.warmup_epochs={value}")))
+    assert text == f"`warmup_epochs = {value}` of `kd` has no effect: its first epoch has the whole weight already"
+    two = TABLES.format(method="kd", epochs=12).replace("[method]", "[[method]]")
+    Path("two.toml").write_text(two + f'[[method]]\nname = "sp"\nwarmup_epochs = {value}\n')
+    assert "of `sp` has no effect" in only(
+        advice(load("two.toml", registry=Registry.load(), overrides=["method.0.task_weight=1", "method.1.task_weight=1"]))
+    )
     assert not advice(check("kd", "method.warmup_epochs=0"))
+    assert not advice(check("kd", "method.warmup_epochs=2"))
 
 
 @pytest.mark.parametrize("key", ["train.keep_every", "evaluate.every"])

@@ -52,6 +52,12 @@ def test_in_the_probe(error: Callable[[], Exception], spec: ModelSpec) -> None:
     assert "\n" not in problem.message
 
 
+def test_no_size_is_advised_for_which_the_model_cannot_be_built() -> None:
+    with pytest.raises(RunError) as caught:
+        Tapped(Picky(ERRORS[0]), VIT, []).probe((3, 8, 8))
+    assert "image_size = 8" not in caught.value.problems[0].hint
+
+
 @pytest.mark.parametrize("error", ERRORS)
 def test_in_a_step(error: Callable[[], Exception]) -> None:
     model = Picky(error)
