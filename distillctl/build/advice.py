@@ -80,10 +80,13 @@ def _idle_every(profile: Profile) -> Iterator[str]:
 
 
 def _lone_images(profile: Profile, processes: int) -> Iterator[str]:
-    """Methods that compare images with each other, where a part of a batch has one."""
-    each = profile.train.batch_size / profile.train.accumulate
+    """Methods that compare images with each other, where a process sees one; a batch is cut into no smaller parts than two for each."""
+    train = profile.train
+    parts = max(1, min(train.accumulate, train.batch_size // (2 * processes)))
+    if parts < train.accumulate:
+        yield f"`train.accumulate = {train.accumulate}` acts as {parts}: every part of a batch of {train.batch_size} has two images or more"
     for choice in _active(profile):
-        seen = each if choice.table.gather else each / processes
+        seen = train.batch_size / parts / (1 if choice.table.gather else processes)
         if seen < 2 and _compares(choice):
             yield (
                 f"`{choice.spec.name}` compares the images of a batch with each other and sees one at a time, so that nothing is compared: "

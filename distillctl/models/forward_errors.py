@@ -43,7 +43,7 @@ def explained_forward(
             who = "a method" if spec is None else f"{role}`{spec.name}`"
             raise RunError(
                 f"batch normalisation of {who} cannot train on one image of {_size(shape)}: {one_line(error, _LONGEST)}",
-                hint="raise `train.batch_size`, lower `train.accumulate`, or use fewer processes: each part of a batch needs two images",
+                hint="raise `train.batch_size`, or use fewer processes: each needs two images of a batch",
             ) from error
         if spec is None:
             raise

@@ -100,10 +100,15 @@ def test_what_happens_less_often_than_the_run_is_long_is_told(check, key: str) -
 @pytest.mark.parametrize("method", ["sp", "rkd", "cc", "pkt", "dist"])
 def test_methods_that_compare_images_need_two(check, method: str) -> None:
     assert f"`{method}` compares the images" in only(advice(check(method, "train.batch_size=1")))
-    assert f"`{method}` compares the images" in only(advice(check(method, "train.batch_size=16", "train.accumulate=16")))
     assert not advice(check(method, "train.batch_size=16", "train.accumulate=8"))
     assert advice(check(method, "train.batch_size=16"), processes=16)
     assert not advice(check(method, "train.batch_size=16", "method.gather=true"), processes=16)
+
+
+def test_more_parts_than_a_batch_gives_are_told(check) -> None:
+    profile = check("kd", "train.batch_size=16", "train.accumulate=16")
+    assert "`train.accumulate = 16` acts as 8" in only(advice(profile))
+    assert "`train.accumulate = 16` acts as 2" in only(advice(profile, processes=4))
 
 
 @pytest.mark.parametrize("method", ["crd", "kd"])

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup, Wants
+from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup, Wants, Wrapper
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.step import Step
 from distillctl.errors import PluginError, RunError
+from distillctl.testing import make_batch, make_features, make_progress, make_setup
 
 Make = Callable[..., Experiment]
 EXPECTED = "0-dim float tensor with a gradient"
@@ -163,6 +164,23 @@ def test_phases_are_looked_at(experiment: Make, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(Early, "gives", staticmethod(give))
     with pytest.raises(PluginError, match=message):
         first_step(experiment(methods=[("early", Early, None, 1.0)]))
+
+
+class Around(Wrapper):
+    """Passes on what the inner method returns."""
+
+    def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Any:
+        return self.inner.terms(batch, student, teacher, progress)
+
+
+def test_a_wrapped_method_is_named_itself() -> None:
+    setup = make_setup({}, {})
+    inner = method(lambda logits: logits.mean(1))(None, setup)
+    around = Around(None, setup, inner)
+    around.called, inner.called = "around", "odd"
+    features = make_features(setup.student, 4)
+    with pytest.raises(PluginError, match=r"the method `odd` returned a tensor of shape \(4,\)"):
+        around.terms(make_batch(setup, 4), features, features, make_progress(1.0))
 
 
 def test_the_label_loss_of_a_task_is_looked_at(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,14 @@ def test_more_channels_than_the_deepest_level_has_are_told() -> None:
     assert not built("reviewkd", 5, shapes, **stages, mid_channels=8).notes
 
 
+def test_a_relu_that_cannot_reach_the_teachers_values_is_told() -> None:
+    shapes = {"stage2": (4, 4, 4)}  # of made-up features, which are negative here and there
+    (note,) = built("fitnet", 5, shapes, activation="relu").notes
+    assert "`stage2` of the teacher has negative values" in note
+    assert not built("fitnet", 5, shapes).notes
+    assert not built("fitnet", 5, shapes, activation="none").notes
+
+
 def test_a_wrapper_tells_what_its_inner_method_tells_and_its_own_warm_up() -> None:
     ctkd: Any = load_class(REGISTRY.methods.get("ctkd"), object, "method")
 
