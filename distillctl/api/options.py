@@ -47,7 +47,7 @@ StageNames = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_leng
 """Names of features, shallow to deep; `["stages"]` stands for all stages of a model, `["stages:pre"]` for all before their last ReLU."""
 
 
-Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e4)]
 """What logits or similarities are divided by. Beyond these bounds nothing is left of a softmax but its largest entry, or all are equal."""
 
 

@@ -36,7 +36,7 @@ def test_method(capsys):
         "type": "number or table with teacher and student",
         "default": 4.0,
         "required": False,
-        "bounds": "at least 0.001 and at most 1000",
+        "bounds": "at least 0.001 and at most 10000",
         "description": "Divides the logits: one number for both sides, or `{teacher = 4.0, student = 2.0}`.",
         "default_from": "package; mdistiller's ImageNet setting",
     }

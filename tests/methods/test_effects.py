@@ -41,7 +41,7 @@ def test_every_number_has_bounds_that_float32_can_hold(of: str) -> None:
     for name, (low, high) in numbers(MODELS[of]).items():
         assert 0 <= low < high <= 1e9, name
         if "temperature" in name or name in ("t_start", "t_end"):
-            assert (low, high) == (1e-3, 1e3), name
+            assert (low, high) == (1e-3, 1e4), name
         if name == "eps" and of != "method ofa":
             assert low >= 1e-20, name
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from distillctl import Epsilon, Options, StageNames
+from distillctl import Options, StageNames
 
 
 class VIDOptions(Options):
@@ -18,5 +18,5 @@ class VIDOptions(Options):
     """The teacher's feature maps, in the same order."""
     init_variance: Annotated[float, Field(ge=1e-6, le=1e6)] = 5.0
     """σ² of every channel at the start; larger than `eps`."""
-    eps: Epsilon = 1e-5
+    eps: Annotated[float, Field(ge=1e-20, le=100)] = 1e-5
     """Lower bound of the variances."""
