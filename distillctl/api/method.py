@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from distillctl.api.returned import check_terms
 from distillctl.errors import RunError
 
 Features = Mapping[str, Tensor]
@@ -215,6 +216,12 @@ class Method(nn.Module):
     """False: features arrive in float32 and autocast is off. True: the method's modules run in the run's precision and
     the method opens `fp32()` itself around its reductions (for methods with heavy modules, such as MGD's generator)."""
 
+    called: str = ""
+    """Its name in the profile, which the engine sets; for messages."""
+
+    notes: Sequence[str] = ()
+    """What the user should know of it with these models and data, a sentence each: an option without effect. Told when a run begins."""
+
     in_main: bool = True
     """False for a method that has no term once its phases are over: the main part evaluates neither it nor, if nobody else
     needs it, the teacher."""
@@ -277,6 +284,9 @@ class Method(nn.Module):
         """What the engine calls: `forward` in float32 with autocast off (unless `autocast`), as a dict of 0-dim tensors.
 
         The key `""` stands for the single term of a method that returns a bare tensor. `phase` is empty in the main part.
+
+        Raises:
+            PluginError: the method returned something else.
         """
         forward = partial(self.forward_phase, phase) if phase else self.forward
         if self.autocast:
@@ -284,7 +294,10 @@ class Method(nn.Module):
         else:
             with fp32(batch.images.device):
                 result = forward(batch, _floats(student), _floats(teacher), progress, **extra)
-        return result if isinstance(result, dict) else {"": result}
+        if not self.called:  # on its own, as in the contract's tests, which say more
+            return result if isinstance(result, dict) else {"": result}
+        where = f" in its phase `{phase}`" if phase else ""
+        return check_terms(result, f"the method `{self.called}`{where}", batch.images.device)
 
 
 class TemperatureMethod(Method):
@@ -306,6 +319,7 @@ class Wrapper(Method):
         # Of this object: what holds for the inner method holds for the whole.
         self.compiles = type(self).compiles and inner.compiles  # type: ignore[misc]
         self.in_main = inner.in_main
+        self.notes = inner.notes
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The wrapper's own parameters, then the groups of the inner method."""

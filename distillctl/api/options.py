@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+_SMALLEST_FACTOR = 1e-12
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes, as Linux has it; asking the system about longer ones is an error of its own
 
 
@@ -44,6 +45,23 @@ StageName = Annotated[str, Field(min_length=1), AfterValidator(_one_feature)]
 
 StageNames = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_distinct)]
 """Names of features, shallow to deep; `["stages"]` stands for all stages of a model, `["stages:pre"]` for all before their last ReLU."""
+
+
+Temperature = Annotated[float, Field(ge=1e-3, le=1e4)]
+"""What logits or similarities are divided by. Beyond these bounds nothing is left of a softmax but its largest entry, or all are equal."""
+
+
+def _seen_in_float32(value: float) -> float:
+    if 0 < value < _SMALLEST_FACTOR:
+        raise ValueError(f"{value:g} has no effect beside other terms; 0 leaves the term out")
+    return value
+
+
+Factor = Annotated[float, Field(ge=0, le=1e9), AfterValidator(_seen_in_float32)]
+"""What a term is multiplied by: 0, or a number with which the sum stays in the range of float32."""
+
+Epsilon = Annotated[float, Field(ge=1e-20, le=0.1)]
+"""What keeps a quotient, a root or a logarithm from zero."""
 
 
 def check_image_sizes(image_size: int, augment: str, resize: int, eval_resize: int) -> None:

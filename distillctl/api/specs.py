@@ -56,6 +56,7 @@ class Preset:
     dataset, teacher, student: names, or patterns with `*`; empty matches everything.
     when: options of the method that must have these values.
     inner: for wrappers, name of the method that they wrap; empty matches every one.
+    of_epochs: length of the run for which `warmup_epochs` is published: in a run of another length it is the same share. 0 if it is not.
     source: where the values come from, shown by `check` beside each value.
     Later presets win over earlier ones; what the profile states wins over all.
     """
@@ -66,6 +67,7 @@ class Preset:
     student: str = ""
     when: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
     inner: str = ""
+    of_epochs: int = 0
     source: str = ""
 
 
@@ -76,9 +78,11 @@ class MethodSpec(Spec):
     kind: what it compares.
     formula: the loss in one line of text.
     weight, task_weight, warmup_epochs: defaults of the keys that every `[method]` table has.
+    of_epochs: length of the run for which `warmup_epochs` is published: in a run of another length it is the same share. 0 if it is not.
     needs_teacher: False for methods that work without one.
     compares_images: its loss is no mean over images: it compares those of a batch with each other, or with a memory of others.
         Then the key `gather` of its table says whether, with several processes, it sees the whole batch.
+    remembers_images: of those, it compares with a memory, so that even a batch of one image has something to be compared with.
     reads: what it reads beside the features that it wants: the `labels` of a batch or of `Setup`, the `logits` of either side. A method
         is refused for a task that does not give it.
     unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
@@ -96,8 +100,10 @@ class MethodSpec(Spec):
     weight: float = 1.0
     task_weight: float = 1.0
     warmup_epochs: float = 0.0
+    of_epochs: int = 0
     needs_teacher: bool = True
     compares_images: bool = False
+    remembers_images: bool = False
     reads: tuple[Reads, ...] = ()
     unit: Unit = "images"
     gives_head: bool = False

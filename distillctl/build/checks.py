@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from distillctl.api.method import Phase
+from distillctl.api.method import Head, Method, Phase, Wants
+from distillctl.api.returned import described
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
 from distillctl.engine.objective import Weighted
@@ -63,6 +64,32 @@ def check_passes(methods: Sequence[Weighted], owner: Weighted | None, model: nn.
             f"`{name}` compares passes of the student over the same images, but `{student}` gives the same logits in all: it drops nothing"
             f"{replaced}",
             hint="let it drop something, for instance by `student.dropout = 0.2`; `distillctl show MODEL` tells what a model can drop",
+        )
+
+
+def check_wants(wants: object, name: str) -> None:
+    """Refuses what a method returned from `wants` if names of features cannot be read from it."""
+    if not isinstance(wants, Wants):
+        raise PluginError(f"`wants` of the method `{name}` returned {described(wants)}, where `Wants` is expected")
+    for side in ("student", "teacher"):
+        names = getattr(wants, side)
+        if isinstance(names, str) or not all(isinstance(one, str) for one in names):
+            raise PluginError(
+                f"`wants` of the method `{name}` has {names!r} for the {side}, where a tuple of names is expected",
+                hint="a tuple of one name ends with a comma: `(options.student_stage,)`",
+            )
+
+
+def check_returned(method: Method, name: str) -> None:
+    """Refuses what a method returned about itself: its phases, its head, and what is trained of it."""
+    phases, head, groups = method.phases(), method.head(), method.parameter_groups()
+    if not isinstance(phases, Sequence) or not all(isinstance(one, Phase) for one in phases):
+        raise PluginError(f"`phases` of the method `{name}` returned {described(phases)}, where a list of `Phase` is expected")
+    if head is not None and not isinstance(head, Head):
+        raise PluginError(f"`head` of the method `{name}` returned {described(head)}, where a `Head` or None is expected")
+    if not isinstance(groups, list) or not all(isinstance(one, dict) and "params" in one for one in groups):
+        raise PluginError(
+            f"`parameter_groups` of the method `{name}` returned {described(groups)}, where a list of dicts with `params` is expected"
         )
 
 

@@ -77,7 +77,8 @@ def assemble(
         device=device,
         digest=profile.digest,
         head=head,
-        notes=(*notes, *(teacher.notes if teacher is not None else ())),
+        notes=(*notes, *(teacher.notes if teacher is not None else ()), *(note for entry in methods for note in entry.method.notes)),
+        teacher_called="" if teacher is None else teacher.called,
         processes=processes,
     )
 

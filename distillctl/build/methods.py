@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from distillctl.api.method import Method, Setup, Wants, Wrapper
+from distillctl.build.checks import check_returned, check_wants
 from distillctl.data.hashing import METHODS, mix
 from distillctl.engine.objective import Weighted
 from distillctl.errors import PluginError
@@ -20,6 +21,7 @@ _GIVES_HEAD = "the spec says `gives_head=True` if the class overrides `head`, an
 def wants_of(choice: MethodChoice) -> Wants:
     """What a method and the methods that it wraps want."""
     wants = _method_class(choice).wants(choice.options)
+    check_wants(wants, choice.spec.name)
     if choice.inner is None:
         return wants
     inner = wants_of(choice.inner)
@@ -77,9 +79,11 @@ def _needs_teacher(choice: MethodChoice) -> bool:
 
 def _build_method(choice: MethodChoice, setup: Setup) -> Method:
     cls = _method_class(choice)
-    if choice.inner is None:
-        return cls(choice.options, setup)
-    return cls(choice.options, setup, _build_method(choice.inner, setup))  # type: ignore[call-arg]
+    inner = () if choice.inner is None else (_build_method(choice.inner, setup),)
+    method = cls(choice.options, setup, *inner)
+    method.called = choice.spec.name
+    check_returned(method, choice.spec.name)
+    return method
 
 
 def gives_head(choice: MethodChoice) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
 from distillctl.data.hashing import STUDENT, mix
-from distillctl.errors import PluginError
+from distillctl.errors import DataError, PluginError, RunError
 from distillctl.models import deploy, heads
 from distillctl.plugin.registry import Registry, load
 from distillctl.profile.schema import Profile
+from distillctl.text import one_line
 from distillctl.weights import state_dict
 
 
@@ -35,10 +37,29 @@ class TeacherModel:
     source: Path | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def called(self) -> str:
+        """Name and file, for messages."""
+        return f"`{self.shown}`" if self.source is None else f"`{self.shown}` from `{self.source}`"
+
+
+@contextmanager
+def _weights_of(file: Path | None) -> Iterator[None]:
+    """Errors within say which file it is."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError([p if p.where or file is None else replace(p, where=str(file)) for p in error.problems]) from error
+
 
 def build_model(task: Task, spec: ModelSpec, options: Options) -> nn.Module:
     """A model with fresh weights, drawn from torch's global generator."""
-    model = task.build(load(spec.implementation, spec.name), spec.name, task.outputs, options)
+    builder = load(spec.implementation, spec.name)
+    try:
+        model = task.build(builder, spec.name, task.outputs, options)
+    except (ValueError, AssertionError, RuntimeError) as error:  # options that do not go together
+        shown = f"the model `{spec.name}` cannot be built: {one_line(error, 200)}"
+        raise RunError(shown, hint=f"`distillctl show {spec.qualified}` lists its options") from error
     if not isinstance(model, nn.Module):
         raise PluginError(f"the builder of the model `{spec.name}` returned {type(model).__name__}, not a module")
     return model
@@ -56,9 +77,10 @@ def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tupl
     elif initial and choice.table.checkpoint is not None:
         state, notes = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "")
     if state is not None:
-        notes += state_dict.load_into(
-            model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
-        )
+        with _weights_of(choice.table.checkpoint):
+            notes += state_dict.load_into(
+                model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
+            )
     return model, notes
 
 
@@ -99,5 +121,6 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         state, places = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", "teacher")
     else:
         state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
-    changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
+    with _weights_of(choice.table.checkpoint):
+        changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
     return TeacherModel(spec, model, spec.name, choice.table.checkpoint, (*places, *changed))

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from distillctl.api.options import Options
-
-Temperature = Annotated[float, Field(gt=0)]
+from distillctl.api.options import Options, Temperature
 
 
 class TwoTemperatures(Options):

@@ -10,6 +10,8 @@ from distillctl.api.method import Batch, Features, Method, Progress
 class NoMethod(Method):
     """Adds nothing to the label loss: no terms, no parameters, no features."""
 
+    in_main = False  # nothing to evaluate
+
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> dict[str, Tensor]:
         """No terms."""
         return {}

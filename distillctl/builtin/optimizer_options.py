@@ -8,8 +8,8 @@ from pydantic import Field
 
 from distillctl.api.options import Options
 
-Rate = Annotated[float, Field(gt=0)]
-Decay = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=1e3)]
+Decay = Annotated[float, Field(ge=0, le=1e3)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -37,7 +37,7 @@ class AdamWOptions(Options):
     """Decay of the mean of the gradients."""
     beta2: Beta = 0.999
     """Decay of the mean of their squares."""
-    eps: Rate = 1e-8
+    eps: Annotated[float, Field(ge=1e-20, le=1)] = 1e-8
     """Added to the root of the mean square."""
     weight_decay: Decay = 1e-2
     """Subtracted as lr · weight_decay · θ."""

@@ -21,6 +21,7 @@ def check(
 
         distillctl check my.toml --method dkd --set train.epochs=2
     """
+    from distillctl.build.advice import advice
     from distillctl.plugin.registry import load as load_object
     from distillctl.profile.reading import load
 
@@ -39,6 +40,8 @@ def check(
     if dataset.preview:
         found = load_object(dataset.preview, dataset.name)(checked.dataset.options)
         render.line(f"data: {found}")
+    for text in advice(checked):
+        render.line(f"warning: {text}")
     render.line(f"ok: {checked.path} has no problems")
 
 

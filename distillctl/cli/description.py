@@ -37,6 +37,7 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
                     "student": p.student,
                     "when": {**p.when, **({"inner": p.inner} if p.inner else {})},
                     "values": dict(p.values),
+                    "of_epochs": p.of_epochs,
                     "source": p.source,
                 }
                 for p in spec.presets
@@ -106,7 +107,8 @@ def _default_from(spec: Spec, name: str) -> str:
     """`package`, and the sources of the presets that have another default for certain data or pairs."""
     presets = spec.presets if isinstance(spec, MethodSpec) else ()
     sources = dict.fromkeys(p.source for p in presets if name in p.values and p.source)
-    return "; ".join(["package", *sources])
+    of_epochs = spec.of_epochs if isinstance(spec, MethodSpec) and name == "warmup_epochs" else 0
+    return "; ".join([f"package, of {of_epochs} epochs" if of_epochs else "package", *sources])
 
 
 def _placeholder(field: Any) -> Any:

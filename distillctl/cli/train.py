@@ -109,6 +109,9 @@ def print_result(result: Result) -> None:
         render.line(f"student    {_headline(result, best)} on {split} (epoch {best['epoch']}, {chosen}{more})")
         if last["epoch"] != best["epoch"]:
             render.line(f"last       {_headline(result, last)} on {split} (epoch {last['epoch']})")
+    if "chance" in summary:
+        guess = result.task.show(next(iter(result.task.names)), summary["chance"])
+        render.line(f"warning    the student is no better than chance, which reaches {guess}: lower `optimizer.lr`, or train longer?")
     if "accepted_changes" in summary:
         render.line(f"changed    {summary['accepted_changes']} accepted changes while it ran: `changes` in run.json")
     if "agreement" in summary:
@@ -126,6 +129,14 @@ def _others(result: Result, figures: Mapping[str, float]) -> list[str]:
     """The other figures but the loss, with their names."""
     shown = [(name, words) for name, words in result.task.names.items() if name != "loss"]
     return [f"{words} {result.task.show(name, figures[name])}" for name, words in shown[1:]]
+
+
+def _times(plan: Plan) -> list[str]:
+    """What the time goes into."""
+    from distillctl.cli.display import duration
+
+    named = {"steps": plan.step_seconds, "evaluations": plan.evaluation_seconds, "the teacher's training": plan.teacher_seconds}
+    return [f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds]
 
 
 def print_plan(plan: Plan) -> None:
@@ -147,6 +158,6 @@ def print_plan(plan: Plan) -> None:
             f"steps      {name}{steps} in {part.epochs} epochs of {plan.steps_per_epoch}, {part.seconds_per_step * 1000:.0f} ms each"
         )
     render.line(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
-    render.line(f"time       about {duration(plan.seconds)} by the second step, without evaluations")
+    render.line(f"time       about {duration(plan.seconds)} by the second step: {', '.join(_times(plan))}")
     for note in plan.notes:
         render.line(f"note       {note}")

@@ -102,7 +102,7 @@ def bench_profile(
     profile, task, _ = inspected_task(profile, registry)
     results = []
     for compiled in (False, True) if compile_too else (False,):
-        with closing(assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, []), chosen)) as experiment:
+        with closing(assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, [], chosen), chosen)) as experiment:
             experiment.settings = replace(experiment.settings, compiled=compiled)
             results.append(bench(experiment, steps=steps, warmup=warmup))
     return results

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from distillctl.api.data import Images
 from distillctl.api.task import Task
+from distillctl.build.advice import advice, average_advice
 from distillctl.build.data import inspected_task
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble, sides
 from distillctl.build.models import TeacherModel, build_model, build_teacher
+from distillctl.data import train_loader
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.meter import Reading
 from distillctl.engine.step import Step
+from distillctl.models.features import evaluating
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
 from distillctl.rundir.directory import ROOT, place
+
+_CALIBRATION, _CALIBRATION_BATCHES = 32, 4
+"""Images in a batch from which a stand-in has its statistics, and how many such batches."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,9 @@ class Plan:
     method_parameters: of all methods, beside the student.
     parts: in their order; the main part is the last.
     memory: bytes at the peak of two steps of each part.
-    notes: what the estimate leaves out.
+    evaluation_seconds: estimate for all evaluations of the run, by one batch of each split.
+    teacher_seconds: estimate for the training of a teacher that is not there yet, with its evaluations.
+    notes: what the user should know of it, and what of the profile will hardly be meant.
     """
 
     path: Path
@@ -69,12 +80,19 @@ class Plan:
     steps_per_epoch: int
     parts: tuple[PartPlan, ...]
     memory: int
+    evaluation_seconds: float = 0.0
+    teacher_seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
-    def seconds(self) -> float:
-        """Estimate for all steps of the run, without evaluations."""
+    def step_seconds(self) -> float:
+        """Estimate for all steps of the run."""
         return sum(part.seconds_per_step * self.steps_per_epoch * part.epochs for part in self.parts)
+
+    @property
+    def seconds(self) -> float:
+        """Estimate for all of it: steps, evaluations, and the training of the teacher."""
+        return self.step_seconds + self.evaluation_seconds + self.teacher_seconds
 
 
 @worker_deaths()
@@ -90,14 +108,15 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     path, _ = place(profile.name, profile.digest, root=root, out=out)
     profile, task, said = inspected_task(profile, registry)
     notes = list(said)
-    teacher = stand_in_teacher(profile, registry, task, root, notes)
+    trainer = untrained_teacher(profile, registry, root)
+    teacher = stand_in_teacher(profile, registry, task, root, notes, chosen)
     with closing(assemble(profile, task, teacher, chosen)) as experiment:
         parts = tuple(_try_part(experiment, part) for part in experiment.parts)
         networks = tuple(
             SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))
             for role, side in sides(experiment)
         )
-        return Plan(
+        plan = Plan(
             path=path,
             data=task.data.overview,
             sides=networks,
@@ -105,8 +124,11 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
             steps_per_epoch=experiment.loader.steps,
             parts=parts,
             memory=peak_memory(chosen),
-            notes=tuple(notes),
+            evaluation_seconds=_evaluation_seconds(experiment),
+            notes=(*notes, *advice(profile, 1), *average_advice(profile, experiment.loader.steps), *experiment.notes),
         )
+    del experiment, teacher  # their memory
+    return plan if trainer is None else replace(plan, teacher_seconds=dry_run(trainer, registry, device=device, root=root).seconds)
 
 
 def _try_part(experiment: Experiment, part: Part) -> PartPlan:
@@ -127,14 +149,81 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def stand_in_teacher(profile: Profile, registry: Registry, task: Task, root: Path, notes: list[str]) -> TeacherModel | None:
-    """The teacher; one that another profile has yet to train stands in with fresh weights."""
+def _evaluation_seconds(experiment: Experiment) -> float:
+    """For all evaluations of a run: of its epochs, of the last and the best student at the end, of the teacher at the beginning."""
+    splits, epochs = experiment.splits, experiment.main.epochs
+    often, last = splits.val or splits.test, splits.test or splits.val
+    total = 0.0
+    if often is not None and last is not None:
+        times = math.ceil(epochs / experiment.settings.evaluate_every)
+        total = times * _seconds_of(experiment, experiment.model, often) + 2 * _seconds_of(experiment, experiment.model, last)
+    if experiment.network is not None:
+        total += _seconds_of(experiment, experiment.network.model, last or splits.train)
+    return total
+
+
+def _seconds_of(experiment: Experiment, model: nn.Module, images: Images) -> float:
+    """For one evaluation on a split, by its second batch, or by the first where there is one."""
+    loader, seconds, first = experiment.evaluation(images), 0.0, 0
+    try:
+        with evaluating(model), torch.no_grad():
+            started = time.perf_counter()
+            for _, batch in zip(range(2), loader, strict=False):
+                experiment.task.predict(model, batch)
+                synchronize(experiment.device)
+                now = time.perf_counter()
+                seconds, started, first = now - started, now, first or batch.count
+    finally:
+        loader.close()
+    return seconds * math.ceil(len(images) / max(first, 1))
+
+
+def untrained_teacher(profile: Profile, registry: Registry, root: Path) -> Profile | None:
+    """The profile that has yet to make the teacher; None if it has, or none does."""
     if profile.teacher is None or profile.teacher.table.profile is None:
-        return None if profile.teacher is None else build_teacher(profile, registry, task)
+        return None
     other = load_teacher_profile(profile, registry)
     _, run = place(other.name, other.digest, root=root)
-    if run is not None and run.finished:
-        return build_teacher(profile, registry, task, run.path)
-    notes.append(f"the teacher of {other.path.name} is not trained yet: fresh weights stand in, and its training is not in the time")
+    return None if run is not None and run.finished else other
+
+
+def stand_in_teacher(
+    profile: Profile, registry: Registry, task: Task, root: Path, notes: list[str], device: torch.device
+) -> TeacherModel | None:
+    """The teacher; one that another profile has yet to train stands in with fresh weights, whose statistics are those of some images."""
+    if profile.teacher is None:
+        return None
+    other = untrained_teacher(profile, registry, root)
+    if other is None:
+        by_profile = profile.teacher.table.profile is not None
+        trained = load_teacher_profile(profile, registry) if by_profile else None
+        run = None if trained is None else place(trained.name, trained.digest, root=root)[1]
+        return build_teacher(profile, registry, task, None if run is None else run.path)
+    notes.append(f"the teacher of {other.path.name} is not trained yet: fresh weights stand in")
     spec = other.student.spec
-    return TeacherModel(spec, build_model(task, spec, other.student.options), spec.name, None)
+    model = build_model(task, spec, other.student.options)
+    _calibrate(model, task, device, profile.seed)
+    return TeacherModel(spec, model, spec.name, None)
+
+
+def _calibrate(model: nn.Module, task: Task, device: torch.device, seed: int) -> None:
+    """Batch normalisation gets the statistics of some training images; with those of a fresh network its logits would be of any size."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    loader = train_loader(task.data, batch_size=_CALIBRATION, seed=seed, device=device, workers=0)
+    model.to(device)
+    try:
+        with evaluating(model), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.train()
+                norm.momentum = None  # the mean over all batches
+            for _, batch in zip(range(_CALIBRATION_BATCHES), loader.epoch(0), strict=False):
+                if batch.count > 1:
+                    model(batch.images)
+    finally:
+        loader.close()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -13,6 +13,7 @@ from torch import nn
 
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
+from distillctl.build.advice import advice, average_advice
 from distillctl.build.data import evaluation_loader, inspected_task, task_class
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
@@ -21,6 +22,7 @@ from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
 from distillctl.commands.resume_check import adopt, changed, changed_profile, file_facts, listing, measured_white, packages, refuse
 from distillctl.commands.seen_images import seen_by_teacher
+from distillctl.data import EvalLoader
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
 from distillctl.engine.determinism import prepare, promise, same_threads
@@ -33,6 +35,7 @@ from distillctl.engine.trackers import Trackers
 from distillctl.errors import DataError, Problem, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
+from distillctl.models.forward_errors import explained_forward
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
@@ -171,6 +174,8 @@ class _Plan:
             teacher_profile=None if trainer is None else trainer.digest,
             processes=processes.count,
         )
+        for text in advice(profile, processes.count):
+            self.display.note(f"warning: {text}")
         folder = None if trainer is None else self._train_teacher(trainer)
         with processes.one_after_the_first():
             teacher = build_teacher(profile, registry, task, folder) if profile.teacher is not None else None
@@ -185,6 +190,8 @@ class _Plan:
                 loop = Loop(experiment, run, trackers, previous=from_previous, accepted=accepted)
                 if processes.first and accepted:
                     adopt(run, profile, {**facts, "epochs": experiment.epochs}, lines)
+                for text in average_advice(profile, experiment.loader.steps):
+                    trackers.note(f"warning: {text}")
                 for note in experiment.notes:
                     trackers.note(note)
                 trackers.begin(self._start(run, experiment, loop.position.epoch))
@@ -265,8 +272,10 @@ class _Plan:
             return None
         split = next(name for name in ("test", "val", "train") if getattr(task.data, name) is not None)
         images = getattr(task.data, split)
-        with closing(evaluation_loader(profile, task, images, self.device, processes=self.processes)) as loader:
-            evaluation = evaluate(task, teacher.model.to(self.device), loader, self.processes)
+        model, view = teacher.model.to(self.device), task.data.view
+        explained = explained_forward((task.data.channels, view.size, view.size), ("the teacher ", teacher.spec, model))
+        with closing(evaluation_loader(profile, task, images, self.device, processes=self.processes)) as loader, explained:
+            evaluation = self._evaluate_teacher(teacher.called, split, task, model, loader)
         figure, floor = evaluation.figures[task.metric], task.floor(images)
         trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
         why, hint = ("", "") if profile.teacher.table.allow_untrained else task.doubt(evaluation, images)
@@ -282,6 +291,15 @@ class _Plan:
                 hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
             )
         return evaluation, split
+
+    def _evaluate_teacher(self, called: str, split: str, task: Task, model: nn.Module, loader: EvalLoader) -> Evaluation:
+        try:
+            return evaluate(task, model, loader, self.processes)
+        except RunError as error:
+            raise RunError(
+                f"the teacher {called} cannot be judged on {split}: {error.problems[0].message}",
+                hint="are its weights whole, and are `mean` and `std` of the data those with which it was trained?",
+            ) from error
 
     def _finish(self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
         """Writes the deployed student, evaluates the last and the best epoch, and writes the result."""
@@ -306,6 +324,9 @@ class _Plan:
         if best is not None and last is not None:
             summary["best"] = {"epoch": best_epoch, **best.figures}
             summary["last"] = {"epoch": epochs, **last.figures}
+            floor = task.floor(getattr(task.data, split))
+            if best.figures[task.metric] <= floor:
+                summary["chance"] = floor
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
         if changes := run.info().get("changes"):

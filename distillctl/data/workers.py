@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 
 from distillctl.data.batches import Workers
-from distillctl.errors import RunError
+from distillctl.errors import MachineError, RunError
 
 _MOST = 16
+# torch's words, of a worker that cannot write, and of one that the system ended as it wrote.
+_NO_SHARED_MEMORY = re.compile(r"Bus error|out of shared memory|\(shm\)|shared memory object|</torch_\S*>: No space left")
 
 
 def available_cores() -> int:
@@ -54,13 +56,20 @@ def worker_deaths() -> Iterator[None]:
 
     Raises:
         RunError: a worker process is gone.
+        MachineError: shared memory is too small for what workers hand over.
     """
     try:
         yield
     except RuntimeError as error:
+        if _NO_SHARED_MEMORY.search(str(error)):
+            raise MachineError(
+                "shared memory (/dev/shm), through which processes that decode images hand them over, ran out",
+                hint="`train.workers = 0` needs none; in a container more of it is an option (`docker run --shm-size=8g`)",
+            ) from None
         if re.match(r"DataLoader worker \(pid", str(error)):  # torch's words; every other RuntimeError is a bug and keeps its traceback
             raise RunError(
-                "a process that decodes images died", hint="memory or shared memory ran out? lower `train.workers` or `train.batch_size`"
+                "a process that decodes images died",
+                hint="memory ran out? lower `train.workers` (0 decodes without other processes) or `train.batch_size`",
             ) from None
         raise
 

@@ -37,7 +37,7 @@ class _Trained(nn.Module):
     def forward(self, batch: Batch, teacher: Looks, progress: Progress) -> Losses:
         losses: Losses = self.objective(batch, teacher, progress)
         terms = {name: term.detach() for name, term in losses.terms.items()}
-        return Losses(losses.task, losses.distillation, terms, losses.figures)
+        return losses._replace(terms=terms)
 
 
 class DataParallel:

@@ -72,6 +72,7 @@ class Experiment:
     head: description of the head that took the place of the student's classifier (`distillctl.models.heads`); None if it was kept.
     digest: of the resolved profile; a checkpoint of another run is refused by it.
     notes: what the user should know of how it was built.
+    teacher_called: the teacher's name and file, for messages.
     processes: this one among those that train the run together.
     """
 
@@ -87,6 +88,7 @@ class Experiment:
     digest: str
     head: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    teacher_called: str = ""
     processes: ProcessGroup = ALONE
 
     @property

@@ -20,7 +20,6 @@ from distillctl.engine.objective import Looks, Losses
 from distillctl.errors import RunError
 
 _INPUT, _TEACHER, _GRADIENT = "the input", "the teacher's logits", "the gradient of `{}`"
-_LOWER = 'lower `optimizer.lr` or the method\'s `weight`, set `train.clip_grad_norm`, or use `train.precision = "fp32"`'
 
 
 class FiniteCheck:
@@ -28,9 +27,28 @@ class FiniteCheck:
 
     parameters: those that are trained, by name.
     watch_gradients: False where a gradient scaler leaves out such steps by itself.
+    teacher: its name and file, for the message.
+    clipped, precision: what the profile says, so that no hint recommends what is there.
     """
 
-    def __init__(self, parameters: Sequence[tuple[str, Tensor]], device: torch.device, *, watch_gradients: bool) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[tuple[str, Tensor]],
+        device: torch.device,
+        *,
+        watch_gradients: bool,
+        teacher: str = "",
+        clipped: bool = False,
+        precision: str = "fp32",
+    ) -> None:
+        self._teacher = f"the teacher's logits ({teacher})" if teacher else _TEACHER
+        half = precision != "fp32"
+        ways = ["lower `optimizer.lr`", "lower the method's `weight`", *([] if clipped else ["set `train.clip_grad_norm`"])]
+        self._hints = _Hints(
+            or_list([*ways, *(['use `train.precision = "fp32"`'] if half else [])]),
+            "are the teacher's weights whole, and were they trained?"
+            + (' half precision may be too small for them: `train.precision = "fp32"`' if half else ""),
+        )
         self._parameters = parameters
         self._later = device.type == "cuda"
         self._watch_gradients = watch_gradients
@@ -44,7 +62,7 @@ class FiniteCheck:
         """
         names, values = [_INPUT], [_sum(batch.images)]
         for norm, features in teacher.items():
-            names.append(_TEACHER if norm == "running" else f"{_TEACHER} ({norm} statistics)")
+            names.append(self._teacher if norm == "running" else f"{self._teacher} ({norm} statistics)")
             values.append(_sum(output(features)))
         for name, value in losses.terms.items():
             names.append(f"the term `{name}`")
@@ -92,13 +110,21 @@ class FiniteCheck:
                 look.judge(mine)
 
     def _look(self, step: int, batch: Batch, names: list[str], values: list[Tensor]) -> None:
-        look = _Look(step, batch, names, torch.stack(values))
+        look = _Look(step, batch, names, torch.stack(values), self._hints)
         if not self._later:
             look.judge(look.values.tolist())
             return
         if self._pending and self._pending[0].step != step:
             self.flush()
         self._pending.append(look)
+
+
+@dataclass(frozen=True)
+class _Hints:
+    """What to do about numbers of training, and about those of the teacher."""
+
+    training: str
+    teacher: str
 
 
 @dataclass(frozen=True)
@@ -109,23 +135,29 @@ class _Look:
     batch: Batch
     names: list[str]
     values: Tensor
+    hints: _Hints
 
     def judge(self, values: list[float]) -> None:
         wrong = [name for name, value in zip(self.names, values, strict=True) if not math.isfinite(value)]
         if not wrong:
             return
-        what, hint = wrong[0], _LOWER
+        what, hint = wrong[0], self.hints.training
         if what == _INPUT:
             rows = self.batch.images.flatten(1).isfinite().all(1).logical_not()
             what += f" (image {int(self.batch.index[rows][0])} of the training split)" if rows.any() else ""
             hint = "are `mean` and `std` of the data set right?"
         elif what.startswith(_TEACHER):
-            hint = 'are the teacher\'s weights whole? half precision may be too small for them: `train.precision = "fp32"`'
+            hint = self.hints.teacher
         elif what.startswith("the gradient") and len(wrong) > 1:
             what += f" and of {len(wrong) - 1} others"
         elif len(terms := [name for name in wrong if name.startswith("the term")]) > 1:
             what = " and ".join(terms)
         raise RunError(f"the numbers are not finite: {what} at step {self.step + 1}", hint=hint)
+
+
+def or_list(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def _sum(tensor: Tensor) -> Tensor:

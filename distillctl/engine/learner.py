@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from distillctl.api.method import Batch, Progress
 from distillctl.api.optimizer import SeparateGradients
+from distillctl.api.returned import EXPECTED
 from distillctl.engine.data_parallel import DataParallel, draws_by_itself
 from distillctl.engine.ema import ModelEMA
 from distillctl.engine.experiment import Experiment, Part
@@ -20,7 +21,7 @@ from distillctl.engine.gradient_pair import GradientPair
 from distillctl.engine.meter import TrainingMeter
 from distillctl.engine.objective import Looks, Losses, Objective
 from distillctl.engine.precision import autocast
-from distillctl.errors import RunError
+from distillctl.errors import PluginError, RunError
 
 _SMALLEST_SCALE = 2.0**-16  # a scaler begins at 2^16 and halves
 
@@ -44,10 +45,18 @@ class Learner:
         self.data_parallel = DataParallel(objective, experiment.processes, compiled=settings.compiled, pair=self.pair)
         trained = {id(p) for p in self.parameters}
         named = [(name, p) for name, p in objective.named_parameters() if id(p) in trained]
-        self.finite_check = FiniteCheck(named, device, watch_gradients=not self.scaler.is_enabled())
+        self.finite_check = FiniteCheck(
+            named,
+            device,
+            watch_gradients=not self.scaler.is_enabled(),
+            teacher=experiment.teacher_called,
+            clipped=settings.clip_grad_norm > 0,
+            precision=settings.precision,
+        )
         self.draws = draws_by_itself(objective)
         self.meter = TrainingMeter(device)
         self._settings, self._device, self._processes = settings, device, experiment.processes
+        self._first = True
 
     @property
     def model(self) -> nn.Module:
@@ -75,12 +84,15 @@ class Learner:
         last: whether it is the last part, whose backward ends with the gradients of all processes.
 
         Raises:
-            RunError: a number was not finite.
+            RunError: a number was not finite, or nothing has a gradient.
+            PluginError: what a method returned cannot be learnt from.
         """
         with nullcontext() if last else self.data_parallel.held_back():
             with autocast(self._device, self._settings.precision):
                 losses: Losses = self.data_parallel.forward(piece, looks, progress)
             self.finite_check.losses(step, piece, looks, losses)
+            if self._first:
+                _check_constant(losses)
             # Gradients are averaged over the processes, whose shares may differ by an image, and summed over the parts.
             share = self._processes.count * piece.share
             self._backward(losses.task * share, losses.distillation * share)
@@ -89,6 +101,8 @@ class Learner:
 
     def _backward(self, task: Tensor, distillation: Tensor) -> None:
         """The gradients of the sum, or of both."""
+        if not (task.requires_grad or distillation.requires_grad):
+            raise RunError("nothing in this step has a gradient: every term is a constant", hint="is `task_weight` 0 on purpose?")
         if self.pair is not None:
             self.pair.backward(self.scaler.scale(task), self.scaler.scale(distillation))
         else:
@@ -105,6 +119,9 @@ class Learner:
         self.apply_gradients()
         if self.ema is not None:
             self.finite_check.average(step, batch, self.ema.model)
+        if self._first:
+            dict(self.objective.metrics())  # which checks them: an epoch's end would be late
+            self._first = False
 
     def apply_gradients(self) -> None:
         """The optimizer's step, what methods do after it, and the moving average."""
@@ -168,6 +185,16 @@ class Learner:
                 self.ema.restart(self.model)
             else:
                 self.ema.load_state_dict(state["ema"])
+
+
+def _check_constant(losses: Losses) -> None:
+    """Refuses a term from which nothing can be learnt. A zero may be one: no row of this batch may be meant by it."""
+    for name in losses.constant:
+        if value := float(losses.terms[name]):
+            raise PluginError(
+                f"the term `{name}` is {value:g} without a gradient, so that nothing is learnt from it, where {EXPECTED} is expected",
+                hint="was it detached, taken out of the graph by `.item()`, or computed under `no_grad`?",
+            )
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], *, same_profile: bool) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from distillctl.api.distributed import gather_rows
 from distillctl.api.method import OUTPUT, Batch, Features, Method, Phase, Progress, fp32
+from distillctl.api.returned import check_metrics, check_terms
 from distillctl.api.specs import Unit
 from distillctl.api.task import Outputs, Seen, Task
+from distillctl.errors import PluginError
 from distillctl.models.features import Tapped
 
 TASK = "task"
@@ -48,12 +50,14 @@ class Losses(NamedTuple):
     task, distillation: the weighted label loss and the weighted sum of all terms, 0-dim float32; what is minimised is their sum.
     terms: every unweighted term by name: `task`, `kd`, `dkd.tckd`, …
     figures: of training, as sums over the images; None if the student was not trained for its task.
+    constant: names of the terms that have no gradient.
     """
 
     task: Tensor
     distillation: Tensor
     terms: dict[str, Tensor]
     figures: dict[str, Tensor] | None
+    constant: tuple[str, ...] = ()
 
 
 class Objective(nn.Module):
@@ -133,7 +137,8 @@ class Objective(nn.Module):
         if self.task_weight > 0:
             outputs, answered = (student, batch) if self.passes == 1 else (_in_a_row(student), _repeated(batch, self.passes, images=False))
             with fp32(batch.images.device):
-                terms |= _named(TASK, self.task.label_loss(outputs, answered))
+                given = self.task.label_loss(outputs, answered)
+            terms |= _named(TASK, check_terms(given, f"`label_loss` of {type(self.task).__name__}", batch.images.device))
             for value in terms.values():
                 task = task + self.task_weight * value
         for entry in self.active:
@@ -145,7 +150,7 @@ class Objective(nn.Module):
                 distillation = distillation + weight * value
             terms |= found
         first = student if self.passes == 1 else {name: value[0] for name, value in student.items()}
-        return Losses(task, distillation, terms, self.task.figures(first, batch))
+        return Losses(task, distillation, terms, self.task.figures(first, batch), _constant(terms))
 
     def _terms(self, entry: Weighted, batch: Batch, outputs: Outputs, teacher: Looks, progress: Progress) -> dict[str, Tensor]:
         """The terms of one method; with more passes than it wants, the mean over the passes."""
@@ -158,9 +163,9 @@ class Objective(nn.Module):
             student = {name: self._gathered(here, _wide(value)) for name, value in student.items()}
             here = batch
         if entry.passes == self.passes:
-            return entry.method.terms(here, student, seen, progress)
+            return _some(entry.method.terms(here, student, seen, progress), entry.name)
         runs = [entry.method.terms(here, {name: value[k] for name, value in student.items()}, seen, progress) for k in range(self.passes)]
-        return {key: torch.stack([run[key] for run in runs]).mean() for key in runs[0]}
+        return {key: torch.stack([run[key] for run in runs]).mean() for key in _some(runs[0], entry.name)}
 
     def _teacher_seen(self, entry: Weighted, batch: Batch, outputs: Outputs, teacher: Looks) -> Features:
         """What a method is given of the teacher: nothing if it needs none, whatever others want."""
@@ -179,9 +184,10 @@ class Objective(nn.Module):
     def _phase_losses(self, entry: Weighted, phase: Phase, batch: Batch, outputs: Outputs, teacher: Looks, progress: Progress) -> Losses:
         here, student = self.task.seen(outputs, batch)[entry.unit] if outputs else Seen(batch, {})
         seen = self._teacher_seen(entry, batch, outputs, teacher)
-        terms = _named(f"{entry.name}.{phase.name}", entry.method.terms(here, student, seen, progress, phase=phase.name))
+        name = f"{entry.name}.{phase.name}"
+        terms = _named(name, _some(entry.method.terms(here, student, seen, progress, phase=phase.name), name))
         total = torch.stack(list(terms.values())).sum() * (entry.weight if phase.weighted else 1.0)
-        return Losses(torch.zeros_like(total), total, terms, None)
+        return Losses(torch.zeros_like(total), total, terms, None, _constant(terms))
 
     def forward(self, batch: Batch, teacher: Looks, progress: Progress) -> Losses:
         """Runs the student and evaluates everything."""
@@ -209,16 +215,33 @@ class Objective(nn.Module):
                 yield name, buffer
 
     def metrics(self) -> Iterator[tuple[str, Tensor]]:
-        """What the methods report beside their terms."""
+        """What the methods report beside their terms.
+
+        Raises:
+            PluginError: it is not what a record can hold.
+        """
         if self._phase is None:
             for entry in self.active:
-                for key, value in entry.method.metrics().items():
+                for key, value in check_metrics(entry.method.metrics(), f"the method `{entry.name}`").items():
                     yield f"{entry.name}.{key}", value
 
 
 def _wide(value: Tensor) -> Tensor:
     """Halves cannot be sent everywhere, and losses are computed in float32 anyhow."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def _some(terms: dict[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """Terms of a method that is evaluated, which has at least one."""
+    if not terms:
+        raise PluginError(
+            f"`{owner}` returned no terms, so that nothing is learnt from it", hint="a method without terms has `in_main = False`"
+        )
+    return terms
+
+
+def _constant(terms: Mapping[str, Tensor]) -> tuple[str, ...]:
+    return tuple(name for name, value in terms.items() if not value.requires_grad)
 
 
 def _named(owner: str, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:

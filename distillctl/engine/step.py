@@ -11,6 +11,7 @@ from distillctl.engine.learner import Learner
 from distillctl.engine.memory import explained_shortage
 from distillctl.engine.objective import Looks
 from distillctl.engine.teacher import LiveTeacher
+from distillctl.models.forward_errors import explained_forward
 
 
 class Step:
@@ -26,6 +27,7 @@ class Step:
         device = experiment.device
         self.learners = [Learner(experiment, objective, self.part) for objective in experiment.objectives]
         self.progress = Progress(torch.zeros((), device=device), torch.zeros((), device=device))
+        self._first = True
         self.total_steps = self.part.epochs * experiment.loader.steps
         self._before = self.part.begin * experiment.loader.steps
         self._norms = tuple(dict.fromkeys(norm for learner in self.learners for norm in learner.objective.teacher_norms))
@@ -61,10 +63,15 @@ class Step:
         """Trains on one batch; `step` counts within the part, from 0.
 
         Raises:
-            RunError: a number was not finite; the weights are as before the step.
+            RunError: a number was not finite, and the weights are as before the step; or a model raised.
             MachineError: memory ran out.
         """
-        with explained_shortage(self.experiment, self.learners):
+        students = [("the student ", one.objective.student.spec, one.objective.student) for one in self.learners]
+        network = self.experiment.network
+        models = students if network is None else [*students, ("the teacher ", network.spec, network)]
+        # Once a model has worked, and wherever processes talk in the middle of a forward, a RuntimeError is about something else.
+        but = () if self._first and self.experiment.processes.count == 1 else (RuntimeError,)
+        with explained_shortage(self.experiment, self.learners), explained_forward(batch.images.shape[1:], *models, but=but):
             self.begin(step)
             pieces = self._pieces(batch)
             for number, piece in enumerate(pieces, start=1):
@@ -73,6 +80,7 @@ class Step:
                     learner.learn(step, piece, looks, self.progress, last=number == len(pieces))
             for learner in self.learners:
                 learner.update(step, batch)
+        self._first = False
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         """The parts of this process's images that are computed one after the other."""

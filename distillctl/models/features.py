@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from distillctl.api.method import Side, expand_groups
 from distillctl.api.specs import ModelSpec
-from distillctl.errors import ProfileError, RunError
+from distillctl.errors import DistillError, ProfileError, RunError
+from distillctl.models.forward_errors import advice, out_of_memory, refusal
 
 _SUFFIXES = ("input", "nhwc", "tokens", "final")
 
@@ -199,8 +200,12 @@ class Tapped(nn.Module):
                 versions: dict[str, int] = {}
                 with self._versions(versions):
                     logits = self.model(_noise(shape).to(device))
-            except RuntimeError as error:
-                raise RunError(f"`{self.spec.name}` cannot take images of shape {shape}: {error}") from error
+            except DistillError:
+                raise
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                raise out_of_memory(self.spec.name, shape) from error
+            except Exception as error:
+                raise RunError(refusal(f"`{self.spec.name}`", shape, error), hint=advice(self.spec, shape)) from error
             finally:
                 self._recording = False
             missing = [name for name in self._taps if name not in self._captured]

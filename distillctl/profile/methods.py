@@ -47,6 +47,8 @@ class Methods:
         self.pair = pair
         self.specs: list[tuple[MethodSpec, Key]] = []
         self.all_known = True
+        epochs = check.document.get(("train", "epochs"))
+        self._epochs = epochs if type(epochs) is int and epochs > 0 else 0
         tables = check.several("method", "[method]", MAX_METHODS)
         if tables is None:
             self.all_known = False
@@ -89,7 +91,7 @@ class Methods:
 
         steered = wrapper is not None and spec.takes_temperature and (wrapper.takes_temperature or not wrapper.inner_kinds)
         idle = () if wrapper is None else (*_OUTSIDE, "temperature") if steered else _OUTSIDE
-        presets = {} if option_names is None else preset_values(spec, self.pair, own, wrapped.spec if wrapped else None)
+        presets = {} if option_names is None else preset_values(spec, self.pair, own, wrapped.spec if wrapped else None, self._epochs)
         given = {name: value for name, (value, _) in presets.items() if name not in idle}
         defaults = {} if wrapper else {"weight": spec.weight, "task_weight": spec.task_weight, "warmup_epochs": spec.warmup_epochs}
         core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}

@@ -10,6 +10,8 @@ from typing import Any
 from distillctl.api.specs import MethodSpec, Spec
 from distillctl.plugin.registry import load
 
+_WARMUP = "warmup_epochs"
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -25,17 +27,33 @@ def names_of(spec: Spec | None, family: str = "") -> tuple[str, ...]:
     return () if spec is None else tuple(dict.fromkeys(n for n in (family, spec.name, spec.qualified, *spec.aliases) if n))
 
 
-def preset_values(spec: MethodSpec, pair: Pair, stated: Mapping[str, Any], inner: MethodSpec | None) -> dict[str, tuple[Any, str]]:
+def preset_values(
+    spec: MethodSpec, pair: Pair, stated: Mapping[str, Any], inner: MethodSpec | None, epochs: int = 0
+) -> dict[str, tuple[Any, str]]:
     """The values that the presets of a method give, each with its source; later presets win.
 
-    stated: options of the method that the profile has. inner: the method that it wraps.
+    stated: options of the method that the profile has. inner: the method that it wraps. epochs: length of the run, 0 if it is not known;
+    a warm-up that is published for a run of another length keeps its share.
     """
     values: dict[str, tuple[Any, str]] = {}
+    if _scales(spec.of_epochs, epochs):
+        values[_WARMUP] = _share_of(spec.warmup_epochs, spec.of_epochs, epochs, "default")
     for preset in spec.presets:
         fits = _matches(preset.dataset, pair.dataset) and _matches(preset.teacher, pair.teacher) and _matches(preset.student, pair.student)
         if fits and _matches(preset.inner, names_of(inner)) and _has(spec, stated, preset.when):
-            values.update({key: (value, preset.source or f"preset of {spec.name}") for key, value in preset.values.items()})
+            source = preset.source or f"preset of {spec.name}"
+            values.update({key: (value, source) for key, value in preset.values.items()})
+            if _WARMUP in preset.values and _scales(preset.of_epochs, epochs):
+                values[_WARMUP] = _share_of(preset.values[_WARMUP], preset.of_epochs, epochs, source)
     return values
+
+
+def _scales(of_epochs: int, epochs: int) -> bool:
+    return 0 < of_epochs != epochs > 0
+
+
+def _share_of(warmup: Any, of_epochs: int, epochs: int, source: str) -> tuple[float, str]:
+    return round(warmup * epochs / of_epochs, 2), f"{source}, {warmup:g} of {of_epochs} epochs"
 
 
 def _has(spec: MethodSpec, stated: Mapping[str, Any], when: Mapping[str, object]) -> bool:

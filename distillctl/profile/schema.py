@@ -15,7 +15,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from distillctl.api.options import Options, PathOption
+from distillctl.api.options import Factor, Options, PathOption
 from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TrackerSpec
 
 S = TypeVar("S", bound=Spec)
@@ -74,11 +74,11 @@ class MethodTable(Options):
 
     name: str
     """Name of the method: `distillctl list-methods`."""
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Factor = 1.0
     """Factor of the method's terms. The default comes from the method's paper."""
-    task_weight: Annotated[float, Field(ge=0)] = 1.0
+    task_weight: Factor = 1.0
     """Factor of the label loss. The default comes from the method's paper."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """The weight grows linearly over so many epochs: in epoch e (from 1) it is multiplied by min(e / warmup_epochs, 1)."""
     gather: bool = False
     """With several processes, for methods that compare images: compare those of all processes, not only of each one's share."""
@@ -147,11 +147,11 @@ class TrainTable(Options):
     """`torch.compile` for teacher, student and losses. `auto`: on a GPU for runs long enough to repay it."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the student, which is then evaluated and deployed; 0 means none."""
-    ema_ramp: Annotated[float, Field(ge=0)] = 2000.0
+    ema_ramp: Annotated[float, Field(ge=0, le=1e9)] = 2000.0
     """The decay after n updates is ema·(1 − exp(−n/ema_ramp)); 0 keeps it constant."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the label's mass spread over all classes, in the label loss."""
-    clip_grad_norm: Annotated[float, Field(ge=0)] = 0.0
+    clip_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Largest norm of all gradients together; 0 means no limit."""
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Keep a checkpoint every so many epochs; 0 keeps only the last and the best."""

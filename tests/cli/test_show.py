@@ -36,7 +36,7 @@ def test_method(capsys):
         "type": "number or table with teacher and student",
         "default": 4.0,
         "required": False,
-        "bounds": "above 0",
+        "bounds": "at least 0.001 and at most 10000",
         "description": "Divides the logits: one number for both sides, or `{teacher = 4.0, student = 2.0}`.",
         "default_from": "package; mdistiller's ImageNet setting",
     }
@@ -45,7 +45,16 @@ def test_method(capsys):
 def test_printed(capsys):
     assert run(["show", "kd"]) == 0
     out = capsys.readouterr().out
-    for text in ("method kd: match", "arXiv 1503.02531", "formula", "T²", "above 0", "presets", "dataset", '[method]\nname = "kd"\n'):
+    for text in (
+        "method kd: match",
+        "arXiv 1503.02531",
+        "formula",
+        "T²",
+        "at least 0.001",
+        "presets",
+        "dataset",
+        '[method]\nname = "kd"\n',
+    ):
         assert text in out.replace("data set", "dataset")
     assert run(["show", "torchvision/resnet18"]) == 0
     out = capsys.readouterr().out

@@ -17,7 +17,7 @@ from distillctl.data.augment import evaluation_transform, training_transform
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
 from distillctl.data.workers import worker_deaths
-from distillctl.errors import DataError, ProfileError, RunError
+from distillctl.errors import DataError, MachineError, ProfileError, RunError
 from distillctl.testing.trees import write_tree
 
 CPU = torch.device("cpu")
@@ -219,6 +219,22 @@ def test_a_worker_that_dies_during_a_step_gives_the_same_reason(files):
     with pytest.raises(RunError, match="a process that decodes images died"):
         step()
     loader.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
+        "Caught RuntimeError in DataLoader worker process 0.\nunable to allocate shared memory(shm) for file </torch_7_8>: No space left",
+        "unable to write to file </torch_7_8_9>: No space left on device (28)",
+        "unable to open shared memory object </torch_7_8_9> in read-write mode: No space left on device (28)",
+    ],
+)
+def test_too_little_shared_memory_is_the_machines(words):
+    with pytest.raises(MachineError, match="shared memory") as caught, worker_deaths():
+        raise RuntimeError(words)
+    assert caught.value.exit_code == 3
+    assert "`train.workers = 0`" in caught.value.problems[0].hint
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -66,7 +66,7 @@ def test_in_a_teachers_logit(experiment: Make, value: float) -> None:
 class Term(Method):
     """Its second term is what the test sets."""
 
-    value = 1.0
+    value = 0.0  # a constant other than 0 is refused in the first step
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> dict[str, Tensor]:
         return {"good": student["logits"].mean(), "bad": student["logits"].mean().detach() * 0 + self.value}
@@ -160,3 +160,23 @@ def test_large_but_finite_numbers_pass(experiment: Make) -> None:
     step.begin(0)
     step.learner.learn(0, batch, step.look(batch), step.progress, last=True)
     step.learner.finite_check.gradients(0, batch)
+
+
+@pytest.mark.parametrize(
+    ("train", "words", "without"),
+    [
+        ({}, ["`optimizer.lr`", "`train.clip_grad_norm`"], ["fp32"]),
+        ({"clip_grad_norm": 5.0}, ["`optimizer.lr`"], ["clip_grad_norm", "fp32"]),
+        ({"precision": "bf16"}, ["`optimizer.lr`", "`train.clip_grad_norm`", '`train.precision = "fp32"`'], []),
+    ],
+)
+def test_no_hint_recommends_what_is_there(
+    experiment: Make, no_options: Options, monkeypatch: pytest.MonkeyPatch, train: dict[str, Any], words: list[str], without: list[str]
+) -> None:
+    monkeypatch.setattr(Term, "value", float("nan"))
+    made = experiment(methods=[("odd", Term, no_options, 0.5)], **train)
+    with pytest.raises(RunError) as caught:
+        Step(made)(first_batch(made), 0)
+    hint = caught.value.problems[0].hint
+    assert all(word in hint for word in words)
+    assert not any(word in hint for word in without)

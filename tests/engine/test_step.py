@@ -15,6 +15,7 @@ from distillctl.api.options import Options
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.schedule import schedule
 from distillctl.engine.step import Step
+from distillctl.errors import RunError
 
 Make = Callable[..., Experiment]
 STEPS = 3  # of an epoch of 40 images in batches of 16
@@ -123,3 +124,21 @@ def test_the_teacher_is_asked_once_whoever_looks(experiment: Make, monkeypatch: 
     monkeypatch.setattr(made.teacher, "look", lambda batch, norms: (asked.append(tuple(norms)), look(batch, norms))[1])
     Step(made)(next(iter(made.loader.epoch(0))), 0)
     assert asked == [("running",)]
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_what_a_model_raises_in_a_step_names_it(experiment: Make, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    made = experiment()
+    assert made.network is not None
+    model = made.model if who == "student" else made.network.model
+
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    step = Step(made)
+    monkeypatch.setattr(model, "forward", refuse)
+    with pytest.raises(RunError, match=rf"the {who} `\S*` cannot take images of shape \(3, 8, 8\): shapes cannot be multiplied"):
+        step(next(iter(made.loader.epoch(0))), 0)
+    step._first = False  # later a RuntimeError is about something else
+    with pytest.raises(RuntimeError, match=r"^shapes"):
+        step(next(iter(made.loader.epoch(0))), 1)

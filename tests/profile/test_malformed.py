@@ -39,11 +39,14 @@ TYPES = {
         {"method": 'name = "kd"\ntemperature = "hot"'},
         ["`method.temperature` must be a number or a table.*not the string"],
     ),
-    "bound in a union": ({"method": 'name = "kd"\ntemperature = -1'}, ["`method.temperature` must be .*above 0.*not the integer -1"]),
+    "bound in a union": (
+        {"method": 'name = "kd"\ntemperature = -1'},
+        ["`method.temperature` must be .*at least 0.001.*not the integer -1"],
+    ),
     "table in a union": (
         {"method": 'name = "kd"\ntemperature = {teacher = 0, stud = 2}'},
         [
-            "`method.temperature.teacher` must be above 0",
+            "`method.temperature.teacher` must be at least 0.001",
             "`method.temperature.student` is missing",
             "unknown key `stud` in \\[method.temperature\\]",
         ],

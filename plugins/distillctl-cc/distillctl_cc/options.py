@@ -16,9 +16,9 @@ class CCOptions(Options):
     """What is compared: differences of the two sides in neighbouring samples, or the kernel matrices of the paper."""
     feat_dim: Annotated[int, Field(ge=0)] | None = None
     """Length of the trained embeddings of both sides, 128 if unset; 0 compares the features themselves, as `kernel` always does."""
-    gamma: Annotated[float, Field(gt=0)] = 0.4
+    gamma: Annotated[float, Field(ge=1e-6, le=1e3)] = 0.4
     """Of `kernel`: γ in exp(−γ‖x − y‖²), the larger the narrower the kernel."""
-    order: Annotated[int, Field(ge=1)] = 2
+    order: Annotated[int, Field(ge=1, le=50)] = 2
     """Of `kernel`: the highest power of its Taylor series."""
     squared: bool = True
     """Of `kernel`: take the squared norm of the difference of the matrices, as the paper does, and not the norm, as torchdistill does."""

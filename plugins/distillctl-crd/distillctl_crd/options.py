@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from distillctl import Options
+from distillctl import Options, Temperature
 
 
 class CRDOptions(Options):
@@ -16,7 +16,7 @@ class CRDOptions(Options):
     """Length of the embeddings that are compared, and of the rows of both memory banks."""
     negatives: Annotated[int, Field(ge=1)] = 16384
     """K, images of other classes that each image is told apart from, drawn with replacement."""
-    temperature: Annotated[float, Field(gt=0)] = 0.07
+    temperature: Temperature = 0.07
     """τ, divides the inner products."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the old row that stays when the memory bank takes in a new embedding."""

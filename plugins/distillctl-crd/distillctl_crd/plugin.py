@@ -22,4 +22,5 @@ def register_method() -> MethodSpec:
         weight=0.8,
         task_weight=1.0,
         compares_images=True,
+        remembers_images=True,
     )

@@ -63,6 +63,10 @@ class CTKD(Wrapper):
         self.t_start = options.t_start
         self.t_end = options.t_end
         self.loops = options.loops
+        if options.loops > setup.epochs:
+            reached = -float(reversal_strength(torch.tensor(float(setup.epochs)), options.loops))
+            text = f"`ctkd`: the reversed gradient grows over `loops` = {options.loops:g} epochs, and the run has {setup.epochs}"
+            self.notes = (*inner.notes, f"{text}: it never passes {reached:.0%} of its strength")
         self.weight_decay = options.weight_decay
         self.instance = options.form == "instance"
         if self.instance:

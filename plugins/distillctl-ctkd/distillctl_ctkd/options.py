@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl import Options
+from distillctl import Options, Temperature
 
 
 class CTKDOptions(Options):
@@ -14,13 +14,13 @@ class CTKDOptions(Options):
 
     form: Literal["global", "instance"] = "global"
     """One temperature for all samples, or one for each, which a small network predicts from the logits of both sides."""
-    t_start: Annotated[float, Field(gt=0)] = 1.0
+    t_start: Temperature = 1.0
     """Lower end of the temperature, never reached."""
-    t_end: Annotated[float, Field(gt=0)] = 20.0
+    t_end: Temperature = 20.0
     """Width of the range: the temperature stays between t_start and t_start + t_end."""
-    loops: Annotated[float, Field(gt=0)] = 10.0
+    loops: Annotated[float, Field(gt=0, le=1e6)] = 10.0
     """Epochs over which the reversed gradient grows to its full strength."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     """Weight decay of the temperature's parameters; the authors' code has 5e-4, which pulls it to the middle of the range."""
     hidden: Annotated[int, Field(ge=1)] = 64
     """Width of the hidden layer of `instance`."""

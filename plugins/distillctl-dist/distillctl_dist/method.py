@@ -31,7 +31,8 @@ class DIST(TemperatureMethod):
     factor is 0 is not computed.
 
     Raises:
-        RunError: there is one class only, so that nothing can correlate; or β and γ are both 0.
+        RunError: there is one class only, so that nothing can correlate; or β and γ are both 0, or γ is and there
+            are two classes.
     """
 
     def __init__(self, options: DISTOptions, setup: Setup) -> None:
@@ -42,6 +43,10 @@ class DIST(TemperatureMethod):
             raise RunError(
                 "`dist` has nothing to learn from with `beta` and `gamma` both 0", hint="for a student without a teacher: `none`"
             )
+        if setup.num_classes == 2 and options.beta:
+            if not options.gamma:
+                raise RunError("`dist` has nothing to learn from with `gamma = 0` and two classes, which always correlate by 1 or −1")
+            self.notes = ("`dist`: with two classes `inter` (`beta`) has no gradient, since two probabilities always correlate by 1 or −1",)
         self.temperature = options.temperature
         self.beta = options.beta
         self.gamma = options.gamma

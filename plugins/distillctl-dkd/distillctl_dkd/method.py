@@ -39,7 +39,8 @@ class DKD(TemperatureMethod):
     a shift of each row. `batch.labels` names the target class. A part whose factor is 0 is not computed.
 
     Raises:
-        RunError: there is one class only, so that no other class is left; or α and β are both 0.
+        RunError: there is one class only, so that no other class is left; or α and β are both 0, or α is and there
+            are two classes.
     """
 
     def __init__(self, options: DKDOptions, setup: Setup) -> None:
@@ -48,6 +49,10 @@ class DKD(TemperatureMethod):
             raise RunError(f"`dkd` needs at least 2 classes, not {setup.num_classes}")
         if options.alpha == options.beta == 0:
             raise RunError("`dkd` has nothing to learn from with `alpha` and `beta` both 0", hint="for a student without a teacher: `none`")
+        if setup.num_classes == 2 and options.beta:
+            self.notes = ("`dkd`: with two classes one other is left, so the part on the other classes (`beta`) is 0",)
+        if setup.num_classes == 2 and not options.alpha:
+            raise RunError("`dkd` has nothing to learn from with `alpha = 0` and two classes: no other class is left to be compared")
         self.temperature = options.temperature
         self.alpha = options.alpha
         self.beta = options.beta

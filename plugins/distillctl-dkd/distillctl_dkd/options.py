@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from distillctl import Options
+from distillctl import Factor, Options, Temperature
 
 
 class DKDOptions(Options):
     """Options of `dkd`."""
 
-    temperature: Annotated[float, Field(gt=0)] = 4.0
+    temperature: Temperature = 4.0
     """Divides the logits of both sides."""
-    alpha: Annotated[float, Field(ge=0)] = 1.0
+    alpha: Factor = 1.0
     """Factor of the part on the target class."""
-    beta: Annotated[float, Field(ge=0)] = 8.0
+    beta: Factor = 8.0
     """Factor of the part on all other classes."""

@@ -31,6 +31,7 @@ SPEC = MethodSpec(
     options="distillctl_dkd.options:DKDOptions",
     formula="T² · mean_B [α · KL(b_t ‖ b_s) + β · KL(q_t ‖ q_s)], b = (p_y, 1 − p_y), q = softmax of the logits other than y",
     warmup_epochs=20.0,
+    of_epochs=240,
     takes_temperature=True,
     presets=(
         *(
@@ -43,6 +44,7 @@ SPEC = MethodSpec(
                 teacher=teacher,
                 student=student,
                 values={"temperature": 1.0, "beta": beta, "warmup_epochs": 1.0},
+                of_epochs=100,
                 source=_BENCHMARK,
             )
             for (teacher, student), beta in _IMAGENET.items()

@@ -41,9 +41,12 @@ class FitNet(Method):
         self.student_stage, self.teacher_stage = options.student_stage, options.teacher_stage
         guided = setup.student.feature_map(options.student_stage, "fitnet")
         hint = teacher.feature_map(options.teacher_stage, "fitnet")
-        relu = options.activation == "relu"
-        if options.activation == "auto":
-            relu = not bool((teacher.sample[options.teacher_stage] < 0).any())
+        negative = bool((teacher.sample[options.teacher_stage] < 0).any())
+        relu = not negative if options.activation == "auto" else options.activation == "relu"
+        if relu and negative:
+            self.notes = (
+                f'`fitnet`: `{options.teacher_stage}` of the teacher has negative values, which `activation = "relu"` never gives',
+            )
         self.regressor = Regressor(guided, hint, relu)
 
     @classmethod

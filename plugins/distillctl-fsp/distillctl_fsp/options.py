@@ -21,7 +21,7 @@ class FSPOptions(Options):
     init_epochs: Annotated[int, Field(ge=0)] = 30
     """Epochs in which the student's body learns from this loss alone, before the labels; with 0 it is added to the label loss of the
     whole run instead."""
-    init_lr: Annotated[float, Field(gt=0)] | None = None
+    init_lr: Annotated[float, Field(gt=0, le=1e3)] | None = None
     """Learning rate of the phase `init`, constant; none takes the optimizer's `lr`."""
 
     @model_validator(mode="after")

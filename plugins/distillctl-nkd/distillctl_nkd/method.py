@@ -35,6 +35,8 @@ class NKD(TemperatureMethod):
         super().__init__(options, setup)
         if setup.num_classes < 2:
             raise RunError(f"`nkd` needs at least 2 classes, not {setup.num_classes}")
+        if setup.num_classes == 2 and options.gamma:
+            self.notes = ("`nkd`: with two classes one other is left, so the part on the other classes (`gamma`) is 0",)
         self.temperature = options.temperature
         self.gamma = options.gamma
 

@@ -18,7 +18,7 @@ class NSTOptions(Options):
     """The teacher's feature maps, one for each of the student's."""
     kernel: Literal["poly", "linear", "rbf"] = "poly"
     """k(a, b) of two patterns: `poly` is (a·b)², `linear` is a·b, `rbf` is exp(−‖a − b‖² / 2σ²)."""
-    bandwidth: Literal["mean"] | Annotated[float, Field(gt=0)] = "mean"
+    bandwidth: Literal["mean"] | Annotated[float, Field(ge=1e-12, le=1e9)] = "mean"
     """σ² of `rbf`: a number, or `mean` for the mean of ‖s_i − t_j‖² over all pairs of channels, image by image."""
 
     @model_validator(mode="after")

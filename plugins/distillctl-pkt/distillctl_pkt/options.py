@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from distillctl import Options, StageName
+from distillctl import Epsilon, Options, StageName
 
 
 class PKTOptions(Options):
@@ -16,5 +12,5 @@ class PKTOptions(Options):
     """The student's feature: what its classifier receives, or another one, of any shape."""
     teacher_stage: StageName = "pooled"
     """The teacher's feature, likewise."""
-    eps: Annotated[float, Field(gt=0)] = 1e-7
+    eps: Epsilon = 1e-7
     """Added to the probabilities of both sides within the logarithm."""

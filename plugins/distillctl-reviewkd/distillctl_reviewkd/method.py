@@ -48,7 +48,10 @@ class ReviewKD(Method):
             stages = (*stages, (_POOLED, _POOLED))
             channels.append((prod(sides[0].shapes[_POOLED]), prod(sides[1].shapes[_POOLED])))
         self.pairs = stages
-        self.review = Review(channels, min(options.mid_channels, channels[-1][0]))
+        deepest = channels[-1][0]
+        if options.mid_channels > deepest and options.mid_channels != type(options).model_fields["mid_channels"].default:
+            self.notes = (f"`reviewkd`: `mid_channels = {options.mid_channels}` acts as {deepest}, what the student's deepest level has",)
+        self.review = Review(channels, min(options.mid_channels, deepest))
 
     @classmethod
     def wants(cls, options: ReviewKDOptions) -> Wants:

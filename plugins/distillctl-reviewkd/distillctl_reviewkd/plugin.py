@@ -27,6 +27,7 @@ SPEC = MethodSpec(
     formula="Σ_k HCL(ABF_k(f_s,k, ABF_k+1(…)), f_t,k), HCL = Σ_l w_l · mean (pool_l(f) − pool_l(f_t))², l = whole map, 4, 2, 1",
     weight=5.0,
     warmup_epochs=20.0,
+    of_epochs=240,
     presets=(
         *(
             Preset(
@@ -39,6 +40,7 @@ SPEC = MethodSpec(
             teacher="resnet34",
             student="resnet18",
             values={"weight": 1.0, **_IMAGENET},
+            of_epochs=100,
             source="mdistiller's setting for this pair",
         ),
         Preset(
@@ -46,6 +48,7 @@ SPEC = MethodSpec(
             teacher="resnet50",
             student="mobilenetv1*",
             values={"weight": 8.0, "mid_channels": 256, **_IMAGENET},
+            of_epochs=100,
             source="mdistiller's setting for this pair, `mid_channels` from the authors' code",
         ),
     ),

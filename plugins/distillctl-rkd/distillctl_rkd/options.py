@@ -6,15 +6,15 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from distillctl import Options, StageName
+from distillctl import Epsilon, Factor, Options, StageName
 
 
 class RKDOptions(Options):
     """Options of `rkd`."""
 
-    distance_weight: Annotated[float, Field(ge=0)] = 25.0
+    distance_weight: Factor = 25.0
     """Factor of the part on distances; 0 leaves it out."""
-    angle_weight: Annotated[float, Field(ge=0)] = 50.0
+    angle_weight: Factor = 50.0
     """Factor of the part on angles; 0 leaves it out."""
     student_stage: StageName = "pooled"
     """The student's feature: what its classifier receives, or another one, of any shape."""
@@ -22,7 +22,7 @@ class RKDOptions(Options):
     """The teacher's feature, likewise."""
     squared: bool = False
     """Compare squared distances, divided by their mean."""
-    eps: Annotated[float, Field(gt=0)] = 1e-12
+    eps: Epsilon = 1e-12
     """Lower bound of the squared distances of two samples."""
     chunk: Annotated[int, Field(ge=0)] = 0
     """Samples whose angles are computed at once, and again in the backward pass, which saves memory for large batches; 0 means all."""

@@ -42,6 +42,11 @@ class SDD(TemperatureMethod):
         super().__init__(options, setup)
         if options.base != "kd" and setup.num_classes < 2:
             raise RunError(f"`sdd` with the base `{options.base}` needs at least 2 classes, not {setup.num_classes}")
+        part = {"dkd": "beta", "nkd": "gamma"}.get(options.base)
+        if setup.num_classes == 2 and part and getattr(options, part):
+            self.notes = (f"`sdd`: with two classes one other is left, so the part on the other classes (`{part}`) is 0",)
+        if setup.num_classes == 2 and part == "beta" and not options.alpha:
+            raise RunError("`sdd` has nothing to learn from with `alpha = 0` and two classes: no other class is left to be compared")
         self.options = options
         # A tuple keeps the classifiers out of this module: they belong to student and teacher.
         self._classifiers = (
@@ -49,6 +54,9 @@ class SDD(TemperatureMethod):
             _classifier(setup.require_teacher(), options.teacher_stage, "teacher_stage"),
         )
         self._rows = _base(options)
+        maps = [setup.student.shapes[options.student_stage], setup.require_teacher().shapes[options.teacher_stage]]
+        if len(options.scales) > 1 and all(shape[1:] == (1, 1) for shape in maps):
+            self.notes = (*self.notes, "`sdd`: both maps have one position, so that `scales` and `complementary_weight` have no effect")
         self._has_complementary = options.complementary_weight > 0 and len(options.scales) > 1
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from distillctl import Options, StageName
+from distillctl import Factor, Options, StageName, Temperature
 
 _BELONGS_TO = {"alpha": "dkd", "beta": "dkd", "gamma": "nkd"}
 
@@ -29,19 +29,19 @@ class SDDOptions(Options):
     """The loss ℓ of one region's logits."""
     scales: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_nested)] = Field(default=[1, 2, 4])
     """The map is cut into s×s regions for each scale s; 1 is the whole map, and every scale divides the largest."""
-    complementary_weight: Annotated[float, Field(ge=0)] = 2.0
+    complementary_weight: Factor = 2.0
     """Weight of a region on which the teacher is right where it is wrong on the whole map, or the other way round; all others have 1."""
     student_stage: StageName = "final"
     """The student's map whose average its classifier receives: `final`, a stage, or a module path."""
     teacher_stage: StageName = "final"
     """The teacher's map whose average its classifier receives: `final`, a stage, or a module path."""
-    temperature: Annotated[float, Field(gt=0)] = 4.0
+    temperature: Temperature = 4.0
     """Divides the logits of both sides; with the base `nkd` in the part on the other classes alone."""
-    alpha: Annotated[float, Field(ge=0)] = 1.0
+    alpha: Factor = 1.0
     """Base `dkd`: factor of the part on the target class."""
-    beta: Annotated[float, Field(ge=0)] = 8.0
+    beta: Factor = 8.0
     """Base `dkd`: factor of the part on all other classes."""
-    gamma: Annotated[float, Field(ge=0)] = 1.5
+    gamma: Factor = 1.5
     """Base `nkd`: factor of the part on all classes but the target."""
 
     @model_validator(mode="after")

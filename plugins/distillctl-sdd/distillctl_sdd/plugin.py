@@ -10,7 +10,9 @@ _GRIDS = tuple(
     for family in ("resnet*", "ResNet*", "wrn_*", "vgg*")
 )
 _BASES = tuple(
-    Preset(when={"base": base}, values={"weight": 1.0, "task_weight": 1.0, "warmup_epochs": 20.0}, source="the authors' setting")
+    Preset(
+        when={"base": base}, values={"weight": 1.0, "task_weight": 1.0, "warmup_epochs": 20.0}, of_epochs=240, source="the authors' setting"
+    )
     for base in ("dkd", "nkd")
 )
 
