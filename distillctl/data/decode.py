@@ -79,7 +79,7 @@ def read_image(
         DataError: as `open_image`.
     """
     with open_image(path, max_megapixels=max_megapixels) as image:
-        if image.format in ("PNG", "TIFF"):
+        if image.format == "PNG":
             image.load()
         turn = _TURNS.get(orientation(image) or 1)
         rgb = to_rgb(image, white=white, background=background)
@@ -102,7 +102,7 @@ def to_rgb(image: Image.Image, *, white: float | None = None, background: Sequen
 def orientation(image: Image.Image) -> int | None:
     """How a picture is to be turned, as EXIF numbers it, from 1 (not at all) to 8; None if its EXIF block cannot be read.
 
-    The pixels of PNG must be loaded before, since EXIF data may follow them, and those of TIFF, which Pillow turns as it loads them.
+    The pixels of PNG must be loaded before, since EXIF data may follow them. TIFF is not to be turned: Pillow does it as it loads.
     """
     if image.format == "TIFF":
         return 1
