@@ -84,8 +84,9 @@ def bounds_of(annotation: Any, metadata: Iterable[Any] = ()) -> str:
 
 
 def number(value: Any) -> str:
-    """A bound as one would write it: 1 rather than 1.0."""
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    """A bound as one would write it: 1 rather than 1.0, 1e9 rather than 1e+09."""
+    short = f"{value:g}".replace("e+0", "e").replace("e+", "e") if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else str(value)
 
 
 def value_in_words(value: Any) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from distillctl.api.options import Options
 from distillctl.api.specs import Spec
 from distillctl.plugin.registry import load
-from distillctl.profile.describe import branches, choices_of, is_table
+from distillctl.profile.describe import branches, choices_of, is_table, number
 from distillctl.profile.writing import plain, value_text
 
 HEADER = "| option | type | default | bounds | description |\n| --- | --- | --- | --- | --- |"
@@ -68,7 +68,7 @@ def _one_type(annotation: Any) -> str:
 
 def _bounds(metadata: list[Any]) -> str:
     found = ((sign, getattr(item, attribute, None)) for item in metadata for attribute, sign in _BOUNDS.items())
-    return ", ".join(dict.fromkeys(f"{sign} {_value(value)}" for sign, value in found if value is not None))
+    return ", ".join(dict.fromkeys(f"{sign} {number(value)}" for sign, value in found if value is not None))
 
 
 def _value(value: object) -> str:
