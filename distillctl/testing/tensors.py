@@ -72,7 +72,7 @@ def make_side(name: str, shapes: Shapes, num_classes: int = 10) -> Side:
     return replace(side, sample=sample)
 
 
-def make_setup(student_shapes: Shapes, teacher_shapes: Shapes | None, num_classes: int = 10, num_data: int = 96) -> Setup:
+def make_setup(student_shapes: Shapes, teacher_shapes: Shapes | None, num_classes: int = 10, num_data: int = 96, epochs: int = 20) -> Setup:
     """A setup as an engine would hand it to a method.
 
     student_shapes, teacher_shapes: features of either side; None means that there is no teacher.
@@ -84,7 +84,7 @@ def make_setup(student_shapes: Shapes, teacher_shapes: Shapes | None, num_classe
         torch.manual_seed(0)
         student = make_side("tiny_student", student_shapes, num_classes)
         teacher = None if teacher_shapes is None else make_side("tiny_teacher", teacher_shapes, num_classes)
-    return Setup(student, teacher, num_classes, labels, epochs=20)
+    return Setup(student, teacher, num_classes, labels, epochs=epochs)
 
 
 def make_task(data: Splits | int = 10) -> Task:

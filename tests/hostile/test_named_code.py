@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tomllib
 
@@ -95,7 +96,9 @@ def test_no_name_is_code(once, capsys, place):
 @pytest.mark.parametrize("option", ["--method", "--teacher"])
 def test_nor_one_of_the_command_line(once, capsys, option):
     for name in NAMES:
-        assert run(["check", "p.toml", option, name]) == 2, name
+        # A file may be one of weights: what is in it is looked at when it is read, and never run.
+        expected = 0 if option == "--teacher" and os.path.isfile(name) else 2
+        assert run(["check", "p.toml", option, name]) == expected, name
     assert "Traceback" not in capsys.readouterr().err
 
 

@@ -61,8 +61,8 @@ def test_every_kind_of_option(table):
 
 def test_two_temperatures_are_listed():
     table = options_table(register_method()[1])
-    assert "| `temperature` | number or table | `4.0` | > 0 |" in table
-    assert "| `temperature.student` | number | required | > 0 |" in table
+    assert "| `temperature` | number or table | `4.0` | ≥ 0.001, ≤ 10000 |" in table
+    assert "| `temperature.student` | number | required | ≥ 0.001, ≤ 10000 |" in table
 
 
 def test_no_options_no_table():
