@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="distillctl-tests-")
     os.environ["DISTILLCTL_CACHE"] = folder  # nothing that a test converts or unpacks goes into the user's own cache
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.pop("COLUMNS", None)  # tables are as wide as they like, but where a test says otherwise
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny, and several processes share the cores
     if sys.dont_write_bytecode:  # then each process that imports torch compiles it anew, which takes longer than most tests
         sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(config.rootpath, ".pytest_cache", "bytecode"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,14 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillctl.api.data import Splits
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
 from distillctl.data.hashing import STUDENT, mix
-from distillctl.errors import DataError, PluginError, RunError
+from distillctl.errors import DataError, PluginError, ProfileError, RunError
 from distillctl.models import deploy, heads
+from distillctl.models.teacher_input import adapt_input
 from distillctl.plugin.registry import Registry, load
-from distillctl.profile.schema import Profile
+from distillctl.profile.schema import Profile, TeacherTable
 from distillctl.text import one_line
 from distillctl.weights import state_dict
 
@@ -111,6 +114,8 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         model, info = deploy.load_student(folder, registry)
         found = registry.models.get(info["qualified"])
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
+        told = info["input"]
+        notes += _adapted(model, task.data, choice.table, told.get("mean"), told.get("std"))
         return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes)
     spec, options = choice.spec, choice.options
     assert spec is not None
@@ -123,4 +128,26 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
     with _weights_of(choice.table.checkpoint):
         changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
-    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, (*places, *changed))
+    notes = (*places, *changed, *_adapted(model, task.data, choice.table))
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, notes)
+
+
+def _adapted(model: nn.Module, data: Splits, table: TeacherTable, mean: Any = None, std: Any = None) -> tuple[str, ...]:
+    """Makes a teacher see what it was trained with: what the profile states, or else what its run tells.
+
+    Raises:
+        ProfileError: there are not as many numbers as the images have channels.
+    """
+    for name in ("mean", "std"):
+        if (stated := getattr(table, name)) is not None and len(stated) != data.channels:
+            message = f"`teacher.{name}` must have {data.channels} numbers, one for each channel, not {len(stated)}"
+            raise ProfileError(message, where="[teacher]")
+    mean, std = _numbers(mean, data.channels, -math.inf), _numbers(std, data.channels, 0.0)
+    told = adapt_input(model, data, table.mean or mean, table.std or std, table.image_size)
+    return (told,) if told else ()
+
+
+def _numbers(value: Any, count: int, above: float) -> list[float] | None:
+    """What a `model.json` says of a mean or deviation, if it is that."""
+    fits = isinstance(value, list) and len(value) == count and all(isinstance(v, int | float) and above < v < math.inf for v in value)
+    return [float(v) for v in value] if fits else None

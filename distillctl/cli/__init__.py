@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from distillctl.cli.other_tools import OPTIONS
 from distillctl.distributed import heartbeat
-from distillctl.errors import DistillError, LostProcessError, MachineError, Problem
+from distillctl.errors import DistillError, LostProcessError, MachineError, Problem, ProfileError
 from distillctl.files import FULL_OR_CLOSED
 from distillctl.text import printable
 
@@ -59,12 +61,20 @@ def run(arguments: list[str]) -> int:
     arguments = join_tta(arguments) or ["--help"]
     name = arguments[0]
     try:
+        Path.cwd()
+    except OSError:
+        _complain(str(Problem("the current directory does not exist any more", "", "change to another one")))
+        return MachineError.exit_code
+    try:
         result: Any = command_for(name).main(args=arguments, prog_name="distillctl", standalone_mode=False)
     except DistillError as error:
         if not (isinstance(error, LostProcessError) and heartbeat.supervised()):  # then the launcher says who was lost
             _complain(str(error))
         return error.exit_code
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            _complain(str(Problem(f"`{str(error.filename)[:80]}` is not a path: {(error.strerror or '').lower()}")))
+            return ProfileError.exit_code
         if error.errno not in FULL_OR_CLOSED:
             raise
         place = f" at `{error.filename}`" if error.filename else ""

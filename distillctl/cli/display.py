@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
+from distillctl.cli.render import width
 from distillctl.engine.experiment import MAIN
 from distillctl.text import one_line
 
@@ -73,7 +74,7 @@ class Plain(Tracker):
     def epoch(self, record: Mapping[str, Any]) -> None:
         self._remember(record)
         place = self._place(record["phase"], record["epoch"])
-        parts = [place, terms_line(record["total"], record["terms"]), f"lr {record['lr']:.3g}"]
+        parts = [place, *terms_of(record["total"], record["terms"]), f"lr {record['lr']:.3g}"]
         metric = self._run.metric
         if f"train_{metric}" in record:
             parts.append(f"train {self._text(record[f'train_{metric}'])}")
@@ -82,7 +83,8 @@ class Plain(Tracker):
             parts.append(f"best {self._text(self._best[0])} ({self._best[1]})")
         parts.append(f"{record['images_per_second']:.0f} images/s")
         parts.append(f"left {duration(self.left)}")
-        self._say("  ".join(parts))
+        for line in folded(parts, width()):
+            self._say(line)
 
     def _text(self, value: float) -> str:
         """A value of the figure that chooses the best epoch."""
@@ -113,9 +115,25 @@ class Plain(Tracker):
         print(one_line(text), flush=True)  # noqa: T201 - this is the plain display
 
 
+def terms_of(total: float, terms: Mapping[str, float]) -> list[str]:
+    """`total 1.23`, `task 0.9`, `kd 2.1`."""
+    return [f"{name} {value:.4g}" for name, value in {"total": total, **terms}.items()]
+
+
 def terms_line(total: float, terms: Mapping[str, float]) -> str:
     """`total 1.23  task 0.9  kd 2.1`."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in {"total": total, **terms}.items())
+    return "  ".join(terms_of(total, terms))
+
+
+def folded(parts: Sequence[str], columns: int) -> list[str]:
+    """Parts on as few lines as they need on a terminal of this width, all but the first indented; on one line where it is 0."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if columns and len(lines[-1]) + 2 + len(part) > columns:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f"  {part}"
+    return lines
 
 
 class Live(Plain):

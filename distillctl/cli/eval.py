@@ -10,7 +10,7 @@ import typer
 from distillctl.cli import options, render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
-from distillctl.profile.problems import near_files
+from distillctl.profile.problems import no_file
 from distillctl.rundir.directory import ROOT, runs_in
 from distillctl.text import one_line
 
@@ -26,6 +26,7 @@ def eval_(
     tta: Annotated[str, typer.Option("--tta", metavar="[flip|ten_crop]", help="Average the logits over several views.")] = "",
     split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
+    set_: options.Set = None,
     device: options.Device = "auto",
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Evaluate although classes or images are not those of the training.")
@@ -49,7 +50,16 @@ def eval_(
     from distillctl.commands.evaluate import evaluate_run
     from distillctl.plugin.registry import Registry
 
-    report = evaluate_run(run, Registry.load(), split=split, checkpoint=checkpoint, tta=tta, device=device, accept_change=accept_change)
+    report = evaluate_run(
+        run,
+        Registry.load(),
+        split=split,
+        checkpoint=checkpoint,
+        tta=tta,
+        device=device,
+        accept_change=accept_change,
+        overrides=set_ or (),
+    )
     if (per_class or classes is not None) and not report.classes:
         where = "--per-class" if per_class else "--classes"
         raise ProfileError(f"the images of `{report.run}` have no classes, so there is no line for each", where=where, hint="leave it out")
@@ -68,18 +78,30 @@ def _check_paths(run: Path | None, checkpoint: str) -> None:
         ProfileError: the run or the file of weights is not there.
     """
     problems = []
-    if run is not None and not (run / "run.json").is_file():
-        message = f"there is no run directory `{run}`" if not run.exists() else f"`{run}` is not a run directory: it has no `run.json`"
-        problems.append(Problem(message, where="eval RUN", hint=_meant(run) or near_files(run)))
-    if checkpoint not in ("best", "last") and not Path(checkpoint).is_file():
-        problems.append(Problem(f"there is no file `{checkpoint}`", where="--checkpoint", hint="`best`, `last`, or a file of weights"))
+    if run is not None and not _is_file(run / "run.json"):
+        message, hint = no_file(run)
+        if message.startswith("there is no file"):
+            message, hint = f"there is no run directory `{run}`", hint
+        else:
+            message, hint = f"`{run}` is not a run directory: it has no `run.json`", ""
+        problems.append(Problem(message, where="eval RUN", hint=_meant(run) or hint))
+    if checkpoint not in ("best", "last") and not _is_file(Path(checkpoint)):
+        message, _ = no_file(Path(checkpoint))
+        problems.append(Problem(message, where="--checkpoint", hint="`best`, `last`, or a file of weights"))
     if problems:
         raise ProfileError(problems)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _meant(run: Path) -> str:
     """Which run somebody means who leaves out the folder of runs, or names the profile."""
-    if (ROOT / run / "run.json").is_file():
+    if _is_file(ROOT / run / "run.json"):
         return f"did you mean `{ROOT / run}`?"
     if run.suffix == ".toml":
         found = [one.path for one in runs_in(ROOT) if one.path.name.startswith(f"{run.stem}-")]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+import typer
 
 from distillctl.api.specs import MethodSpec
 from distillctl.cli import options, render
 from distillctl.cli.app import COMMANDS
+from distillctl.errors import ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
 
@@ -50,29 +54,38 @@ def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
-def list_methods(json: options.Json = False) -> None:
+Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A part of the name, or a pattern with * for it.", show_default=False)]
+Package = Annotated[str, typer.Option("--package", metavar="NAME", help="Of this package alone.", show_default=False)]
+
+
+def list_methods(
+    pattern: Pattern = "",
+    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="Of this kind alone, such as logits.", show_default=False)] = "",
+    package: Package = "",
+    json: options.Json = False,
+) -> None:
     """List the methods: what can stand in [method].
 
     Examples:
-        distillctl list-methods
+        distillctl list-methods --kind logits
 
         distillctl list-methods --json
     """
-    _list("methods", json, ("name", "kind", "summary", "paper", "package", "version"))
+    _list("methods", json, ("name", "kind", "summary", "paper", "package", "version"), pattern, package, kind)
 
 
-def list_models(json: options.Json = False) -> None:
+def list_models(pattern: Pattern = "", package: Package = "", json: options.Json = False) -> None:
     """List the models: what can be a student or a teacher.
 
     Examples:
-        distillctl list-models
+        distillctl list-models 'resnet*' --package distillctl-cifar
 
         distillctl list-models --json
     """
-    _list("models", json, ("name", "summary", "paper", "package", "version"))
+    _list("models", json, ("name", "summary", "paper", "package", "version"), pattern, package)
 
 
-def list_datasets(json: options.Json = False) -> None:
+def list_datasets(pattern: Pattern = "", package: Package = "", json: options.Json = False) -> None:
     """List the data sets: what can stand in [dataset].
 
     Examples:
@@ -80,7 +93,7 @@ def list_datasets(json: options.Json = False) -> None:
 
         distillctl list-datasets --json
     """
-    _list("datasets", json, ("name", "summary", "paper", "package", "version"))
+    _list("datasets", json, ("name", "summary", "paper", "package", "version"), pattern, package)
 
 
 def plugins(json: options.Json = False) -> None:
@@ -110,16 +123,27 @@ def _provides(provides: dict[str, list[str]]) -> str:
     return "; ".join(parts) or "nothing"
 
 
-def _list(title: str, json: bool, columns: tuple[str, ...]) -> None:
+def _list(title: str, json: bool, columns: tuple[str, ...], pattern: str, package: str, kind: str = "") -> None:
     registry = Registry.load(own_commands=COMMANDS)
-    rows = catalog_rows(registry.catalogs[title])
+    every = catalog_rows(registry.catalogs[title])
+    for key, wanted in (("package", package), ("kind", kind)):
+        if wanted and wanted not in (known := sorted({row[key] for row in every})):
+            raise ProfileError(f"no {title} are of the {key} `{wanted}`", where=f"--{key}", hint=f"there are {', '.join(known)}")
+    rows = [row for row in every if _fits(row, pattern) and package in ("", row["package"]) and kind in ("", row["kind"])]
     if json:
         render.as_json({title: rows, "problems": problem_rows(registry)})
         return
-    render.table(columns, [[row[c] for c in columns] for row in rows])
+    render.table(columns, [[row[c] for c in columns] for row in rows], less=("paper", "version", "package"))
     if not rows:
-        render.line(f"no {title} are installed")
+        render.line(f"no {title} are called like `{pattern}`" if pattern else f"no {title} are installed")
     _problems(registry)
+
+
+def _fits(row: dict[str, str], pattern: str) -> bool:
+    """Whether a pattern is for the name, with its namespace or without, in any case."""
+    names = (row["name"].lower(), row["qualified"].lower())
+    pattern = pattern.lower() if any(c in pattern for c in "*?[") else f"*{pattern.lower()}*"
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _problems(registry: Registry) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import zip_longest
 from typing import Any
 
 import typer
 
 from distillctl.text import json_text, one_line
+
+_NARROWEST = 20
+"""Columns that the widest column of a table has at least."""
 
 
 def on_terminal() -> bool:
@@ -31,19 +38,41 @@ def as_json(data: Any) -> None:
     typer.echo(json_text(data))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, indent: int = 0) -> None:
-    """A table with columns side by side; the last column wraps on a terminal. Empty columns are left out."""
+def width() -> int:
+    """Columns of the terminal on which this is read, also through a pipe; 0 where there is none."""
+    if (told := os.environ.get("COLUMNS", "")).isdigit():
+        return int(told)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            return os.get_terminal_size(stream.fileno()).columns
+    return 0
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, indent: int = 0, less: Sequence[str] = ()) -> None:
+    """A table with columns side by side, the widest of which wraps between words where the terminal is narrow.
+
+    less: columns that are left out, the first one first, while the table is wider than the terminal. Empty columns are left out.
+    """
     cells = [[one_line(c) for c in row] for row in rows]
     used = [i for i in range(len(headers)) if any(row[i] for row in cells)]
+    space = width() - indent
+    for name in less:
+        if 0 < space < sum(max(len(row[i]) for row in [headers, *cells]) + 2 for i in used) - 2:
+            used = [i for i in used if headers[i] != name]
     headers, cells = [headers[i] for i in used], [[row[i] for i in used] for row in cells]
     if not cells:
         return
     if on_terminal():
         _rich_table(headers, cells, indent)
         return
-    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
-    for row in [list(headers), *cells]:
-        typer.echo((" " * indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip())
+    widths = [max(len(row[i]) for row in [headers, *cells]) for i in range(len(headers))]
+    widest = max(range(len(widths)), key=widths.__getitem__)
+    if space > 0:
+        widths[widest] = max(_NARROWEST, min(widths[widest], space - sum(widths) + widths[widest] - 2 * (len(widths) - 1)))
+    for row in [headers, *cells]:
+        folded = [textwrap.wrap(c, widths[i], break_on_hyphens=False) or [""] if i == widest else [c] for i, c in enumerate(row)]
+        for parts in zip_longest(*folded, fillvalue=""):
+            typer.echo((" " * indent + "  ".join(c.ljust(w) for c, w in zip(parts, widths, strict=True))).rstrip())
 
 
 def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], indent: int) -> None:

@@ -96,6 +96,9 @@ def _complain(text: str) -> None:
 
 def print_result(result: Result) -> None:
     """Teacher, student and agreement, and where the run lies."""
+    from distillctl.cli.display import duration
+    from distillctl.rundir.directory import RunDirectory
+
     summary: dict[str, Any] = dict(result.summary)
     if result.already:
         render.line(f"this run is finished: {result.path} (`--fresh` starts a new one)")
@@ -113,9 +116,17 @@ def print_result(result: Result) -> None:
         guess = result.task.show(next(iter(result.task.names)), summary["chance"])
         render.line(f"warning    the student is no better than chance, which reaches {guess}: lower `optimizer.lr`, or train longer?")
     if "accepted_changes" in summary:
-        render.line(f"changed    {summary['accepted_changes']} accepted changes while it ran: `changes` in run.json")
+        count = summary["accepted_changes"]
+        render.line(f"changed    {count} accepted change{'s' if count > 1 else ''} while it ran: `changes` in run.json")
     if "agreement" in summary:
         render.line(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
+    if sizes := summary.get("parameters"):
+        taught = f"; teacher {sizes['teacher']:,}" if "teacher" in sizes else ""
+        smaller = f", {sizes['teacher'] / sizes['student']:.1f} times as many" if taught else ""
+        render.line(f"size       student {sizes['student']:,} parameters{taught}{smaller}")
+    if seconds := RunDirectory.open(result.path).info().get("seconds"):
+        render.line(f"time       {duration(seconds)} of training")
+    render.line(f"file       {result.path / 'student.safetensors'}")
     render.line(f"run        {result.path}")
 
 

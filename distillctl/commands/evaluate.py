@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def evaluate_run(
     device: str = "auto",
     root: Path = ROOT,
     accept_change: bool = False,
+    overrides: Sequence[str] = (),
 ) -> Report:
     """Evaluates a run.
 
@@ -101,15 +102,18 @@ def evaluate_run(
         tta: `flip`, `ten_crop`, `auto` (what the profile says, or what suits the data), or empty for none.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         root: where runs lie.
+        overrides: `KEY=VALUE` of the tables `dataset` and `evaluate`, such as `dataset.root=FOLDER`.
         accept_change: evaluate although the classes or the images of the split are not those with which the run was trained.
 
     Raises:
         DistillError: the run, the split or the checkpoint is not there, or the images changed.
     """
-    run = newest_finished(root) if path is None else RunDirectory.open(path)
+    run = _meant(path, checkpoint, root)
     chosen = pick_device(device)
     keep_freed_memory(chosen)
-    profile = from_resolved(run.check_resolved(), registry, student_only=True)
+    if wrong := next((text for text in overrides if not text.startswith(("dataset.", "evaluate."))), None):
+        raise ProfileError(f"`{wrong}` is not a key that an evaluation reads", where="--set", hint="allowed: keys of dataset and evaluate")
+    profile = _with_data_found(from_resolved(run.check_resolved(), registry, student_only=True, overrides=overrides), run)
     task = build_task(profile, registry)
     splits = task.data
     split = split or ("test" if splits.test is not None else "val")
@@ -140,6 +144,36 @@ def evaluate_run(
         classes=task.breakdown(evaluation),
         shown=[(words, task.show(name, evaluation.figures[name]) + beside.get(name, "")) for name, words in task.names.items()],
     )
+
+
+def _meant(path: Path | None, checkpoint: str, root: Path) -> RunDirectory:
+    """The run to evaluate: the one that is named, the one in which the checkpoint lies, or the newest finished one.
+
+    Raises:
+        DataError: there is none. ProfileError: a file from elsewhere does not say which run's model it is for.
+    """
+    if path is not None:
+        return RunDirectory.open(path)
+    if checkpoint in ("best", "last"):
+        return newest_finished(root)
+    for folder in Path(checkpoint).absolute().parents:
+        if (folder / "run.json").is_file():
+            return RunDirectory.open(folder)
+    raise ProfileError(
+        f"`{checkpoint}` does not say of which run's model it is", where="--checkpoint", hint="name the run: `distillctl eval RUN`"
+    )
+
+
+def _with_data_found(profile: Profile, run: RunDirectory) -> Profile:
+    """The profile with data that are not below this directory, but below the one where the run was begun."""
+    began, options = run.info().get("directory"), profile.dataset.options
+    places = {name: value for name in type(options).model_fields if isinstance(value := getattr(options, name), Path)}
+    moved = {
+        name: Path(began) / value
+        for name, value in places.items()
+        if isinstance(began, str) and not value.exists() and (Path(began) / value).exists()
+    }
+    return replace(profile, dataset=replace(profile.dataset, options=options.model_copy(update=moved))) if moved else profile
 
 
 def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, registry: Registry) -> tuple[Any, int | None]:

@@ -238,6 +238,7 @@ class _Plan:
                     "data": experiment.splits.description,
                     "reproducible": promise(experiment),
                     "threads": torch.get_num_threads(),
+                    "directory": str(Path.cwd()),
                     **facts,
                 },
             )
@@ -329,6 +330,8 @@ class _Plan:
                 summary["chance"] = floor
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
+        sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}
+        summary["parameters"] = {name: sum(p.numel() for p in side.parameters()) for name, side in sides.items() if side is not None}
         if changes := run.info().get("changes"):
             summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
         if self.processes.first:

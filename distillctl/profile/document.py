@@ -21,6 +21,10 @@ from distillctl.profile.toml_file import Key, LimitError, key_lines, parse, read
 _PART = re.compile(r"""\s*(?:([A-Za-z0-9_-]+)|"([^"\\]*)"|'([^']*)')\s*(\.|$)""")
 
 
+COMMAND_LINE = "command line"
+"""Where a value comes from that an override states."""
+
+
 def dotted(key: Key) -> str:
     """The key as a user writes it behind `--set`."""
     return ".".join(str(part) for part in key)
@@ -78,7 +82,7 @@ class Document:
     def origin(self, key: Key) -> str:
         """Where a stated value comes from: `profile:12` or `command line`."""
         place = self.place(key)
-        return "command line" if isinstance(place, str) else f"profile:{place}" if place is not None else "profile"
+        return COMMAND_LINE if isinstance(place, str) else f"profile:{place}" if place is not None else "profile"
 
     def from_command_line(self, key: Key) -> bool:
         """Whether the command line states this key."""
@@ -234,7 +238,12 @@ def with_method(document: Document, name: str) -> Document:
 
 def with_teacher(document: Document, target: str) -> Document:
     """The teacher's weights come from elsewhere; what the table says besides stays where it still has an effect."""
-    path = Path(target).expanduser()
+    try:
+        path = Path(target).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = "it begins with the home folder of a user who has none" if isinstance(error, RuntimeError) else str(error)
+        raise ProfileError(bounded(f"`{target[:80]}` is not a path: {reason}", "--teacher")) from None
     way = "run" if path.is_dir() else "profile" if path.suffix == ".toml" else "checkpoint" if path.suffix or path.is_file() else "run"
     old = document.data.get("teacher", {})
     if not isinstance(old, dict):

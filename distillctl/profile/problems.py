@@ -54,6 +54,20 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean `{found[0]}`?" if found else ""
 
 
+def no_file(path: Path) -> tuple[str, str]:
+    """What is in the place where a file should be, as a sentence, and a hint."""
+    try:
+        if path.is_dir():
+            return f"`{path}` is a directory, not a file", ""
+        if path.is_symlink() and not path.exists():
+            return f"`{path}` is a link that leads nowhere", f"it names `{path.readlink()}`"
+        if path.exists():
+            return f"`{path}` is a pipe or device, not a file", ""
+        return f"there is no file `{path}`", near_files(path)
+    except (OSError, ValueError) as error:
+        return f"`{str(path)[:80]}` is not a path: {(getattr(error, 'strerror', None) or str(error)).lower()}", ""
+
+
 def near_files(path: Path, suffix: str = "") -> str:
     """A hint with the files whose names are nearest to that of a missing one, or the first part of the path that is missing."""
     folder = path.parent

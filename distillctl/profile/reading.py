@@ -12,7 +12,17 @@ from pathlib import Path
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.checking import Check
-from distillctl.profile.document import Document, Edit, edited, flat_overrides, parse_edit, split_key, with_method, with_teacher
+from distillctl.profile.document import (
+    COMMAND_LINE,
+    Document,
+    Edit,
+    edited,
+    flat_overrides,
+    parse_edit,
+    split_key,
+    with_method,
+    with_teacher,
+)
 from distillctl.profile.identity import digest_of
 from distillctl.profile.methods import Methods
 from distillctl.profile.presets import Pair, names_of
@@ -76,13 +86,26 @@ def load_teacher_profile(profile: Profile, registry: Registry) -> Profile:
     assert table.profile is not None
     if table.profile.resolve() == profile.path.resolve():
         raise ProfileError(f"`teacher.profile` of `{profile.path}` is the profile itself", where=str(profile.path))
-    return load(table.profile, registry=registry, overrides=flat_overrides(table.overrides))
+    overrides = flat_overrides(table.overrides)
+    other = load(table.profile, registry=registry, overrides=overrides)
+    places = _places_of_data(profile, other)
+    return load(table.profile, registry=registry, overrides={**places, **overrides}) if places else other
 
 
-def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = False) -> Profile:
+def _places_of_data(profile: Profile, other: Profile) -> dict[str, object]:
+    """Where the command line says that the data are, for the teacher's profile, if it is trained on the same data set."""
+    if profile.dataset.spec != other.dataset.spec:
+        return {}
+    stated = [name for name in type(profile.dataset.options).model_fields if profile.origins.get(f"dataset.{name}") == COMMAND_LINE]
+    values = {name: getattr(profile.dataset.options, name) for name in stated}
+    return {f"dataset.{k}": str(v) if isinstance(v, Path) else v for k, v in values.items() if isinstance(v, Path) or k == "download"}
+
+
+def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = False, overrides: Sequence[str] = ()) -> Profile:
     """Reads the resolved profile of a run: the file, or the run directory. Files that it names need not be there any more.
 
     student_only: leave out teacher, methods and optimizer, whose packages an evaluation does not need.
+    overrides: `KEY=VALUE`, as for `load`.
 
     Raises:
         ProfileError: it cannot be read, or a plugin does not take its values any more.
@@ -91,7 +114,7 @@ def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = 
     document = Document.read(path / "resolved.toml" if path.is_dir() else path)
     for name in ("teacher", "method", "optimizer", "tracker") if student_only else ():
         document = document.without((name,))
-    return _checked(document, (), registry, trusted=True)
+    return _checked(document, overrides, registry, trusted=True)
 
 
 def _edit(name: str, value: object) -> Edit:

@@ -12,7 +12,7 @@ from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.profile.checking import Check
 from distillctl.profile.describe import literal, value_in_words
-from distillctl.profile.problems import near_files, nearest
+from distillctl.profile.problems import nearest, no_file
 from distillctl.profile.schema import (
     DatasetChoice,
     DatasetTable,
@@ -176,11 +176,11 @@ def _check_file(check: Check, path: Path, key: Key) -> None:
     try:
         if path.is_file():
             return
-        message = f"`{path}` is a directory, not a file" if path.is_dir() else f"there is no file `{path}`"
-        hint = "a run directory is named by `run`" if path.is_dir() and key[0] == "teacher" else near_files(path)
+        run = path.is_dir() and key[0] == "teacher"
     except (OSError, ValueError):
-        message, hint = f"`{path}` is not a path", ""
-    check.complain(message, key, hint)
+        run = False
+    message, hint = no_file(path)
+    check.complain(message, key, "a run directory is named by `run`" if run else hint)
 
 
 def _ineffective(table: BaseModel) -> Iterator[tuple[str, str, str]]:

@@ -90,6 +90,8 @@ def read_bytes(path: Path) -> bytes:
     except SpecialFileError:
         raise ProfileError(f"`{shown}` is a pipe or device, not a profile", hint="write it to a `.toml` file first") from None
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ProfileError(f"`{shown}` is a link that leads nowhere", hint=f"it names `{printable(str(path.readlink()))}`") from None
         raise ProfileError(f"there is no profile `{shown}`", hint=near_files(path, ".toml")) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -152,13 +152,13 @@ class RunDirectory:
     def records(self) -> list[dict[str, Any]]:
         """All whole lines of `metrics.jsonl`; a line cut short by a crash ends the list."""
         try:
-            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return []
         result = []
         for line in lines:
             try:
-                result.append(json.loads(line))
+                result.append(json.loads(line.decode()))
             except (ValueError, RecursionError):
                 break
         return result

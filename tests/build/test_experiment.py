@@ -15,6 +15,7 @@ from distillctl.build.data import build_task
 from distillctl.build.experiment import assemble
 from distillctl.build.models import build_teacher
 from distillctl.engine.experiment import Experiment
+from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
@@ -107,6 +108,24 @@ def test_the_teacher_is_frozen_and_in_evaluation_mode(build: Any) -> None:
 )
 def test_settings_are_those_of_the_profile(build: Any, override: str, setting: str, value: object) -> None:
     assert getattr(build(override).settings, setting) == value
+
+
+def test_a_teacher_sees_its_own_normalisation_and_size(build: Any) -> None:
+    """And the student the data's, in the same step."""
+    made = build("teacher.mean=[0.5, 0.5, 0.5]", "teacher.std=[0.25, 0.25, 0.25]", "teacher.image_size=16")
+    assert (
+        "the teacher sees images normalised by mean [0.5, 0.5, 0.5] and std [0.25, 0.25, 0.25] and at 16 instead of 8 pixels" in made.notes
+    )
+    seen: list[torch.Tensor] = []
+    made.network.model.conv1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    batch = next(iter(made.loader.epoch(0)))
+    made.teacher.look(batch, ("running",))
+    data = made.splits
+    pixels = batch.images * torch.tensor(data.std).reshape(1, 3, 1, 1) + torch.tensor(data.mean).reshape(1, 3, 1, 1)
+    expected = F.interpolate((pixels - 0.5) / 0.25, size=(16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ProfileError, match=r"`teacher\.mean` must have 3 numbers, one for each channel, not 2"):
+        build("teacher.mean=[0.5, 0.5]")
 
 
 def test_the_weight_of_a_method_and_of_the_labels(build: Any) -> None:

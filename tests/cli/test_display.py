@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
-from distillctl.cli.display import Live, Plain, audience, duration
+from distillctl.cli.display import Live, Plain, audience, duration, folded
 from distillctl.testing import make_task
 
 REPORT = StepReport("main", 2, 3, 9, 0.3625, {"task": 2.5, "kd": 0.125}, {"top1": 0.25}, 300, 50.0, 0.05)
@@ -78,3 +78,20 @@ def test_a_phase_is_shown_under_its_name(capsys: pytest.CaptureFixture[str]) -> 
     shown.epoch({**record, "phase": "ft.paraphraser", "epoch": 2, "terms": {"ft.paraphraser": 0.5}})
     line = capsys.readouterr().out
     assert line.startswith("ft.paraphraser 2/5  total 0.5  ft.paraphraser 0.5  lr 0.05  100 images/s  left 7:00")
+
+
+def test_an_epoch_is_folded_between_its_parts_where_the_terminal_is_narrow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = Plain()
+    shown.begin(start(("main", 240)))
+    capsys.readouterr()
+    shown.epoch({**RECORD, "terms": {"task": 2.123456, "dkd.tckd": 0.123456, "dkd.nckd": 12.3456, "crd": 11.98765}, "test": {"top1": 0.5}})
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 1/240  total 0.5  task 2.123  dkd.tckd 0.1235  dkd.nckd 12.35  crd 11.99",
+        "    lr 0.05  train 50.00%  val 75.00%  test 50.00%  best 75.00% (1)",
+        "    100 images/s  left 3:59:00",
+    ]
+    assert folded(["a", "bb", "ccc"], 0) == ["a  bb  ccc"]
+    assert folded(["a", "bb", "ccc"], 5) == ["a  bb", "    ccc"]

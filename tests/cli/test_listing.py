@@ -104,6 +104,34 @@ class TestLists:
         assert re.search(r"^optimizers +distillctl +\S+ +optimizers: adamw, sgd$", out, re.MULTILINE)
         assert "package-ill (ill) 3.1: ZeroDivisionError" in out
 
+    @pytest.mark.parametrize(
+        ("arguments", "inside", "outside"),
+        [
+            (["list-models", "resnet"], {"resnet18", "wide_resnet50_2"}, {"vgg13", "evil"}),
+            (["list-models", "RESNET18"], {"resnet18"}, {"resnet34"}),
+            (["list-models", "resnet*"], {"resnet18", "resnet34"}, {"wide_resnet50_2"}),
+            (["list-models", "zoo/*"], {"evil"}, {"resnet18"}),
+            (["list-models", "--package", "package-made"], {"evil"}, {"resnet18"}),
+            (["list-methods", "--kind", "labels"], {"none"}, {"kd"}),
+        ],
+    )
+    def test_some_of_them(self, registry, capsys, arguments, inside, outside):
+        assert run([*arguments, "--json"]) == 0
+        data = json.loads(capsys.readouterr().out)
+        names = {row["name"] for row in data[arguments[0].removeprefix("list-")]}
+        assert inside <= names
+        assert not outside & names
+        assert run(arguments) == 0
+        assert all(re.search(rf"^{name} ", capsys.readouterr().out, re.MULTILINE) for name in sorted(inside)[:1])
+
+    def test_none_of_them(self, registry, capsys):
+        assert run(["list-models", "nothing-like-it"]) == 0
+        assert "no models are called like `nothing-like-it`" in capsys.readouterr().out
+        assert run(["list-methods", "--kind", "logic"]) == 2
+        assert "no methods are of the kind `logic`" in capsys.readouterr().err
+        assert run(["list-models", "--package", "nobody"]) == 2
+        assert "no models are of the package `nobody`" in capsys.readouterr().err
+
     def test_nothing_installed(self, monkeypatch, capsys):
         monkeypatch.setattr(Registry, "load", staticmethod(lambda environment=None, own_commands=(): Registry()))
         assert run(["list-datasets"]) == 0
@@ -141,7 +169,7 @@ class TestCommandLine:
             ),
             (["\x1b[31m"], "no command is called `\\x1b[31m`", "`distillctl --help` lists all"),
             (["list-methods", "--jsn"], "no option is called `--jsn`", "did you mean `--json`? `distillctl list-methods --help`"),
-            (["list-methods", "extra"], "got unexpected extra argument", "`distillctl list-methods --help`"),
+            (["list-methods", "a", "b"], "got unexpected extra argument", "`distillctl list-methods --help`"),
             (["check"], "missing argument", "`distillctl check --help`"),
             (["check", "a.toml", "--seed", "x"], "invalid value for `--seed`", "`distillctl check --help`"),
             (["check", "a.toml", "--set"], "option `--set` requires an argument", "`distillctl check --help`"),
@@ -234,7 +262,8 @@ class TestProcesses:
         ("arguments", "heavy"),
         [
             ("['--help'], ['train', '--help'], ['eval', '--help'], ['bench', '--help']", "torch pydantic"),
-            ("['list-methods'], ['list-models', '--json'], ['list-datasets'], ['plugins']", "torch pydantic rich toml"),
+            ("['list-methods'], ['list-models', '--json'], ['list-datasets'], ['plugins']", "torch rich toml"),
+            ("['plugins'], ['plugins', '--json']", "torch pydantic rich toml"),
             ("['show', 'kd'], ['show', 'resnet18']", "torch rich toml"),
             ("['check', 'none.toml'], ['init', 'nothing']", "torch rich toml"),
         ],

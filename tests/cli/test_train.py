@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,10 @@ def test_train_prints_epochs_and_what_came_out(trained: tuple[Path, str]) -> Non
     lines = out.splitlines()
     assert [sum(line.startswith(f"epoch {n}") for line in lines) for n in ("2/2", "3/3")] == [1, 1]
     assert "kd " in next(line for line in lines if line.startswith("epoch 1/3"))
-    assert [line.split()[0] for line in lines[-4:]] == ["student", "last", "agreement", "run"]
+    assert [line.split()[0] for line in lines[-7:]] == ["student", "last", "agreement", "size", "time", "file", "run"]
+    size = next(line for line in lines if line.startswith("size"))
+    assert re.fullmatch(r"size       student [\d,]+ parameters; teacher [\d,]+, 2\.\d times as many", size)
+    assert lines[-2].split()[1] == f"{lines[-1].split()[1]}/student.safetensors"
     assert any(line.startswith("teacher    ") for line in lines)
     assert lines[-1].split()[1] == str(student_run(folder).relative_to(folder))
 

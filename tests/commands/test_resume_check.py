@@ -23,7 +23,7 @@ from distillctl.commands.resume_check import adopt, changed, changed_profile, li
 from distillctl.commands.train import Result, train
 from distillctl.data import inspection
 from distillctl.data.decode import read_image
-from distillctl.errors import DataError
+from distillctl.errors import DataError, ProfileError
 from distillctl.files import cache_folder
 from distillctl.models.deploy import load_student
 from distillctl.plugin.registry import Registry
@@ -488,6 +488,35 @@ def test_a_run_of_an_older_version_keeps_its_white(folder: Path, registry: Regis
     run.resolved.write_text(run.resolved.read_text().replace("white = 4095.0\n", ""))
     train(profile, registry, Ear(), out=Path("deep"), device="cpu")
     assert "white = 65535.0" in run.resolved.read_text()
+
+
+def test_a_run_is_evaluated_from_another_folder(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its data lie where they lay: below the folder where the training ran."""
+    before = evaluated()
+    RunDirectory.open(folder / "straight").update(directory=str(folder))
+    (folder / "away").mkdir()
+    monkeypatch.chdir(folder / "away")
+    assert evaluate_run(folder / "straight", registry, device="cpu", split="val").figures["top1"] == before
+
+
+def test_an_evaluation_of_data_that_were_moved(folder: Path, registry: Registry) -> None:
+    before = evaluated()
+    RunDirectory.open(folder / "straight").update(directory=str(folder))
+    (folder / "images").rename(folder / "moved")
+    with pytest.raises(ProfileError, match="there is no folder `images`"):
+        evaluated()
+    assert evaluated(overrides=["dataset.root=moved"]) == before
+    with pytest.raises(ProfileError, match=r"`train\.epochs=3` is not a key that an evaluation reads"):
+        evaluated(overrides=["train.epochs=3"])
+
+
+def test_a_checkpoint_is_evaluated_with_the_run_in_which_it_lies(folder: Path, registry: Registry) -> None:
+    file = folder / "straight" / "checkpoints" / "best.pt"
+    report = evaluate_run(None, registry, checkpoint=str(file), device="cpu", split="val")
+    assert (report.run, report.figures["top1"]) == (folder / "straight", evaluated())
+    shutil.copy(file, folder / "elsewhere.pt")
+    with pytest.raises(ProfileError, match=r"`elsewhere\.pt` does not say of which run's model it is"):
+        evaluate_run(None, registry, checkpoint="elsewhere.pt", device="cpu")
 
 
 NAMES = [Path("a/1.png"), Path("a/2.png"), Path("b/1.png")]

@@ -275,7 +275,7 @@ SPECIAL = {
     "pipe": (os.mkfifo, "is a pipe or device"),
     "socket": (make_socket, "cannot be read|pipe or device"),
     "folder": (os.mkdir, "is a directory"),
-    "dangling": (lambda path: os.symlink("nowhere", path), "there is no profile"),
+    "dangling": (lambda path: os.symlink("nowhere", path), "is a link that leads nowhere"),
     "loop": (lambda path: os.symlink(path, path), "cannot be read: too many levels"),
     "to a pipe": (lambda path: os.symlink("pipe", path), "is a pipe or device"),
     "to a device": (lambda path: os.symlink("/dev/zero", path), "is a pipe or device"),

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from distillctl import ProfileError
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load, load_teacher_profile
 
 
 def test_ways_on_the_command_line(read, folder):
@@ -63,6 +65,26 @@ def test_the_place_in_a_file_belongs_to_that_file(read, text, folder):
         read(text(student='name = "big"\nkey = "x"'))
     with pytest.raises(ProfileError, match=r"`teacher\.key`"):
         read(text(teacher='name = "big"\ncheckpoint = "teacher.pth"\nkey = ""'))
+
+
+FOLDER = '[dataset]\nname = "imagefolder"\nroot = "photos"\n[student]\nname = "torchvision/resnet18"\n'
+
+
+def test_where_the_data_are_is_said_once_for_student_and_teacher(folder):
+    registry = Registry.load()
+    (folder / "first.toml").write_text(FOLDER + "[train]\nepochs = 1\n")
+    (folder / "second.toml").write_text(FOLDER + '[teacher]\nprofile = "first.toml"\n[method]\nname = "kd"\n[train]\nepochs = 1\n')
+
+    def teachers(*overrides):
+        profile = load(folder / "second.toml", registry=registry, overrides=overrides)
+        return load_teacher_profile(profile, registry).dataset
+
+    assert str(teachers().options.root) == "photos"
+    found = teachers("dataset.root=elsewhere", "dataset.limit=50", "dataset.image_size=64")
+    assert (str(found.options.root), found.table.limit, found.options.image_size) == ("elsewhere", 0, 224)
+    assert str(teachers("dataset.root=a", "teacher.overrides.dataset.root=b").options.root) == "b"
+    (folder / "first.toml").write_text(FOLDER.replace('"imagefolder"\nroot = "photos"', '"digits"') + "[train]\nepochs = 1\n")
+    assert teachers("dataset.root=elsewhere").spec.name == "digits"
 
 
 def test_teachers_in_a_circle(read, text, folder):

@@ -229,3 +229,11 @@ def test_a_file_that_is_not_what_was_written_is_not_used(tmp_path: Path) -> None
     run.best.write_bytes(b"other")
     with pytest.raises(DataError, match="is not the file that this run wrote"):
         digests.check(run.best)
+
+
+def test_a_line_of_the_record_that_is_not_text_ends_it(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.append({"epoch": 1})
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"epoch": "\xff\xfe"}\n')
+    assert run.records() == [{"epoch": 1}]

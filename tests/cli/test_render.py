@@ -1,0 +1,47 @@
+"""Tables on terminals of any width, and through a pipe."""
+
+from __future__ import annotations
+
+import pytest
+
+from distillctl.cli import render
+
+HEADERS = ("name", "summary", "paper", "version")
+ROWS = [
+    ["kd", "matches the softened class probabilities of student and teacher", "Hinton 2015", "0.1"],
+    ["at", "short", "Zagoruyko 2017", "0.1"],
+]
+
+
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, **options: object) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    render.table(HEADERS, ROWS, **options)  # type: ignore[arg-type]
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_wide_table_loses_what_is_least_important_and_wraps_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    less = ("paper", "version")
+    assert printed(capsys, monkeypatch, 120, less=less)[0].split() == list(HEADERS)
+    assert printed(capsys, monkeypatch, 80, less=less)[0].split() == ["name", "summary", "version"]
+    assert printed(capsys, monkeypatch, 40, less=less) == [
+        "name  summary",
+        "kd    matches the softened class",
+        "      probabilities of student and",
+        "      teacher",
+        "at    short",
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_no_line_is_wider_than_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    lines = printed(capsys, monkeypatch, columns, less=("paper", "version"), indent=2)
+    assert max(map(len, lines)) <= columns
+    assert all(line.startswith("  ") for line in lines)
+
+
+def test_without_a_terminal_every_row_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    render.table(HEADERS, ROWS, less=("paper",))
+    assert len(capsys.readouterr().out.splitlines()) == 3
