@@ -33,12 +33,14 @@ def bench(
 
         distillctl bench profiles/cifar100/resnet32x4_resnet8x4.toml --method crd --steps 10 --json
     """
-    from distillctl.commands.benchmark import bench_profile
     from distillctl.plugin.registry import Registry
     from distillctl.profile.reading import load
 
     registry = Registry.load()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher)
+    with render.loading():  # after what is wrong with the profile
+        from distillctl.commands.benchmark import bench_profile
+
     results = bench_profile(checked, registry, steps=steps, warmup=warmup, device=device, threads=threads, compile_too=compile_)
     if as_json:
         render.as_json([r.as_dict() for r in results])

@@ -47,7 +47,8 @@ def eval_(
     _check_paths(run, checkpoint)
     if classes is not None:
         check_target(classes)
-    from distillctl.commands.evaluate import evaluate_run
+    with render.loading():
+        from distillctl.commands.evaluate import evaluate_run
     from distillctl.plugin.registry import Registry
 
     report = evaluate_run(

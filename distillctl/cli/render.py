@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from typing import Any
 
@@ -21,6 +21,21 @@ _NARROWEST = 20
 def on_terminal() -> bool:
     """Whether a person reads along."""
     return sys.stdout.isatty()
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around the import of what imports torch, which takes seconds: a person sees why nothing happens yet."""
+    shown = sys.stderr.isatty() and "torch" not in sys.modules
+    if shown:
+        sys.stderr.write("loading torch …")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if shown:
+            sys.stderr.write("\r\x1b[K")  # the line is empty again
+            sys.stderr.flush()
 
 
 def line(text: str = "") -> None:

@@ -53,7 +53,8 @@ def train(
         why = "with `--dry-run`, which looks at one process" if dry_run else "where a launcher has started the processes (`WORLD_SIZE`)"
         raise ProfileError(f"`--nproc {nproc}` has no effect {why}", where="--nproc", hint="leave it out")
     if dry_run:
-        from distillctl.commands.dry_run import dry_run as plan
+        with render.loading():
+            from distillctl.commands.dry_run import dry_run as plan
 
         print_plan(plan(checked, registry, out=out, device=device))
         return
@@ -70,7 +71,9 @@ def train(
         with launcher(nproc, [command, *flags, *arguments], _complain) as group:
             raise typer.Exit(group.launch())
     from distillctl.cli.display import audience
-    from distillctl.commands.train import train as run
+
+    with render.loading():
+        from distillctl.commands.train import train as run
 
     talks = os.environ.get("RANK", "0") == "0"
     with audience(quiet=quiet or not talks) as shown:

@@ -266,6 +266,7 @@ class TestProcesses:
             ("['plugins'], ['plugins', '--json']", "torch pydantic rich toml"),
             ("['show', 'kd'], ['show', 'resnet18']", "torch rich toml"),
             ("['check', 'none.toml'], ['init', 'nothing']", "torch rich toml"),
+            ("['train', 'none.toml'], ['bench', 'none.toml'], ['launch', 'none.toml'], ['eval', 'nowhere']", "torch rich"),
         ],
     )
     def test_light_commands_import_nothing_heavy(self, arguments, heavy):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from distillctl.cli import render
@@ -45,3 +47,16 @@ def test_without_a_terminal_every_row_is_one_line(capsys: pytest.CaptureFixture[
     monkeypatch.delenv("COLUMNS", raising=False)
     render.table(HEADERS, ROWS, less=("paper",))
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_person_sees_why_nothing_happens_yet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal, loaded, shown in ((True, False, True), (False, False, False), (True, True, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+            if loaded:
+                patch.setitem(sys.modules, "torch", sys.modules.get("torch", sys))
+            else:
+                patch.delitem(sys.modules, "torch", raising=False)
+            with render.loading():
+                pass
+        assert capsys.readouterr().err == ("loading torch …\r\x1b[K" if shown else "")
