@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -42,7 +43,10 @@ from distillctl.profile.schema import Profile
 from distillctl.profile.writing import write_toml
 from distillctl.rundir import digests
 from distillctl.rundir.directory import ROOT, RunDirectory, place
-from distillctl.rundir.lock import locked
+from distillctl.rundir.lock import BusyError, locked
+
+_WAIT = 2.0
+"""Seconds between two looks whether a teacher that somebody else trains is there."""
 
 
 @dataclass(frozen=True)
@@ -254,15 +258,20 @@ class _Plan:
                 f"`teacher.profile` of `{self.profile.path}` leads back to `{trainer.path.name}`", where=str(self.profile.path)
             )
         self.display.note(f"teacher: {trainer.path.name}")
-        result = train(
-            trainer,
-            self.registry,
-            self.display,
-            device=self.device.type if self.processes.count > 1 else str(self.device),
-            root=self.root,
-            command=self.command,
-            _ancestors=self.ancestors,
-        )
+        device, waits = self.device.type if self.processes.count > 1 else str(self.device), False
+        while True:
+            try:
+                result = train(
+                    trainer, self.registry, self.display, device=device, root=self.root, command=self.command, _ancestors=self.ancestors
+                )
+                break
+            except BusyError as error:
+                if self.processes.count > 1:  # the others would take the silence of the first for its death
+                    raise
+                if not waits:
+                    self.display.note(f"{error.problems[0].message}: waiting until the teacher is there")
+                waits = True
+                time.sleep(_WAIT)
         self.display.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
         return result.path
 

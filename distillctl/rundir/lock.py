@@ -15,11 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distillctl.errors import MachineError, RunError
+from distillctl.errors import MachineError, Problem, RunError
 
 NAME = "run.lock"
 _ATTEMPTS = 100
 _held: set[tuple[int, int]] = set()  # record locks do not keep a process from itself
+
+
+class BusyError(RunError):
+    """Another process trains the run; it can be waited for."""
 
 
 @contextmanager
@@ -28,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         MachineError: the folder cannot be made, or its file system has no locks.
-        RunError: another process, or another part of this one, holds the lock; the message names it.
+        BusyError: another process holds the lock; the message names it. RunError: another part of this one does.
     """
     descriptor, key = _open(folder)
     try:
@@ -60,7 +64,7 @@ def _open(folder: Path) -> tuple[int, tuple[int, int]]:
         status = os.fstat(descriptor)
         key = (status.st_dev, status.st_ino)
         if key in _held:  # the descriptor stays open: closing any of a file gives up the lock of the whole process
-            raise _refusal(folder, f"process {os.getpid()} on {socket.gethostname()}")
+            raise RunError(*_refusal(folder, f"process {os.getpid()} on {socket.gethostname()}"))
         try:
             _lock(descriptor, folder)
         except BaseException:
@@ -83,10 +87,9 @@ def _lock(descriptor: int, folder: Path) -> None:
                 hint="its file system has no locks, so two trainings would not notice each other: `--out` names another place",
             ) from error
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-        raise _refusal(folder, holder or "another process") from None
+        raise BusyError(*_refusal(folder, holder or "another process")) from None
 
 
-def _refusal(folder: Path, holder: str) -> RunError:
-    return RunError(
-        f"`{folder}` is being trained by {holder}", hint="wait for it or end it; `--fresh` starts a run beside this one, `--out` elsewhere"
-    )
+def _refusal(folder: Path, holder: str) -> tuple[Problem]:
+    hint = "wait for it or end it; `--fresh` starts a run beside this one, `--out` elsewhere"
+    return (Problem(f"`{folder}` is being trained by {holder}", hint=hint),)

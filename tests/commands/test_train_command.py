@@ -21,6 +21,7 @@ from distillctl.commands.train import Result, train
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
+from distillctl.rundir.lock import BusyError
 
 TEACHER = """
 [dataset]
@@ -340,6 +341,29 @@ def test_a_teacher_that_learnt_the_classes_in_another_order_is_refused(folder: P
     assert "`dataset.class_order = [...]`" in caught.value.problems[0].hint
     allowed = [rolled.format(", allow_untrained=true"), "train.epochs=1"]
     assert train(load("student.toml", registry=registry, overrides=allowed), registry, Ear(), device="cpu").summary["best"]["epoch"] == 1
+
+
+def test_a_teacher_that_another_process_trains_is_waited_for(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trainings that need one untrained teacher: the second goes on when it is there, or when the first died."""
+    from distillctl.commands import train as module
+
+    cut = ["train.epochs=1", "teacher.overrides.train.epochs=1", "teacher.allow_untrained=true"]
+    real, asked = module.locked, []
+
+    def busy(path: Path) -> Any:
+        asked.append(path.name.split("-")[0])
+        if asked[-1] == "teacher" and len(asked) < 4:
+            raise BusyError(f"`{path}` is being trained by process 7 on elsewhere")
+        return real(path)
+
+    monkeypatch.setattr(module, "locked", busy)
+    monkeypatch.setattr(module, "_WAIT", 0.01)
+    ear = Ear()
+    result = train(load("student.toml", registry=registry, overrides=cut), registry, ear, device="cpu")
+    assert asked == ["student", "teacher", "teacher", "teacher"]
+    (note,) = (note for note in ear.notes if "waiting" in note)
+    assert note.endswith("is being trained by process 7 on elsewhere: waiting until the teacher is there")
+    assert result.summary["best"]["epoch"] == 1
 
 
 def test_profiles_that_name_each_other_are_refused(folder: Path, registry: Registry) -> None:
