@@ -116,11 +116,11 @@ class ScheduleTable(Options):
     """step: shares of the run at which the rate is multiplied by `gamma`: epoch 150 of 240 is 0.625."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     """step: the factor at each milestone."""
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    min_lr: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     """cosine: the rate at the end."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the run over which the rate rises linearly."""
-    warmup_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup_lr: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     """The rate at the start of the warm-up."""
 
 

@@ -161,6 +161,10 @@ TEACHERS = {
     ),
     "teacher that nobody needs": ({"method": None}, ["\\[teacher\\] has no effect with the method `none`"]),
     "teacher of a method that needs none": ({"method": 'name = "alone"'}, ["\\[teacher\\] has no effect with the method `alone`"]),
+    "a rate beyond all numbers": (
+        {"train": 'epochs = 1\n[schedule]\nname = "cosine"\nmin_lr = 1e308\nwarmup_lr = 1e308'},
+        ["`schedule.min_lr` must be at most 1000, not 1e\\+308", "`schedule.warmup_lr` must be at most 1000"],
+    ),
 }
 EFFECTS = {
     "milestones without step": (
