@@ -186,6 +186,17 @@ MUTANTS = (
     Mutant('a compiled step is compiled where two gradients are wanted', 'distillctl/build/checks.py', '    if profile.optimizer.spec.separate_gradients:', '    if False:', 'tests/methods/test_refusals.py'),
     Mutant('two phases of a name are taken', 'distillctl/build/parts.py', 'if any(part.name == f"{entry.name}.{phase.name}" for part in parts):', 'if False:', 'tests/engine/test_phases.py'),
     Mutant('a class of another kind is taken', 'distillctl/plugin/registry.py', '    if not (isinstance(cls, type) and issubclass(cls, base)):', '    if False:', 'tests/plugin/test_registry.py'),
+    # What people met.
+    Mutant("folders that are splits become classes", "distillctl/builtin/imagefolder_layout.py", "    if _are_splits(present):", "    if False:", "tests/builtin/test_imagefolder_layout.py"),
+    Mutant("a flat split disappears", "distillctl/builtin/imagefolder_layout.py", "    if flat and has_train:", "    if False:", "tests/builtin/test_imagefolder_layout.py"),
+    Mutant("classes in natural order are numbered as text", "distillctl/builtin/imagefolder_tree.py", "tuple(sorted(classes, key=natural_key))", "classes", "tests/builtin/test_imagefolder_layout.py"),
+    Mutant("a teacher in another order of classes teaches", "distillctl/commands/train.py", "        if why:\n", "        if False:\n", "tests/commands/test_train_command.py"),
+    Mutant("a larger model's file is cut", "distillctl/weights/renaming.py", "            if not any(name.startswith(prefix) and", "            if True or not any(name.startswith(prefix) and", "tests/weights/test_renaming.py"),
+    Mutant("the first of two sets of weights is taken", "distillctl/weights/state_dict.py", "    if len(ways) > 1:", "    if False:", "tests/weights/test_state_dict.py"),
+    Mutant("mirrored digits are averaged", "distillctl/build/data.py", "    if kind and not task.data.view.mirrored:", "    if False:", "tests/commands/test_train_command.py"),
+    Mutant("a run goes on with other threads", "distillctl/engine/determinism.py", "        torch.set_num_threads(int(str(count)))", "        pass", "tests/commands/test_resume_check.py"),
+    Mutant("a teacher sees the student's normalisation", "distillctl/models/teacher_input.py", "        if hasattr(module, _SCALE):", "        if False:", "tests/models/test_teacher_input.py"),
+    Mutant("other images are evaluated", "distillctl/commands/evaluate.py", "    if not accept_change:", "    if False:", "tests/commands/test_resume_check.py"),
     # Formulas.
     _of('ab', 'losses.py', '(margin - signed).clamp_min(0).square().sum() / len(student)', '(margin - signed).clamp_min(0).square().mean()'),
     _of('ab', 'losses.py', 'term / 2 ** (len(terms) - i)', 'term / 2 ** i'),
