@@ -80,6 +80,11 @@ def run(arguments: list[str]) -> int:
         place = f" at `{error.filename}`" if error.filename else ""
         _complain(str(Problem(f"{(error.strerror or str(error)).lower()}{place}")))
         return MachineError.exit_code
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of `Path.expanduser`
+            raise
+        _complain(str(Problem("a path begins with the home folder of a user who has none", "", "is it one of `DISTILLCTL_CACHE`?")))
+        return ProfileError.exit_code
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click has turned it into the code 1, which means a failed run here
             return 141

@@ -71,3 +71,13 @@ def test_a_current_directory_that_was_deleted(tmp_path: Path, monkeypatch: pytes
     gone.rmdir()
     assert run(["check", "p.toml"]) == 3
     assert "the current directory does not exist any more" in capsys.readouterr().err
+
+
+def test_a_cache_of_a_user_that_there_is_not(inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from distillctl.testing.trees import write_tree
+
+    monkeypatch.setenv("DISTILLCTL_CACHE", "~nosuchuser/cache")
+    write_tree(inside / "photos", {"a": 3, "b": 3})
+    data = f'dataset={{name="imagefolder", root="{inside / "photos"}", image_size=16}}'
+    assert run(["train", "p.toml", "--set", data, "--set", "dataset.limit=0", "--device", "cpu"]) == 2
+    assert "a path begins with the home folder of a user who has none" in capsys.readouterr().err
