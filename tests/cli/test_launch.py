@@ -122,6 +122,7 @@ def test_no_slurm_is_a_matter_of_the_machine(scripts: Path, capsys: pytest.Captu
     assert "`--local` runs the job on this machine" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_waiting_and_not_the_job(scripts: Path) -> None:
     """On a terminal the signal reaches every process of the command's group."""
     command = [sys.executable, "-m", "distillctl", "launch", "profile.toml", "--device", "cpu", "--local", "--wait"]

@@ -17,6 +17,8 @@ from torch.distributed.elastic.multiprocessing import PContext
 from distillctl.distributed.launcher import Launcher, launcher
 from distillctl.errors import RunError
 
+pytestmark = pytest.mark.slow  # every test starts processes
+
 Play = Callable[[str], Path]
 
 
@@ -107,14 +109,12 @@ def test_a_killed_process_starts_the_whole_group_again(play: Play) -> None:
     assert (folder / "counts").read_text() == "1\n1\n"
 
 
-@pytest.mark.slow
 def test_one_that_fails_since_another_was_killed_does_not_decide(play: Play) -> None:
     folder = play('[ "$TRY" = 1 ] && { [ "$RANK" = 1 ] && kill -9 $$; trap "exit 1" TERM; while :; do sleep 0.05; done; }; exit 0')
     assert launch(2) == 0
     assert starts(folder) == 2
 
 
-@pytest.mark.slow
 def test_a_group_whose_processes_lost_each_other_starts_again(play: Play) -> None:
     """Each noticed that the network failed, and none was killed."""
     folder = play('[ "$TRY" = 1 ] && exit 75; exit 0')
@@ -124,7 +124,6 @@ def test_a_group_whose_processes_lost_each_other_starts_again(play: Play) -> Non
     assert starts(folder) == 2
 
 
-@pytest.mark.slow
 def test_a_silent_process_is_ended_even_if_it_stands_still(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else needs to notice: here all stand still."""
     monkeypatch.setenv("DISTILLCTL_PATIENCE", "2")
@@ -135,7 +134,6 @@ def test_a_silent_process_is_ended_even_if_it_stands_still(play: Play, monkeypat
     assert starts(folder) == 2
 
 
-@pytest.mark.slow
 def test_one_that_gives_signs_is_not_silent(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILLCTL_PATIENCE", "1.5")
     folder = play('for n in $(seq 20); do touch "$DISTILLCTL_GROUP/alive-$LOCAL_RANK"; sleep 0.2; done')
@@ -143,7 +141,6 @@ def test_one_that_gives_signs_is_not_silent(play: Play, monkeypatch: pytest.Monk
     assert starts(folder) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("code", [2, 143])
 def test_one_that_waits_for_another_that_is_gone_does_not_keep_the_command(play: Play, code: int) -> None:
     """One is ended, the other waits to meet it where it listens to no signal."""
@@ -154,7 +151,6 @@ def test_one_that_waits_for_another_that_is_gone_does_not_keep_the_command(play:
     assert starts(folder) == 1
 
 
-@pytest.mark.slow
 def test_restarts_are_bounded(play: Play) -> None:
     folder = play("kill -9 $$")
     said: list[str] = []
@@ -176,7 +172,6 @@ def signalled_when_started(folder: Path, number: int) -> None:
     threading.Thread(target=send, daemon=True).start()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
 @pytest.mark.parametrize("text", ["exec sleep 100", 'trap "exit 75" TERM INT USR1; while :; do sleep 0.05; done'])
 def test_a_signal_is_passed_on_and_gives_the_code(play: Play, number: signal.Signals, code: int, text: str) -> None:
@@ -187,7 +182,6 @@ def test_a_signal_is_passed_on_and_gives_the_code(play: Play, number: signal.Sig
     assert (starts(folder, 0), starts(folder, 1)) == (1, 1)
 
 
-@pytest.mark.slow
 def test_they_have_as_long_as_they_need_to_save(play: Play) -> None:
     """Longer than the agent waits for processes that it ends itself."""
     folder = play('trap "sleep 2.5; touch saved$RANK; exit 143" TERM; while :; do sleep 0.05; done')
@@ -197,7 +191,6 @@ def test_they_have_as_long_as_they_need_to_save(play: Play) -> None:
     assert (folder / "saved1").exists()
 
 
-@pytest.mark.slow
 def test_a_signal_that_comes_before_the_group_is_there_ends_it(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = play("exec sleep 100")
     with launcher(2, ["train"], print) as group:
@@ -221,7 +214,6 @@ def test_a_done_run_is_done_although_a_signal_came(play: Play) -> None:
     assert launch(1) == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("text", "code"), [('trap "exit 143" TERM', 0), ('trap "exit 1" TERM', 1), ('trap "" TERM', 0)])
 def test_the_end_can_be_waited_for_where_the_agent_stands_still(play: Play, text: str, code: int) -> None:
     """As submitit does, in its handler of a signal. One that does not end in time is killed."""
