@@ -30,7 +30,8 @@ def better_order(predictions: Tensor, labels: Tensor, classes: Sequence[str]) ->
             places = torch.tensor([order.index(name) for name in classes])
             if _far_better(reached := _share(predictions, places[labels]), right, len(labels)):
                 return f"{words} ({reached:.1%} are right instead of {right:.1%})", hint
-    shown, tried = torch.arange(len(labels)) % 2 == 0, torch.arange(len(labels)) % 2 == 1
+    shown = torch.arange(len(labels)) % 2 == 0
+    tried = ~shown
     order_by_label = labels.argsort(stable=True)  # both halves have images of each class
     predictions, labels = predictions[order_by_label], labels[order_by_label]
     size = len(classes)

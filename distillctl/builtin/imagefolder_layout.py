@@ -58,7 +58,7 @@ def split_folders(options: ImageFolderOptions) -> dict[str, Path]:
 def _found_by_name(root: Path, stated: Mapping[str, str]) -> dict[str, Path]:
     present = subfolders(root)
     found: dict[str, Path] = {}
-    flat: list[str] = []
+    flat: list[tuple[str, str]] = []
     for split, names in SPLITS.items():
         if split in stated:
             continue
@@ -68,13 +68,12 @@ def _found_by_name(root: Path, stated: Mapping[str, str]) -> dict[str, Path]:
             raise DataError(f"`{root}` has both `{several[0]}` and `{several[1]}`", hint=f"only one of them can be the {split} split")
         if several:
             found[split] = root / several[0]
-        flat += [n for n in called if n not in several]
+        flat += [(split, n) for n in called if n not in several]
     has_train = "train" in found or "train" in stated
     if found and not has_train and not any(_split_of(_words(n)) == "train" for n in present):
         raise DataError(f"`{root}` has a folder `{next(iter(found.values())).name}` of classes, but no folder `train` of classes")
     if flat and has_train:
-        name = flat[0]
-        split = next(split for split, names in SPLITS.items() if name.lower() in names)
+        split, name = flat[0]
         what = "has images but no class folders" if has_images(root / name) else "has no images"
         raise DataError(
             f"`{name}` in `{root}` {what}, so it cannot be the {split} split",
@@ -94,7 +93,7 @@ def _refuse_other_splits(root: Path, found: Mapping[str, Path], stated: Mapping[
     if found["train"] != root:
         if others := [n for n in present if root / n not in found.values() and _split_of(_words(n)) not in ("", *stated)]:
             free = [name for name in ("val", "test") if name not in found]
-            ways = [*(f'`dataset.{name} = "{others[0]}"` takes it as the {name} split' for name in free)]
+            ways = [f'`dataset.{name} = "{others[0]}"` takes it as the {name} split' for name in free]
             ways.append(f'`dataset.train = "{found["train"].name}"` leaves out what is not named')
             raise DataError(f"`{others[0]}` in `{root}` looks like a split, too", hint="; ".join(ways))
         return
@@ -104,13 +103,12 @@ def _refuse_other_splits(root: Path, found: Mapping[str, Path], stated: Mapping[
         )
 
 
-def refuse_nested_splits(root: Path) -> None:
-    """Refuses class folders with splits or with the same classes in each of them.
+def refuse_nested_splits(root: Path, below: Mapping[str, list[str]]) -> None:
+    """Refuses class folders with splits or with the same classes in each of them. below: each class folder → the folders in it.
 
     Raises:
         DataError: with what to do.
     """
-    below = {name: subfolders(root / name) for name in subfolders(root)}
     inside = [names for names in below.values() if names]
     if len(below) < 2 or not inside:
         return

@@ -23,11 +23,13 @@ class ClassFolders:
     """The images below one folder.
 
     images: class → its files, both sorted.
+    below: folder of each class, as it is called on the disk → the folders in it, both sorted.
     ignored: how many files of each kind are not images: hidden, with another ending, dead links.
     pictures: ignored files that begin as pictures do.
     """
 
     images: dict[str, list[Path]] = field(default_factory=dict)
+    below: dict[str, list[str]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     pictures: list[Path] = field(default_factory=list)
 
@@ -58,6 +60,7 @@ def scan_classes(root: Path) -> ClassFolders:
             name = class_name(entry.name)
             if name in result.images:
                 raise DataError(f"two folders in `{root}` are both called `{name}`, in different Unicode forms")
+            result.below[entry.name] = []
             result.images[name] = sorted(_images(Path(entry.path), result, (os.path.realpath(entry.path),)))
     result.images = dict(sorted(result.images.items()))
     return result
@@ -101,8 +104,12 @@ def _images(folder: Path, result: ClassFolders, above: tuple[str, ...]) -> list[
     found: list[Path] = []
     for entry in _entries(folder):
         if entry.is_dir():
+            if _is_hidden(entry.name):
+                continue
+            if len(above) == 1:
+                result.below[folder.name].append(entry.name)
             real = os.path.realpath(entry.path)
-            if not _is_hidden(entry.name) and real not in above:
+            if real not in above:
                 found += _images(Path(entry.path), result, (*above, real))
         elif _is_image(entry):
             found.append(Path(entry.path))

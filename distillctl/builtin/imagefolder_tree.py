@@ -36,7 +36,7 @@ def read_tree(options: ImageFolderOptions) -> Tree:
     _check_fractions(options, folders)
     scans = {name: scan_classes(folder) for name, folder in folders.items()}
     if options.train is None:
-        refuse_nested_splits(folders["train"])
+        refuse_nested_splits(folders["train"], scans["train"].below)
     return Tree(folders, scans, _in_order(_check_classes(scans, folders), options))
 
 

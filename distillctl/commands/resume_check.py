@@ -62,10 +62,9 @@ def packages(profile: Profile, registry: Registry) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def listing(splits: Splits) -> dict[str, str]:
-    """Number and hash of the images of every split, and of the classes: of names and labels for files, of pixels and labels in memory."""
-    named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    result = {name: _listing(images) for name, images in named.items() if images is not None}
+def listing(splits: Splits, names: Sequence[str] = ("train", "val", "test")) -> dict[str, str]:
+    """Number and hash of the images of these splits, and of the classes: of names and labels for files, of pixels and labels in memory."""
+    result = {name: _listing(images) for name in names if (images := getattr(splits, name)) is not None}
     return {**result, "classes": f"{splits.num_classes}, {listing_hash(splits.classes)}"}
 
 
@@ -141,7 +140,7 @@ def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
 
 def changed_images(run: RunDirectory, task: Task, split: str) -> list[str]:
     """What of the classes and of one split is not what the run was trained with, as `what: old → new`."""
-    known, now_there = run.info().get("data_listing", {}), listing(task.data)
+    known, now_there = run.info().get("data_listing", {}), listing(task.data, (split,))
     return [
         f"the data `{key}`: {_text(known, key)} → {_text(now_there, key)}"
         for key in ("classes", split)

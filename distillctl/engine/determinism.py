@@ -33,13 +33,13 @@ def same_threads(count: object, device: torch.device) -> Iterator[bool]:
     count: what `run.json` says of the run's beginning; anything but a number of threads changes nothing.
     """
     before = torch.get_num_threads()
-    other = device.type == "cpu" and type(count) is int and 0 < count <= _MOST_THREADS and count != before
-    if other:
-        torch.set_num_threads(int(str(count)))
+    wanted = count if device.type == "cpu" and type(count) is int and 0 < count <= _MOST_THREADS else before
+    if wanted != before:
+        torch.set_num_threads(wanted)
     try:
-        yield other
+        yield wanted != before
     finally:
-        if other:
+        if wanted != before:
             torch.set_num_threads(before)
 
 

@@ -194,7 +194,7 @@ MUTANTS = (
     Mutant("a larger model's file is cut", "distillctl/weights/renaming.py", "            if not any(name.startswith(prefix) and", "            if True or not any(name.startswith(prefix) and", "tests/weights/test_renaming.py"),
     Mutant("the first of two sets of weights is taken", "distillctl/weights/state_dict.py", "    if len(ways) > 1:", "    if False:", "tests/weights/test_state_dict.py"),
     Mutant("mirrored digits are averaged", "distillctl/build/data.py", "    if kind and not task.data.view.mirrored:", "    if False:", "tests/commands/test_train_command.py"),
-    Mutant("a run goes on with other threads", "distillctl/engine/determinism.py", "        torch.set_num_threads(int(str(count)))", "        pass", "tests/commands/test_resume_check.py"),
+    Mutant("a run goes on with other threads", "distillctl/engine/determinism.py", "        torch.set_num_threads(wanted)", "        pass", "tests/commands/test_resume_check.py"),
     Mutant("a teacher sees the student's normalisation", "distillctl/models/teacher_input.py", "        if hasattr(module, _SCALE):", "        if False:", "tests/models/test_teacher_input.py"),
     Mutant("other images are evaluated", "distillctl/commands/evaluate.py", "    if not accept_change:", "    if False:", "tests/commands/test_resume_check.py"),
     # Formulas.
