@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from distillctl.cli.other_tools import OPTIONS
 from distillctl.distributed import heartbeat
+from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem, ProfileError
 from distillctl.files import FULL_OR_CLOSED
 from distillctl.text import printable
@@ -28,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Exit codes: 0 done, 1 the run failed, 2 the profile or the command line is wrong, 3 the environment, 75 another process of the
     run was lost, 130 and 143 signals. A bug keeps its traceback.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _terminated)
+    for number in SIGNALS:
+        if number != signal.SIGINT:  # which is Python's own KeyboardInterrupt
+            signal.signal(number, _terminated)
     _open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -11,7 +11,7 @@ import typer
 
 from distillctl.cli import options, render
 from distillctl.distributed import heartbeat
-from distillctl.errors import ProfileError
+from distillctl.errors import MachineError, ProfileError
 from distillctl.text import one_line
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def train(
         print_plan(plan(checked, registry, out=out, device=device))
         return
     if nproc > 1 and "RANK" not in os.environ:
+        if sys.platform == "win32":
+            raise MachineError("`--nproc` starts several processes on Linux and macOS only", hint="without it one process trains")
         from distillctl.distributed.launcher import launcher
         from distillctl.rundir.directory import place
         from distillctl.slurm.request import Request
@@ -171,7 +173,8 @@ def print_plan(plan: Plan) -> None:
         render.line(
             f"steps      {name}{steps} in {part.epochs} epochs of {plan.steps_per_epoch}, {part.seconds_per_step * 1000:.0f} ms each"
         )
-    render.line(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
+    if plan.memory is not None:
+        render.line(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
     render.line(f"time       about {duration(plan.seconds)} by the second step: {', '.join(_times(plan))}")
     for note in plan.notes:
         render.line(f"note       {note}")

@@ -67,7 +67,7 @@ class Plan:
 
     method_parameters: of all methods, beside the student.
     parts: in their order; the main part is the last.
-    memory: bytes at the peak of two steps of each part.
+    memory: bytes at the peak of two steps of each part; None where the system does not count them.
     evaluation_seconds: estimate for all evaluations of the run, by one batch of each split.
     teacher_seconds: estimate for the training of a teacher that is not there yet, with its evaluations.
     notes: what the user should know of it, and what of the profile will hardly be meant.
@@ -79,7 +79,7 @@ class Plan:
     method_parameters: int
     steps_per_epoch: int
     parts: tuple[PartPlan, ...]
-    memory: int
+    memory: int | None
     evaluation_seconds: float = 0.0
     teacher_seconds: float = 0.0
     notes: tuple[str, ...] = ()
