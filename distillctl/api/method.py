@@ -34,6 +34,8 @@ class Batch:
     start: rows of lower processes. total: rows of all processes; 0 means that there are no others.
     whole: images of the step, of which these may be one of several parts; 0 means these.
     targets: what else the task learns from, one for each image; a tensor (B, …) or a list.
+    soft: float32, (B, classes), the share of each class where images were mixed, otherwise None. `labels` and `index` are then those of the
+        image that has the larger share.
     """
 
     images: Tensor
@@ -43,6 +45,7 @@ class Batch:
     total: int = 0
     whole: int = 0
     targets: Any = None
+    soft: Tensor | None = None
 
     @property
     def count(self) -> int:

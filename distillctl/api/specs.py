@@ -14,6 +14,7 @@ from typing import Literal
 
 Reads = Literal["labels", "logits"]
 Unit = Literal["images", "rows"]
+Mixed = Literal["dominant", "soft", "refused"]
 MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labels"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -85,6 +86,8 @@ class MethodSpec(Spec):
     remembers_images: of those, it compares with a memory, so that even a batch of one image has something to be compared with.
     reads: what it reads beside the features that it wants: the `labels` of a batch or of `Setup`, the `logits` of either side. A method
         is refused for a task that does not give it.
+    mixed: what it makes of images that are mixed from two (mixup, CutMix): a method that reads labels learns from those of the `dominant`
+        image, or from the `soft` labels; `refused` if it takes every image for one of the data set's.
     unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
         For classification the two are the same.
     gives_head: it replaces the student's classifier: its class overrides `head`.
@@ -105,6 +108,7 @@ class MethodSpec(Spec):
     compares_images: bool = False
     remembers_images: bool = False
     reads: tuple[Reads, ...] = ()
+    mixed: Mixed = "dominant"
     unit: Unit = "images"
     gives_head: bool = False
     takes_temperature: bool = False

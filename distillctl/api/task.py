@@ -78,6 +78,8 @@ class Task:
     """Kinds of test-time augmentation whose answers `predict` can average: `flip`, `ten_crop`."""
     smooths: ClassVar[bool] = False
     """Whether `label_loss` knows label smoothing."""
+    mixes: ClassVar[bool] = False
+    """Whether images can be mixed: `label_loss` learns from `Batch.soft` where there is one."""
 
     def __init__(self, data: Splits, *, label_smoothing: float = 0.0) -> None:
         if label_smoothing and not self.smooths:

@@ -26,6 +26,7 @@ class Classification(Task):
     gives = frozenset({"labels", "logits"})
     views = ("flip", "ten_crop")
     smooths = True
+    mixes = True
 
     @property
     def outputs(self) -> int:
@@ -60,7 +61,8 @@ class Classification(Task):
         return (f"its answers fit the classes far better {words}", hint) if words else ("", "")
 
     def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        return {"": F.cross_entropy(output(outputs).float(), batch.labels, label_smoothing=self.label_smoothing)}
+        target = batch.labels if batch.soft is None else batch.soft
+        return {"": F.cross_entropy(output(outputs).float(), target, label_smoothing=self.label_smoothing)}
 
     def figures(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"top1": (output(outputs).detach().argmax(1) == batch.labels).sum()}

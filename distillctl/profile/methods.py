@@ -13,7 +13,7 @@ from distillctl.plugin.registry import load
 from distillctl.profile.checking import Check, Data, split
 from distillctl.profile.document import dotted
 from distillctl.profile.presets import Pair, preset_values
-from distillctl.profile.schema import MethodChoice, MethodTable
+from distillctl.profile.schema import MethodChoice, MethodTable, TrainTable
 from distillctl.profile.toml_file import Key
 
 MAX_METHODS = 32
@@ -166,6 +166,15 @@ class Methods:
             origins = self.check.origins
             origins[dotted((*method.key, "task_weight"))] = origins[dotted((*stated[0].key, "task_weight"))]
         return weight
+
+
+def check_mixed(check: Check, methods: Methods, train: TrainTable | None) -> None:
+    """Refuses to mix images for a method that takes each of them for one of the data set's."""
+    options = [name for name in ("mixup", "cutmix") if train is not None and getattr(train, name)]
+    for spec, key in methods.specs if options else ():
+        if spec.mixed == "refused":
+            message = f"`{spec.name}` does not work with `train.{options[0]}`: it takes every image for one of the data set's"
+            check.complain(message, (*key, "name"), "leave one of the two out")
 
 
 def _option_names(spec: MethodSpec) -> Collection[str] | None:

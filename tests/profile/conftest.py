@@ -99,6 +99,7 @@ def register_method() -> list[MethodSpec]:
             **common,
         ),
         MethodSpec(name="feat", **{**common, "kind": "features"}),
+        MethodSpec(name="remembers", mixed="refused", **{**common, "kind": "features"}),
         MethodSpec(name="alone", needs_teacher=False, **common),
         MethodSpec(name="lost", options="distillctl_test_missing:Options", **common),
         MethodSpec(

@@ -179,6 +179,14 @@ EFFECTS = {
     "rate without warm-up": ({"train": "epochs = 1\n[schedule]\nwarmup_lr = 0.5"}, ["`schedule.warmup_lr` has no effect"]),
     "step without milestones": ({"train": 'epochs = 1\n[schedule]\nname = "step"'}, ["`schedule.milestones` is missing"]),
     "ramp without average": ({"train": "epochs = 1\nema_ramp = 5"}, ["`train.ema_ramp` has no effect without `train.ema`"]),
+    "share of no mixing": (
+        {"train": "epochs = 1\nmix_share = 0.5"},
+        ["`train.mix_share` has no effect without `train.mixup`"],
+    ),
+    "mixed images for a memory": (
+        {"train": "epochs = 1\ncutmix = 1.0", "method": 'name = "remembers"'},
+        ["`remembers` does not work with `train.cutmix`: it takes every image for one of the data set's"],
+    ),
     "resize without crops": ({"train": 'epochs = 1\n[evaluate]\ntta = "flip"\ntta_resize = 40'}, ["`evaluate.tta_resize` has no effect"]),
     "weight of the control": ({"teacher": None, "method": 'name = "none"\nweight = 0.5'}, ["`method.weight` has no effect"]),
     "control beside a method": (

@@ -83,7 +83,8 @@ class BYOT(Method):
         with fp32(batch.images.device):
             features, logits = [widen(f) for f, _ in outputs], [widen(z) for _, z in outputs]
             if options.alpha < 1:
-                terms["labels"] = (1 - options.alpha) * _sum([F.cross_entropy(z, batch.labels) for z in logits])
+                labels = batch.labels if batch.soft is None else batch.soft.to(logits[0].dtype)
+                terms["labels"] = (1 - options.alpha) * _sum([F.cross_entropy(z, labels) for z in logits])
             if options.alpha:
                 target = widen(student["logits"].detach())
                 terms["kd"] = options.alpha * _sum([soft_cross_entropy(z, target, options.temperature) for z in logits])

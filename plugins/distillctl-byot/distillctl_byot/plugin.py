@@ -9,6 +9,7 @@ SPEC = MethodSpec(
     name="byot",
     kind="self",
     reads=("labels", "logits"),
+    mixed="soft",
     summary="give every stage an exit of its own, which learns from the labels and from the end of the same network",
     paper="Zhang, Song, Gao, Chen, Bao, Ma 2019, arXiv 1905.08094",
     implementation="distillctl_byot.method:BYOT",

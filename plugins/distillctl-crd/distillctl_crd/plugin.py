@@ -14,6 +14,7 @@ def register_method() -> MethodSpec:
         name="crd",
         kind="features",
         reads=("labels",),
+        mixed="refused",
         summary="tell the image's own teacher embedding from those of thousands of other images",
         paper="Tian, Krishnan, Isola 2020, arXiv 1910.10699",
         implementation="distillctl_crd.method:CRD",
