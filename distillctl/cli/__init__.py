@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     from distillctl.cli.app import command_for
 
     click_exception = typer.BadParameter.__bases__[0].__bases__[0]  # which typer does not export under its own name
-    arguments = join_tta(arguments) or ["--help"]
+    arguments = join_tta(arguments) or ["--help"]  # a shell that asks how a line goes on gives its words elsewhere
     name = arguments[0]
     try:
         Path.cwd()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distillctl.cli import options, render
+from distillctl.cli import completion, options, render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
 from distillctl.profile.problems import no_file
@@ -22,7 +22,10 @@ LONGEST_NAME = 80
 
 
 def eval_(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run directory; without it the newest finished one.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="A run directory; without it the newest finished one.", autocompletion=completion.runs),
+    ] = None,
     tta: Annotated[str, typer.Option("--tta", metavar="[flip|ten_crop]", help="Average the logits over several views.")] = "",
     split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",

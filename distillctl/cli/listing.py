@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distillctl.api.specs import MethodSpec
-from distillctl.cli import options, render
+from distillctl.cli import completion, options, render
 from distillctl.cli.app import COMMANDS
 from distillctl.errors import ProfileError
 from distillctl.plugin.catalog import Catalog
@@ -55,7 +55,10 @@ def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
 
 
 Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A part of the name, or a pattern with * for it.", show_default=False)]
-Package = Annotated[str, typer.Option("--package", metavar="NAME", help="Of this package alone.", show_default=False)]
+Package = Annotated[
+    str,
+    typer.Option("--package", metavar="NAME", help="Of this package alone.", show_default=False, autocompletion=completion.packages),
+]
 
 
 def list_methods(

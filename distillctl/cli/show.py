@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distillctl.cli import options, render
+from distillctl.cli import completion, options, render
 from distillctl.cli.description import description
 from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
@@ -14,7 +14,12 @@ from distillctl.plugin.registry import Registry
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A method, model, data set or optimizer.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A method, model, data set or optimizer.", show_default=False, autocompletion=completion.objects
+        ),
+    ],
     json: options.Json = False,
 ) -> None:
     """Show a method, model, data set or optimizer: options with type, default and bounds, formula, an example to paste.
