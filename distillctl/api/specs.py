@@ -128,6 +128,8 @@ class ModelSpec(Spec):
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
     input_size: side length in pixels that the model was designed for.
+    parameters: how many it trains, with the defaults of its options and `classes` classes; 0 if it is not said.
+    classes: how many classes `parameters` is counted with.
     """
 
     stages: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
@@ -135,6 +137,8 @@ class ModelSpec(Spec):
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
     input_size: int = 224
+    parameters: int = 0
+    classes: int = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
             "classifier": spec.classifier,
             "weights": list(spec.weights),
             "input_size": spec.input_size,
+            "parameters": spec.parameters or None,
+            "classes": spec.classes if spec.parameters else None,
         }
     data["example"] = example(catalog.kind, spec, catalog.shown_name(spec))
     return data

@@ -81,6 +81,7 @@ def _print(entry: dict[str, Any]) -> None:
         "wraps": entry.get("wraps"),
         "teacher": {True: "needed", False: "not needed"}.get(entry.get("needs_teacher", "")),
         "input size": "input_size" in entry and f"{entry['input_size']} pixels",
+        "parameters": entry.get("parameters") and f"{entry['parameters']:,} with {entry['classes']} classes",
         "weights": ", ".join(entry.get("weights", ())),
         "classifier": entry.get("classifier"),
     }

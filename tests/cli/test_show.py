@@ -58,7 +58,7 @@ def test_printed(capsys):
         assert text in out.replace("data set", "dataset")
     assert run(["show", "torchvision/resnet18"]) == 0
     out = capsys.readouterr().out
-    for text in ("model", "stage1", "layer1", "224 pixels", "IMAGENET1K_V1", '[student]\nname = "'):
+    for text in ("model", "stage1", "layer1", "224 pixels", "11,689,512 with 1000 classes", "IMAGENET1K_V1", '[student]\nname = "'):
         assert text in out
 
 
