@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
-from distillctl.cli.render import width
+from distillctl.cli.render import width, wrapped
 from distillctl.engine.experiment import MAIN
 from distillctl.text import one_line
 
@@ -112,7 +112,8 @@ class Plain(Tracker):
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
-        print(one_line(text), flush=True)  # noqa: T201 - this is the plain display
+        for line in wrapped(text):
+            print(line, flush=True)  # noqa: T201 - this is the plain display
 
 
 def terms_of(total: float, terms: Mapping[str, float]) -> list[str]:
@@ -179,4 +180,5 @@ class Live(Plain):
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
-        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
+        for line in wrapped(text):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -43,9 +43,26 @@ def line(text: str = "") -> None:
     typer.echo(one_line(text))
 
 
+def words(text: str, indent: int = 4) -> None:
+    """One line, or where the terminal is narrower as many as it takes, broken between words and indented from the second on."""
+    for part in wrapped(text, indent):
+        typer.echo(part)
+
+
+def wrapped(text: str, indent: int = 4) -> list[str]:
+    """A text on one printable line, or broken between words where the terminal is narrower: all lines but the first are indented."""
+    text, columns = one_line(text), width()
+    if not 0 < columns < len(text):
+        return [text]
+    return textwrap.wrap(
+        text, max(columns, indent + _NARROWEST), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def heading(text: str) -> None:
-    """A line that stands over others."""
-    typer.secho(one_line(text), bold=True) if on_terminal() else line(text)
+    """A line that stands over others, in words."""
+    for part in wrapped(text, 2):
+        typer.secho(part, bold=True) if on_terminal() else typer.echo(part)
 
 
 def as_json(data: Any) -> None:

@@ -334,9 +334,7 @@ class _Plan:
         if best is not None and last is not None:
             summary["best"] = {"epoch": best_epoch, **best.figures}
             summary["last"] = {"epoch": epochs, **last.figures}
-            floor = task.floor(getattr(task.data, split))
-            if best.figures[task.metric] <= floor:
-                summary["chance"] = floor
+            summary["chance"] = task.floor(getattr(task.data, split))
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}

@@ -60,3 +60,17 @@ def test_a_person_sees_why_nothing_happens_yet(capsys: pytest.CaptureFixture[str
             with render.loading():
                 pass
         assert capsys.readouterr().err == ("loading torch …\r\x1b[K" if shown else "")
+
+
+def test_words_break_between_words_below_themselves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "data       ten classes, 1154 images, carved-by-seed runs/a-very-long-name-of-a-run"
+    monkeypatch.setenv("COLUMNS", "40")
+    render.words(text, 11)
+    assert capsys.readouterr().out.splitlines() == [
+        "data       ten classes, 1154 images,",
+        "           carved-by-seed",
+        "           runs/a-very-long-name-of-a-run",  # which is to be copied, so that it is never broken
+    ]
+    monkeypatch.delenv("COLUMNS")
+    render.words(text, 11)
+    assert capsys.readouterr().out == f"{text}\n", "without a terminal nothing is broken"

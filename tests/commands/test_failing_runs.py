@@ -13,6 +13,7 @@ from distillctl.api.tracker import Tracker
 from distillctl.build.data import build_task
 from distillctl.build.models import TeacherModel, build_model
 from distillctl.cli import run
+from distillctl.cli.train import print_result
 from distillctl.commands import train as module
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.train import train
@@ -101,7 +102,13 @@ def test_a_student_at_chance_is_told_at_the_end(registry: Registry, capsys: pyte
         Tracker(),
         device="cpu",
     )
-    assert "chance" not in learnt.summary
+    assert learnt.summary["best"]["top1"] > learnt.summary["chance"] > 0
+    capsys.readouterr()
+    print_result(learnt)
+    gain = learnt.summary["best"]["top1"] - learnt.summary["chance"]
+    out = capsys.readouterr().out
+    assert f"gain       {100 * gain:.2f} points over chance, which reaches {learnt.summary['chance']:.2%}\n" in out
+    assert "warning" not in out
 
 
 @pytest.mark.parametrize("error", [ValueError, AssertionError, RuntimeError])
