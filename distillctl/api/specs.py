@@ -31,7 +31,9 @@ class Spec:
     namespace: set for objects whose names others use too (model zoos). `cifar/vgg13` always works; the bare
         `vgg13` works as long as only one installed package has it.
     aliases: other names that mean the same.
-    paper: authors, year and arXiv id, or where the data come from.
+    paper: surnames of the authors, year and arXiv id, or where the data come from.
+    title, authors, venue: of the paper, for `distillctl show NAME --bibtex`, which takes year and arXiv id from `paper`. Authors as BibTeX
+        has them: `"Hinton, Geoffrey and Vinyals, Oriol"`. `venue` is the conference, empty where there is none.
     """
 
     name: str
@@ -41,6 +43,9 @@ class Spec:
     namespace: str = ""
     aliases: tuple[str, ...] = ()
     paper: str = ""
+    title: str = ""
+    authors: str = ""
+    venue: str = ""
 
     @property
     def qualified(self) -> str:

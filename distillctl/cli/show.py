@@ -20,17 +20,26 @@ def show(
             metavar="NAME", help="A method, model, data set or optimizer.", show_default=False, autocompletion=completion.objects
         ),
     ],
+    cite: Annotated[bool, typer.Option("--bibtex", help="Print how its paper is cited, and nothing else.")] = False,
     json: options.Json = False,
 ) -> None:
     """Show a method, model, data set or optimizer: options with type, default and bounds, formula, an example to paste.
 
     Examples:
-        distillctl show kd
+        distillctl show torchvision/resnet18
 
-        distillctl show torchvision/resnet18 --json
+        distillctl show kd --bibtex
     """
     registry = Registry.load()
     found = [description(catalog, spec) for catalog, spec in find(registry, name)]
+    if cite:
+        if not (entries := dict.fromkeys(entry["bibtex"] for entry in found if entry["bibtex"])):
+            told = " and ".join(entry["paper"] for entry in found if entry["paper"])
+            hint = f"its paper is {told}" if told else ""
+            raise ProfileError(f"the package of `{name}` says too little of its paper for BibTeX", where="--bibtex", hint=hint)
+        for line in "\n\n".join(entries).split("\n"):
+            render.line(line)
+        return
     if json:
         render.as_json({"found": found})
         return
