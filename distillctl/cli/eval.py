@@ -45,7 +45,7 @@ def eval_(
     Examples:
         distillctl eval --tta
 
-        distillctl eval runs/quickstart-1a2b3c4d --split test --checkpoint last --json
+        distillctl eval runs/NAME --split test --checkpoint last --json
     """
     _check_paths(run, checkpoint)
     if classes is not None:
