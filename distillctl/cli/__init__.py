@@ -17,7 +17,6 @@ from distillctl.cli.other_tools import OPTIONS
 from distillctl.distributed import heartbeat
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem, ProfileError
 from distillctl.files import FULL_OR_CLOSED
-from distillctl.text import printable
 
 TTA = ("auto", "flip", "ten_crop")
 
@@ -145,7 +144,10 @@ def _silence() -> None:
 
 def _complain(text: str) -> None:
     """Prints lines to stderr, without anything that would steer a terminal."""
-    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr)  # noqa: T201
+    from distillctl.cli.render import wrapped
+
+    for line in text.split("\n"):
+        print("\n".join(wrapped(line, 6)), file=sys.stderr)  # noqa: T201
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -51,7 +51,7 @@ def bench(
 
 def print_bench(result: Bench) -> None:
     """Rates, the ratio to the yardstick, and the parts."""
-    render.line(f"{result.mode} on {result.device}, {result.threads} threads, batch {result.batch_size}, medians of {result.steps} steps")
+    render.words(f"{result.mode} on {result.device}, {result.threads} threads, batch {result.batch_size}, medians of {result.steps} steps")
     render.line(f"  step        {result.step * 1000:9.2f} ms   {result.images_per_second:,.0f} images/s")
     render.line(f"  yardstick   {result.bare * 1000:9.2f} ms   bare teacher forward, student forward, backward and update")
     render.line(f"  ratio       {result.ratio:9.3f}")

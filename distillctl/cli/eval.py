@@ -116,10 +116,10 @@ def _meant(run: Path) -> str:
 def print_report(report: Report, *, per_class: bool) -> None:
     """The figures in words, and a table of the classes on request."""
     epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
-    render.line(f"run     {report.run} ({report.checkpoint}{epoch})")
-    render.line(f"split   {report.split}, {report.figures['count']} images{f', {report.tta}' if report.tta else ''}")
+    render.words(f"run     {report.run} ({report.checkpoint}{epoch})", 8)
+    render.words(f"split   {report.split}, {report.figures['count']} images{f', {report.tta}' if report.tta else ''}", 8)
     for words, text in report.shown:
-        render.line(f"{words:<7} {text}")
+        render.words(f"{words:<7} {text}", 8)
     if per_class:
         lines = [(one_line(line["name"], LONGEST_NAME), line["correct"], line["count"]) for line in report.classes]
         width = max(len(name) for name, _, _ in lines)

@@ -150,7 +150,7 @@ def _list(title: str, json: bool, columns: tuple[str, ...], pattern: str, packag
     shown = [row | {"parameters": count} for row, count in zip(rows, counts, strict=True)] if counts else rows
     render.table(columns, [[row[c] for c in columns] for row in shown], less=("paper", "version", "package"))
     if any(counts):
-        render.line(f"parameters: with {_classes(rows)}")
+        render.words(f"parameters: with {_classes(rows)}")
     if not rows:
         render.line(f"no {title} are called like `{pattern}`" if pattern else f"no {title} are installed")
     _problems(registry)
@@ -186,4 +186,4 @@ def _problems(registry: Registry) -> None:
     render.heading("broken plugins")
     for plugin in registry.broken:
         name = plugin.package if plugin.package == plugin.name else f"{plugin.package} ({plugin.name})"
-        render.line(f"  {name} {plugin.version}: {plugin.problem}")
+        render.words(f"  {name} {plugin.version}: {plugin.problem}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -50,13 +51,18 @@ def words(text: str, indent: int = 4) -> None:
 
 
 def wrapped(text: str, indent: int = 4) -> list[str]:
-    """A text on one printable line, or broken between words where the terminal is narrower: all lines but the first are indented."""
+    """A text on one printable line, or broken between words where the terminal is narrower: all lines but the first are indented.
+
+    What stands in backticks is not broken, since it may be a command that somebody copies.
+    """
     text, columns = one_line(text), width()
     if not 0 < columns < len(text):
         return [text]
-    return textwrap.wrap(
-        text, max(columns, indent + _NARROWEST), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    held = re.sub("`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        held, max(columns, indent + _NARROWEST), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
+    return [line.replace("\0", " ") for line in lines]
 
 
 def heading(text: str) -> None:

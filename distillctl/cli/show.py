@@ -96,7 +96,7 @@ def _print(entry: dict[str, Any]) -> None:
     }
     for name, value in facts.items():
         if value:
-            render.line(f"  {name:<11}{value}")
+            render.words(f"  {name:<11}{value}", 13)
     if entry["options"]:
         render.line()
         render.heading("options")

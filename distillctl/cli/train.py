@@ -12,7 +12,6 @@ import typer
 from distillctl.cli import options, render
 from distillctl.distributed import heartbeat
 from distillctl.errors import ProfileError
-from distillctl.text import one_line
 
 if TYPE_CHECKING:
     from distillctl.commands.dry_run import Plan
@@ -94,7 +93,7 @@ def train(
 
 def _complain(text: str) -> None:
     for line in text.split("\n"):
-        typer.echo(one_line(line), err=True)
+        typer.echo("\n".join(render.wrapped(line)), err=True)
 
 
 def _say(text: str) -> None:

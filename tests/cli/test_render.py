@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from distillctl.cli import render
+from distillctl.cli import render, run
 
 HEADERS = ("name", "summary", "paper", "version")
 ROWS = [
@@ -74,3 +74,20 @@ def test_words_break_between_words_below_themselves(capsys: pytest.CaptureFixtur
     monkeypatch.delenv("COLUMNS")
     render.words(text, 11)
     assert capsys.readouterr().out == f"{text}\n", "without a terminal nothing is broken"
+
+
+def test_a_command_in_backticks_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert render.wrapped("hint: did you mean `a`? see `distillctl show kd` for all", 6) == [
+        "hint: did you mean `a`? see",
+        "      `distillctl show kd` for all",
+    ]
+
+
+def test_an_error_is_broken_between_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run(["show", "kdd"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: no method, model, data set or optimizer is called"
+    assert lines[1] == "      `kdd`"
+    assert max(map(len, lines)) <= 60
