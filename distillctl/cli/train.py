@@ -142,9 +142,9 @@ def _print_gain(result: Result, best: Mapping[str, float]) -> None:
 
     metric, summary = result.task.metric, result.summary
     figure = best[metric]
-    if "chance" in summary:
+    if "floor" in summary:
         guess = result.task.show(metric, summary["chance"])
-        if figure <= summary["chance"]:
+        if figure <= summary["floor"]:
             _say(f"warning    the student is no better than chance, which reaches {guess}: lower `optimizer.lr`, or train longer?")
         else:
             _say(f"gain       {_points(result, figure - summary['chance'])} over chance, which reaches {guess}")

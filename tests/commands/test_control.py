@@ -17,7 +17,14 @@ from distillctl.rundir.directory import RunDirectory
 RESOLVED = 'seed = {seed}\n[student]\nname = "resnet8"\n{rest}[train]\nepochs = 3\nworkers = {workers}\n'
 DISTILLS = '[[method]]\nname = "kd"\nweight = 0.9\n[teacher]\nprofile = "teacher.toml"\n'
 LABELS = '[[method]]\nname = "none"\n'
-RESULT = {"split": "test", "best": {"epoch": 3, "top1": 0.75}, "last": {"epoch": 3, "top1": 0.75}, "chosen_on": "val", "chance": 0.25}
+RESULT = {
+    "split": "test",
+    "best": {"epoch": 3, "top1": 0.75},
+    "last": {"epoch": 3, "top1": 0.75},
+    "chosen_on": "val",
+    "chance": 0.25,
+    "floor": 0.3,
+}
 PACKAGES = {"distillctl": "1", "torch": "2"}
 
 
