@@ -11,7 +11,7 @@ from typing import Any
 from distillctl.api.tracker import RunStart, StepReport, Tracker
 from distillctl.cli.render import width, wrapped
 from distillctl.engine.experiment import MAIN
-from distillctl.text import one_line
+from distillctl.text import counted, one_line
 
 
 @contextmanager
@@ -56,8 +56,9 @@ class Plain(Tracker):
         self._say(f"run: {run.path}")
         self._say(f"data: {run.data}")
         for name, count in phases:
-            self._say(f"first {name}: {count} epochs")
-        self._say(f"student {run.student} with {run.method}: {epochs} epochs of {run.steps} steps on {run.device}")
+            self._say(f"first {name}: {counted(count, 'epoch')}")
+        length = f"{counted(epochs, 'epoch')} of {counted(run.steps, 'step')}"
+        self._say(f"student {run.student} with {run.method}: {length} on {run.device}")
         if run.records:
             self._say(f"continued after epoch {len(run.records)}")
 

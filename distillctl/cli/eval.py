@@ -12,7 +12,7 @@ from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
 from distillctl.profile.problems import no_file
 from distillctl.rundir.directory import ROOT, runs_in
-from distillctl.text import one_line
+from distillctl.text import counted, one_line
 
 if TYPE_CHECKING:
     from distillctl.commands.evaluate import Report
@@ -117,7 +117,7 @@ def print_report(report: Report, *, per_class: bool) -> None:
     """The figures in words, and a table of the classes on request."""
     epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
     render.words(f"run     {report.run} ({report.checkpoint}{epoch})", 8)
-    render.words(f"split   {report.split}, {report.figures['count']} images{f', {report.tta}' if report.tta else ''}", 8)
+    render.words(f"split   {report.split}, {counted(int(report.figures['count']), 'image')}{f', {report.tta}' if report.tta else ''}", 8)
     for words, text in report.shown:
         render.words(f"{words:<7} {text}", 8)
     if per_class:

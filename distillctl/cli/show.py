@@ -12,6 +12,9 @@ from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
 
+_WIDE = 160
+"""Columns from which a description fits beside the other cells of a table of options."""
+
 
 def show(
     name: Annotated[
@@ -38,7 +41,7 @@ def show(
             hint = f"its paper is {told}" if told else ""
             raise ProfileError(f"the package of `{name}` says too little of its paper for BibTeX", where="--bibtex", hint=hint)
         for line in "\n\n".join(entries).split("\n"):
-            render.line(line)
+            render.words(line)
         return
     if json:
         render.as_json({"found": found})
@@ -80,6 +83,21 @@ def _value(value: Any) -> str:
     return "" if value is None else value_text(value)
 
 
+def _print_options(options: list[dict[str, Any]]) -> None:
+    """A table of the options, with their descriptions below where the terminal is too narrow for them."""
+    headers = ("option", "type", "default", "bounds")
+    rows = [(o["name"], o["type"], "required" if o["required"] else _value(o["default"]), o["bounds"]) for o in options]
+    if not 0 < render.width() < _WIDE:
+        more = [(o["default_from"], o["description"]) for o in options]
+        render.table((*headers, "default from", "description"), [(*a, *b) for a, b in zip(rows, more, strict=True)], indent=2)
+        return
+    render.table(headers, rows, indent=2)
+    render.line()
+    for o in options:
+        source = f" (default: {o['default_from']})" if o["default_from"] not in ("", "package") else ""
+        render.words(f"  {o['name']}: {o['description']}{source}", 4)
+
+
 def _print(entry: dict[str, Any]) -> None:
     render.heading(f"{entry['kind']} {entry['name']}: {entry['summary']}")
     facts = {
@@ -100,11 +118,7 @@ def _print(entry: dict[str, Any]) -> None:
     if entry["options"]:
         render.line()
         render.heading("options")
-        rows = [
-            (o["name"], o["type"], "required" if o["required"] else _value(o["default"]), o["bounds"], o["default_from"], o["description"])
-            for o in entry["options"]
-        ]
-        render.table(("option", "type", "default", "bounds", "default from", "description"), rows, indent=2)
+        _print_options(entry["options"])
     if entry.get("presets"):
         render.line()
         render.heading("presets: defaults for certain data or pairs; later ones win")

@@ -12,6 +12,7 @@ import typer
 from distillctl.cli import options, render
 from distillctl.distributed import heartbeat
 from distillctl.errors import ProfileError
+from distillctl.text import counted
 
 if TYPE_CHECKING:
     from distillctl.commands.dry_run import Plan
@@ -122,7 +123,7 @@ def print_result(result: Result) -> None:
         _print_gain(result, best)
     if "accepted_changes" in summary:
         count = summary["accepted_changes"]
-        _say(f"changed    {count} accepted change{'s' if count > 1 else ''} while it ran: `changes` in run.json")
+        _say(f"changed    {counted(count, 'accepted change')} while it ran: `changes` in run.json")
     if "agreement" in summary:
         _say(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
     if sizes := summary.get("parameters"):
@@ -208,7 +209,8 @@ def print_plan(plan: Plan) -> None:
         name = "" if part.name == "main" else f"{part.name}: "
         steps = plan.steps_per_epoch * part.epochs
         _say(f"terms      {name}{terms_line(part.reading.total, part.reading.terms)}")
-        _say(f"steps      {name}{steps} in {part.epochs} epochs of {plan.steps_per_epoch}, {part.seconds_per_step * 1000:.0f} ms each")
+        length = f"{steps:,} in {counted(part.epochs, 'epoch')} of {plan.steps_per_epoch:,}"
+        _say(f"steps      {name}{length}, {part.seconds_per_step * 1000:.0f} ms each")
     _say(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
     _say(f"time       about {duration(plan.seconds)} by the second step: {', '.join(_times(plan))}")
     for note in plan.notes:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from distillctl.cli import render, run
+from distillctl.text import counted
 
 HEADERS = ("name", "summary", "paper", "version")
 ROWS = [
@@ -91,3 +92,15 @@ def test_an_error_is_broken_between_words(capsys: pytest.CaptureFixture[str], mo
     assert lines[0] == "error: no method, model, data set or optimizer is called"
     assert lines[1] == "      `kdd`"
     assert max(map(len, lines)) <= 60
+
+
+def test_one_thing_is_not_several() -> None:
+    assert [counted(n, "step") for n in (0, 1, 2, 1234)] == ["0 steps", "1 step", "2 steps", "1,234 steps"]
+
+
+def test_several_wide_columns_become_narrower_together(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    render.table(("name", "one", "two"), [("a", "word " * 12, "other " * 9)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert not [word for line in lines[1:] for word in line.split() if word not in ("a", "word", "other")]

@@ -129,6 +129,22 @@ def test_signs_of_latex_and_braces_stay_inside_the_entry():
     assert bibtex(dataclasses.replace(spec, paper="Ö")) == ""
 
 
+def test_options_fit_a_narrow_terminal(capsys, monkeypatch):
+    """Their descriptions stand below the table then, with the sources of defaults that are not the package's alone."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["show", "dkd"]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "  option         type    default  bounds" in lines
+    assert "  alpha          number  1.0      at least 0 and at most 1e9" in lines
+    assert "  alpha: Factor of the part on the target class." in lines
+    assert "  beta: Factor of the part on all other classes. (default: package; mdistiller's" in lines
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["show", "dkd"]) == 0
+    assert "default from  " in capsys.readouterr().out
+
+
 def test_choices_and_bounds():
     rows = {o["name"]: o for o in option_rows(REGISTRY.optimizers.get("sgd"))}
     assert (rows["momentum"]["type"], rows["momentum"]["bounds"]) == ("number", "at least 0 and below 1")
