@@ -13,27 +13,27 @@ from distillctl.plugin.registry import Registry
 from distillctl.rundir.directory import ROOT, runs_in
 
 
-def methods(incomplete: str) -> list[tuple[str, str]]:
-    """The methods whose names begin so, with what they do."""
-    return _of(Registry.load().methods, incomplete)
+def methods() -> list[tuple[str, str]]:
+    """The methods, with what they do. typer takes those that begin as the word does."""
+    return _of(Registry.load().methods)
 
 
-def objects(incomplete: str) -> list[tuple[str, str]]:
-    """The methods, models, data sets and optimizers whose names begin so."""
+def objects() -> list[tuple[str, str]]:
+    """The methods, models, data sets and optimizers."""
     registry = Registry.load()
     catalogs: list[Catalog[Any]] = [registry.methods, registry.models, registry.datasets, registry.optimizers]
-    return [found for catalog in catalogs for found in _of(catalog, incomplete)]
+    return [found for catalog in catalogs for found in _of(catalog)]
 
 
-def packages(incomplete: str) -> list[str]:
-    """The packages with plugins whose names begin so."""
-    return sorted({plugin.package for plugin in Registry.load().plugins if plugin.package.startswith(incomplete)})
+def packages() -> list[str]:
+    """The packages with plugins."""
+    return sorted({plugin.package for plugin in Registry.load().plugins})
 
 
-def runs(incomplete: str) -> list[str]:
-    """The runs below `runs` whose paths begin so, the newest first."""
-    return [path for run in runs_in(ROOT) if (path := str(run.path)).startswith(incomplete)]
+def runs() -> list[str]:
+    """The paths of the runs below `runs`, the newest first."""
+    return [str(run.path) for run in runs_in(ROOT)]
 
 
-def _of(catalog: Catalog[Any], incomplete: str) -> list[tuple[str, str]]:
-    return [(name, spec.summary) for spec in catalog if (name := catalog.shown_name(spec)).startswith(incomplete)]
+def _of(catalog: Catalog[Any]) -> list[tuple[str, str]]:
+    return [(catalog.shown_name(spec), spec.summary) for spec in catalog]

@@ -239,6 +239,6 @@ MUTANTS = (
     Mutant('a run that went on after a change is a control', 'distillctl/commands/control.py', 'info.get("method") == "none" and "changes" not in info', 'info.get("method") == "none"', 'tests/commands/test_control.py'),
     Mutant('a dry run counts a head twice', 'distillctl/commands/dry_run.py', 'methods.parameters() if id(p) not in student)', 'methods.parameters())', 'tests/commands/test_dry_run.py'),
     Mutant('a command in backticks is broken', 'distillctl/cli/render.py', 'quoted[0].replace(" ", "\\0")', 'quoted[0]', 'tests/cli/test_render.py'),
-    Mutant('a shell is offered every method', 'distillctl/cli/completion.py', '(name := catalog.shown_name(spec)).startswith(incomplete)', '(name := catalog.shown_name(spec))', 'tests/cli/test_completion.py'),
+    Mutant('a shell is offered names that mean two models', 'distillctl/cli/completion.py', '(catalog.shown_name(spec), spec.summary)', '(spec.name, spec.summary)', 'tests/cli/test_completion.py'),
     Mutant('BibTeX takes the year of the arXiv id', 'distillctl/plugin/citation.py', '_YEAR.search(spec.paper)', '_YEAR.search(spec.paper[::-1])', 'tests/cli/test_show.py'),
 )  # fmt: skip
