@@ -32,7 +32,9 @@ class Spec:
     namespace: set for objects whose names others use too (model zoos). `cifar/vgg13` always works; the bare
         `vgg13` works as long as only one installed package has it.
     aliases: other names that mean the same.
-    paper: authors, year and arXiv id, or where the data come from.
+    paper: surnames of the authors, year and arXiv id, or where the data come from.
+    title, authors, venue: of the paper, for `distillctl show NAME --bibtex`, which takes year and arXiv id from `paper`. Authors as BibTeX
+        has them: `"Hinton, Geoffrey and Vinyals, Oriol"`. `venue` is the conference, empty where there is none.
     """
 
     name: str
@@ -42,6 +44,9 @@ class Spec:
     namespace: str = ""
     aliases: tuple[str, ...] = ()
     paper: str = ""
+    title: str = ""
+    authors: str = ""
+    venue: str = ""
 
     @property
     def qualified(self) -> str:
@@ -132,6 +137,8 @@ class ModelSpec(Spec):
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
     input_size: side length in pixels that the model was designed for.
+    parameters: how many it trains, with the defaults of its options and `classes` classes; 0 if it is not said.
+    classes: how many classes `parameters` is counted with.
     """
 
     stages: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
@@ -139,6 +146,8 @@ class ModelSpec(Spec):
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
     input_size: int = 224
+    parameters: int = 0
+    classes: int = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,8 +164,12 @@ class Task:
         raise NotImplementedError
 
     def floor(self, images: Images) -> float:
-        """What guessing reaches in `metric` on these images. A teacher that is no better is refused."""
+        """What guessing hardly exceeds in `metric` on these images. A teacher that is no better is refused."""
         raise NotImplementedError
+
+    def chance(self, images: Images) -> float:
+        """What guessing reaches in `metric` on these images, to which the gain of a student is told; `floor` unless overridden."""
+        return self.floor(images)
 
     def doubt(self, evaluation: Evaluation, images: Images) -> tuple[str, str]:
         """Why a teacher that was evaluated on these images answers something else than they ask, and what to do; empty where it does not.

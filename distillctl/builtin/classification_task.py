@@ -78,10 +78,14 @@ class Classification(Task):
     def meter(self) -> ClassificationMeter:
         return ClassificationMeter(self.data.num_classes)
 
-    def floor(self, images: Images) -> float:
-        """The accuracy of guessing the most frequent class, plus three standard deviations of such a count."""
+    def chance(self, images: Images) -> float:
+        """The accuracy of guessing the most frequent class."""
         counts = torch.bincount(images.labels, minlength=self.data.num_classes)
-        share = max(float(counts.max()) / len(images.labels), 1 / self.data.num_classes)
+        return max(float(counts.max()) / len(images.labels), 1 / self.data.num_classes)
+
+    def floor(self, images: Images) -> float:
+        """That of guessing the most frequent class, plus three standard deviations of such a count."""
+        share = self.chance(images)
         return share + 3 * math.sqrt(share * (1 - share) / len(images.labels))
 
     def agreement(self, one: Evaluation, other: Evaluation) -> float:

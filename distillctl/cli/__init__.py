@@ -18,7 +18,6 @@ from distillctl.distributed import heartbeat
 from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem, ProfileError
 from distillctl.files import FULL_OR_CLOSED
-from distillctl.text import printable
 
 TTA = ("auto", "flip", "ten_crop")
 
@@ -60,7 +59,7 @@ def run(arguments: list[str]) -> int:
     from distillctl.cli.app import command_for
 
     click_exception = typer.BadParameter.__bases__[0].__bases__[0]  # which typer does not export under its own name
-    arguments = join_tta(arguments) or ["--help"]
+    arguments = join_tta(arguments) or ["--help"]  # a shell that asks how a line goes on gives its words elsewhere
     name = arguments[0]
     try:
         Path.cwd()
@@ -147,7 +146,10 @@ def _silence() -> None:
 
 def _complain(text: str) -> None:
     """Prints lines to stderr, without anything that would steer a terminal."""
-    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr)  # noqa: T201
+    from distillctl.cli.render import wrapped
+
+    for line in text.split("\n"):
+        print("\n".join(wrapped(line, 6)), file=sys.stderr)  # noqa: T201
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:

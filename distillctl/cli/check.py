@@ -39,10 +39,10 @@ def check(
     dataset = checked.dataset.spec
     if dataset.preview:
         found = load_object(dataset.preview, dataset.name)(checked.dataset.options)
-        render.line(f"data: {found}")
+        render.words(f"data: {found}")
     for text in advice(checked):
-        render.line(f"warning: {text}")
-    render.line(f"ok: {checked.path} has no problems")
+        render.words(f"warning: {text}")
+    render.words(f"ok: {checked.path} has no problems")
 
 
 def resolved_lines(profile: Profile) -> list[tuple[str, str, str, str]]:

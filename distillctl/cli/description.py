@@ -6,6 +6,7 @@ from typing import Any
 
 from distillctl.api.specs import MethodSpec, ModelSpec, Spec
 from distillctl.plugin.catalog import Catalog
+from distillctl.plugin.citation import bibtex
 
 SECTIONS = {"method": "method", "model": "student", "data set": "dataset", "optimizer": "optimizer"}
 
@@ -19,6 +20,7 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
         "kind": catalog.kind,
         "summary": spec.summary,
         "paper": spec.paper,
+        "bibtex": bibtex(spec),
         "aliases": list(spec.aliases),
         "package": plugin.package,
         "version": plugin.version,
@@ -49,6 +51,8 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
             "classifier": spec.classifier,
             "weights": list(spec.weights),
             "input_size": spec.input_size,
+            "parameters": spec.parameters or None,
+            "classes": spec.classes if spec.parameters else None,
         }
     data["example"] = example(catalog.kind, spec, catalog.shown_name(spec))
     return data

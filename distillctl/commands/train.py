@@ -334,9 +334,8 @@ class _Plan:
         if best is not None and last is not None:
             summary["best"] = {"epoch": best_epoch, **best.figures}
             summary["last"] = {"epoch": epochs, **last.figures}
-            floor = task.floor(getattr(task.data, split))
-            if best.figures[task.metric] <= floor:
-                summary["chance"] = floor
+            images = getattr(task.data, split)
+            summary |= {"chance": task.chance(images), "floor": task.floor(images)}
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}

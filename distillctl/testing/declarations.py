@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from distillctl.api.method import Method, TemperatureMethod, Wrapper
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Preset
+from distillctl.plugin.citation import bibtex
 from distillctl.plugin.registry import load
 from distillctl.profile.describe import is_table
 from distillctl.profile.schema import MethodTable
@@ -50,6 +51,15 @@ class DeclarationChecks(MethodCase):
         assert self.spec.formula, "show NAME prints the formula"
         assert self.spec.paper, "name the paper with its arXiv id"
         assert "\n" not in self.spec.summary
+
+    def test_paper_can_be_cited(self) -> None:
+        """Where the spec has a title, `show NAME --bibtex` prints an entry: with all authors, the surnames being those of `paper`."""
+        if not (self.spec.title or self.spec.authors or self.spec.venue):
+            return
+        assert bibtex(self.spec), "BibTeX needs `title`, `authors`, and a year in `paper`"
+        surnames = [author.partition(",")[0] for author in self.spec.authors.split(" and ")]
+        assert all(", " in author for author in self.spec.authors.split(" and ")), "authors as BibTeX has them: `Hinton, Geoffrey and …`"
+        assert self.spec.paper.startswith(f"{', '.join(surnames)} "), f"`paper` names others than {surnames}"
 
     def test_plugin_module_is_light_and_registers_the_spec(self) -> None:
         """Listing methods imports neither torch nor pydantic; options load without torch."""

@@ -95,6 +95,16 @@ def test_weights_and_size(name):
     sizes = [weights.transforms.keywords["crop_size"] for weights in enum]
     assert SPECS[name].input_size in sizes
     assert SPECS[name].input_size == min(sizes) or name.startswith("efficientnet")
+    if name != "inception_v3":  # whose figure has the auxiliary head in it
+        counted = {w.meta["num_params"] for w in enum if w.transforms.keywords["crop_size"] == SPECS[name].input_size}
+        assert counted == {SPECS[name].parameters}
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_not_counted(name):
+    with torch.device("meta"):
+        model = build(name, SPECS[name].classes, load(SPECS[name].options, name)())
+    assert sum(p.numel() for p in model.parameters()) == SPECS[name].parameters
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -75,7 +75,7 @@ def test_train_prints_epochs_and_what_came_out(trained: tuple[Path, str]) -> Non
     lines = out.splitlines()
     assert [sum(line.startswith(f"epoch {n}") for line in lines) for n in ("2/2", "3/3")] == [1, 1]
     assert "kd " in next(line for line in lines if line.startswith("epoch 1/3"))
-    assert [line.split()[0] for line in lines[-7:]] == ["student", "last", "agreement", "size", "time", "file", "run"]
+    assert [line.split()[0] for line in lines[-8:]] == ["student", "last", "gain", "agreement", "size", "time", "file", "run"]
     size = next(line for line in lines if line.startswith("size"))
     assert re.fullmatch(r"size       student [\d,]+ parameters; teacher [\d,]+, 2\.\d times as many", size)
     assert lines[-2].split()[1] == f"{lines[-1].split()[1]}/student.safetensors"
@@ -145,6 +145,8 @@ def test_dry_run_tells_the_plan(inside: Path, capsys: pytest.CaptureFixture[str]
     for words in ("student    resnet8", "teacher    resnet14", "last", "64 × 2 × 2", "steps", "time       about", "mgd"):
         assert words in out
     assert ("MiB" in out) == (peak_memory(torch.device("cpu")) is not None)
+    assert out.count("logits ") == 1, "student and teacher answer the same question"
+    assert "logits     10\n" in out
     assert sorted(p.name for p in (inside / "runs").iterdir()) == before
 
 

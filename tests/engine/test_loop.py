@@ -197,7 +197,7 @@ def test_a_signal_saves_and_stops(
 
     monkeypatch.setattr(first.objective, "losses", spied("training", first.objective.losses, 5))
     monkeypatch.setattr(first, "evaluation", spied("evaluation", first.evaluation, 2))
-    with pytest.raises(StoppedError, match=rf"stopped by {signal.Signals(number).name} after 1 epochs and [23] of 3 steps") as caught:
+    with pytest.raises(StoppedError, match=rf"stopped by {signal.Signals(number).name} after 1 epoch and [23] of 3 steps") as caught:
         loop.train()
     assert caught.value.exit_code == code
     position = checkpoint.load(run.last)["position"]
