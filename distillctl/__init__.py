@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from distillctl.api.optimizer import SeparateGradients, split_decay
     from distillctl.api.options import Epsilon, Factor, Options, PathOption, StageName, StageNames, Temperature, check_image_sizes
     from distillctl.api.pairing import pair_stages, require_positions
-    from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Preset, TaskSpec, TrackerSpec
+    from distillctl.api.specs import (
+        CommandSpec,
+        DatasetSpec,
+        MethodSpec,
+        ModelSpec,
+        OptimizerSpec,
+        Preset,
+        TaskSpec,
+        TrackerSpec,
+        WeightsInput,
+    )
     from distillctl.api.task import Evaluation, Meter, Outputs, Seen, Task
     from distillctl.api.tracker import RunStart, StepReport, Tracker
     from distillctl.data.archives import unpacked
@@ -58,7 +68,7 @@ _WHERE = {
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": (
-        "CommandSpec", "DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
+        "CommandSpec", "DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec", "WeightsInput",
     ),
     "distillctl.api.task": ("Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
@@ -76,7 +86,8 @@ __all__ = [
     "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec", "Options",
     "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen",
     "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "Temperature",
-    "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "Wrapper", "__version__", "cache_folder", "check_image_sizes",
+    "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder",
+    "check_image_sizes",
     "draw_rows", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size",
     "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_positions", "split_decay",
     "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "unit_rows", "unpacked", "widen",

@@ -18,6 +18,7 @@ MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labe
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_NO_INPUTS: Mapping[str, WeightsInput] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +115,21 @@ class MethodSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsInput:
+    """What a set of pretrained weights was made to see, of images scaled to [0, 1].
+
+    mean, std: of each channel.
+    size: side length in pixels at which they are published; 0 if it is not known.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """An image classifier.
+    """An image classifier. If its options have `image_size`, it works at that size alone, and a teacher's images are resized to it.
 
     implementation: a function `build(name: str, num_classes: int, options: Options) -> torch.nn.Module`.
     stages: ordered names of features and where to take them: a module path with optional suffixes.
@@ -127,6 +141,7 @@ class ModelSpec(Spec):
     classifier: path of the last Linear layer; its input is the feature called `pooled`.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
+    weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
     input_size: side length in pixels that the model was designed for.
     """
 
@@ -134,6 +149,7 @@ class ModelSpec(Spec):
     classifier: str = ""
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
+    weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
     input_size: int = 224
 
 

@@ -153,6 +153,14 @@ class Check:
         return data if spec is None else {**data, "name": spec.qualified}
 
 
+def option_names(spec: Spec) -> Collection[str] | None:
+    """The names of a plugin's options; None where they cannot be loaded, which is noted when they are checked."""
+    try:
+        return load(spec.options, spec.name).model_fields.keys() if spec.options else ()
+    except PluginError:
+        return None
+
+
 def split(values: Mapping[str, Any], core: type[BaseModel]) -> tuple[Data, Data]:
     """The core's keys of a table, and the plugin's."""
     own = {k: v for k, v in values.items() if k not in core.model_fields}

@@ -8,9 +8,7 @@ from typing import Any
 
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec
-from distillctl.errors import PluginError
-from distillctl.plugin.registry import load
-from distillctl.profile.checking import Check, Data, split
+from distillctl.profile.checking import Check, Data, option_names, split
 from distillctl.profile.document import dotted
 from distillctl.profile.presets import Pair, preset_values
 from distillctl.profile.schema import MethodChoice, MethodTable
@@ -81,8 +79,8 @@ class Methods:
         if wrapper and not self._may_wrap(wrapper, spec, key):
             return None
         self.specs.append((spec, key))
-        option_names = _option_names(spec)
-        inner = self._take_inner(spec, key, own, option_names)
+        names = option_names(spec)
+        inner = self._take_inner(spec, key, own, names)
         wrapped = inner.choice if inner else None
         if wrapper and wrapped and not wrapper.inner_kinds and not _takes_temperature(wrapped):
             message = f"`{wrapper.name}` cannot wrap `{spec.name}` around `{wrapped.spec.name}`, which finds the temperature by itself"
@@ -91,7 +89,7 @@ class Methods:
 
         steered = wrapper is not None and spec.takes_temperature and (wrapper.takes_temperature or not wrapper.inner_kinds)
         idle = () if wrapper is None else (*_OUTSIDE, "temperature") if steered else _OUTSIDE
-        presets = {} if option_names is None else preset_values(spec, self.pair, own, wrapped.spec if wrapped else None, self._epochs)
+        presets = {} if names is None else preset_values(spec, self.pair, own, wrapped.spec if wrapped else None, self._epochs)
         given = {name: value for name, (value, _) in presets.items() if name not in idle}
         defaults = {} if wrapper else {"weight": spec.weight, "task_weight": spec.task_weight, "warmup_epochs": spec.warmup_epochs}
         core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}
@@ -112,7 +110,7 @@ class Methods:
             data["inner"] = inner.data
         return _Method(key, values, MethodChoice(spec, table, options, wrapped), data)
 
-    def _take_inner(self, spec: MethodSpec, key: Key, own: Data, option_names: Collection[str] | None) -> _Method | None:
+    def _take_inner(self, spec: MethodSpec, key: Key, own: Data, names: Collection[str] | None) -> _Method | None:
         """Takes the table of the wrapped method out of `own` and reads it; only wrappers may have one."""
         key = (*key, "inner")
         if spec.inner:
@@ -120,7 +118,7 @@ class Methods:
             if isinstance(values, dict):
                 return self._read(key, values, spec)
             self.check.complain(f"`{dotted(key)}` must be a table, [method.inner]", key)
-        elif "inner" in own and option_names is not None and "inner" not in option_names:
+        elif "inner" in own and names is not None and "inner" not in names:
             self.check.no_effect(key, f"on `{spec.name}`, which wraps no other method")
             del own["inner"]
         return None
@@ -166,14 +164,6 @@ class Methods:
             origins = self.check.origins
             origins[dotted((*method.key, "task_weight"))] = origins[dotted((*stated[0].key, "task_weight"))]
         return weight
-
-
-def _option_names(spec: MethodSpec) -> Collection[str] | None:
-    """The names of a method's options; None where they cannot be loaded, which is noted when they are checked."""
-    try:
-        return load(spec.options, spec.name).model_fields.keys() if spec.options else ()
-    except PluginError:
-        return None
 
 
 def _is_default(options: Options, name: str) -> bool:

@@ -19,6 +19,7 @@ from distillctl import (
     PluginError,
     TaskSpec,
     TrackerSpec,
+    WeightsInput,
     hookimpl,
 )
 from distillctl.api import hooks
@@ -169,6 +170,11 @@ class TestKinds:
             (spec(DatasetSpec, task="a b"), "`task` of `x` is not a name"),
             (spec(DatasetSpec, task=1), "`task` of `x` is not of the type that DatasetSpec declares"),
             (spec(MethodSpec, kind="logits", gives_head=1), "`gives_head` of `x` is not of the type that MethodSpec declares"),
+            (
+                spec(ModelSpec, weights_input={"V1": WeightsInput(mean=(0.5,), std=("a",))}),
+                "`weights_input.std` of `x` is not of the type that WeightsInput declares",
+            ),
+            (spec(ModelSpec, weights_input={"V1": (0.5,)}), "`weights_input` of `x` is not of the type that ModelSpec declares"),
             (spec(CommandSpec, options="a:B"), "the command `x` has `options`, which are the parameters of its function"),
             (spec(TaskSpec, ""), "TaskSpec without a `name`"),
             (spec(TrackerSpec, "a b"), "TrackerSpec with a name that is no name, 'a b'"),
