@@ -53,7 +53,8 @@ class Spec:
 class Preset:
     """Defaults of a method for certain data or pairs, as its paper or the benchmark gives them.
 
-    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options).
+    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options). A wrapper's may also have
+        options of the method that it wraps, as `inner.NAME`, with `inner` to say which method that is; they win over its own presets.
     dataset, teacher, student: names, or patterns with `*`; empty matches everything.
     when: options of the method that must have these values.
     inner: for wrappers, name of the method that they wrap; empty matches every one.
@@ -175,8 +176,8 @@ class OptimizerSpec(Spec):
     """An optimizer.
 
     implementation: a function `build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer`.
-        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate) and
-        `weight_decay` (overrides the option). The options must have a field `lr`.
+        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate), `weight_decay` (overrides the option)
+        and `decay` (`all` or `weights`, which `distillctl.split_decay` takes out). The options must have a field `lr`.
     separate_gradients: the optimizer wants the gradients of the label loss and of the methods' terms apart; what `implementation`
         returns is then a `distillctl.SeparateGradients`.
     """

@@ -92,7 +92,10 @@ def register_method() -> list[MethodSpec]:
             inner="kd",
             weight=0.9,
             task_weight=0.1,
-            presets=(Preset(inner="dk", values={"weight": 4.0}, source="table 4"),),
+            presets=(
+                Preset(inner="dk", values={"weight": 4.0}, source="table 4"),
+                Preset(inner="dk", student="seeing", values={"inner.beta": 1.5, "inner.low": -1}, source="table 6"),
+            ),
             **common,
         ),
         MethodSpec(
