@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distillctl.errors import DataError
 from distillctl.text import one_line
+from distillctl.weights.quantised import refuse_quantised
 
 _CONTAINERS = ("student", "state_dict_ema", "model_ema", "model_state_dict", "state_dict", "model", "net", "network", "weights", "module")
 """Keys under which programs keep the weights, most telling first. `student`: our own checkpoints.
@@ -63,6 +64,7 @@ def weights_in(value: object, path: Path, key: str = "", side: Side = "student")
                 if not tensors:
                     raise DataError(f"`{path}` has nothing under `{key}`: its content is a mapping with the keys {_list(value)}")
             if tensors:
+                refuse_quantised(value, path)
                 return Found(tensors, ".".join([*place, *rest]), others)
             break
         value, others = inner, others or beside
