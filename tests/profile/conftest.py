@@ -108,6 +108,7 @@ def register_method() -> list[MethodSpec]:
         ),
         MethodSpec(name="feat", **{**common, "kind": "features"}),
         MethodSpec(name="alone", needs_teacher=False, **common),
+        MethodSpec(name="odd", options="distillctl_test_options:NoOptions", **common),
         MethodSpec(name="lost", options="distillctl_test_missing:Options", **common),
         MethodSpec(
             name="lost_preset",
@@ -169,6 +170,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
         DkOptions=DkOptions,
         WrapOptions=WrapOptions,
         AroundOptions=AroundOptions,
+        NoOptions=dict,
     )
     monkeypatch.setitem(sys.modules, "distillctl_test_options", options)
     made = SimpleNamespace(
