@@ -32,6 +32,11 @@ def some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
+def counted(count: int, word: str, plural: str = "s") -> str:
+    """A number with its word."""
+    return f"1 {word}" if count == 1 else f"{count} {word}{plural}"
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorts names with numbers as people count: `a2` before `a10`."""
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _NUMBERS.split(name) if part]
