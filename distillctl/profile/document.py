@@ -253,7 +253,9 @@ def with_teacher(document: Document, target: str) -> Document:
         path = Path(target).expanduser()
         path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:
-        reason = "it begins with the home folder of a user who has none" if isinstance(error, RuntimeError) else str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        if isinstance(error, RuntimeError):
+            reason = "it begins with the home folder of a user who has none"
         raise ProfileError(bounded(f"`{target[:80]}` is not a path: {reason}", "--teacher")) from None
     way = "run" if path.is_dir() else "profile" if path.suffix == ".toml" else "checkpoint" if path.suffix or path.is_file() else "run"
     old = document.data.get("teacher", {})

@@ -171,3 +171,18 @@ def test_a_whole_method_is_no_key_of_the_only_table_either(read, text, table):
             read(content, overrides=[override])
         assert "`--method NAME` replaces all methods" in caught.value.problems[0].hint
     assert read(content, overrides=["method.0.beta=3.0"]).methods[0].options.beta == 3.0
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("train.lr=0.1", "it is `optimizer.lr`; allowed are"),
+        ("optimizer.learning_rate=0.1", "it is `optimizer.lr`; `distillctl show"),
+        ("student.epochs=2", "it is `train.epochs`; `distillctl show"),
+        ("train.epoch=2", "did you mean `epochs`? allowed are"),
+    ],
+)
+def test_a_key_of_another_table_is_named(read, override, hint):
+    with pytest.raises(ProfileError) as caught:
+        read(overrides=[override])
+    assert caught.value.problems[0].hint.startswith(hint)
