@@ -19,6 +19,7 @@ MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labe
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_NO_INPUTS: Mapping[str, WeightsInput] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class Spec:
 class Preset:
     """Defaults of a method for certain data or pairs, as its paper or the benchmark gives them.
 
-    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options).
+    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options). A wrapper's may also have
+        options of the method that it wraps, as `inner.NAME`, with `inner` to say which method that is; they win over its own presets.
     dataset, teacher, student: names, or patterns with `*`; empty matches everything.
     when: options of the method that must have these values.
     inner: for wrappers, name of the method that they wrap; empty matches every one.
@@ -123,8 +125,21 @@ class MethodSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsInput:
+    """What a set of pretrained weights was made to see, of images scaled to [0, 1].
+
+    mean, std: of each channel.
+    size: side length in pixels at which they are published; 0 if it is not known.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """An image classifier.
+    """An image classifier. If its options have `image_size`, it works at that size alone, and a teacher's images are resized to it.
 
     implementation: a function `build(name: str, num_classes: int, options: Options) -> torch.nn.Module`.
     stages: ordered names of features and where to take them: a module path with optional suffixes.
@@ -136,6 +151,7 @@ class ModelSpec(Spec):
     classifier: path of the last Linear layer; its input is the feature called `pooled`.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
+    weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
     input_size: side length in pixels that the model was designed for.
     parameters: how many it trains, with the defaults of its options and `classes` classes; 0 if it is not said.
     classes: how many classes `parameters` is counted with.
@@ -145,6 +161,7 @@ class ModelSpec(Spec):
     classifier: str = ""
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
+    weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
     input_size: int = 224
     parameters: int = 0
     classes: int = 1000
@@ -172,8 +189,8 @@ class OptimizerSpec(Spec):
     """An optimizer.
 
     implementation: a function `build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer`.
-        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate) and
-        `weight_decay` (overrides the option). The options must have a field `lr`.
+        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate), `weight_decay` (overrides the option)
+        and `decay` (`all` or `weights`, which `distillctl.split_decay` takes out). The options must have a field `lr`.
     separate_gradients: the optimizer wants the gradients of the label loss and of the methods' terms apart; what `implementation`
         returns is then a `distillctl.SeparateGradients`.
     """

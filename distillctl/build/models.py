@@ -22,6 +22,7 @@ from distillctl.models import deploy, heads
 from distillctl.models.teacher_input import adapt_input
 from distillctl.plugin.registry import Registry, load
 from distillctl.profile.schema import Profile, TeacherTable
+from distillctl.profile.teacher import has_fixed_size
 from distillctl.text import one_line
 from distillctl.weights import state_dict
 
@@ -114,8 +115,8 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         model, info = deploy.load_student(folder, registry)
         found = registry.models.get(info["qualified"])
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
-        told = info["input"]
-        notes += _adapted(model, task.data, choice.table, told.get("mean"), told.get("std"))
+        size = info["options"].get("image_size") if has_fixed_size(found) else None
+        notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size)
         return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes)
     spec, options = choice.spec, choice.options
     assert spec is not None
@@ -128,12 +129,18 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
     with _weights_of(choice.table.checkpoint):
         changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
-    notes = (*places, *changed, *_adapted(model, task.data, choice.table))
+    seen = spec.weights_input.get(choice.table.weights)
+    told = {} if seen is None else {"mean": list(seen.mean), "std": list(seen.std), "size": seen.size}
+    notes = (*places, *changed, *_adapted(model, task.data, choice.table, choice.table.weights, told))
     return TeacherModel(spec, model, spec.name, choice.table.checkpoint, notes)
 
 
-def _adapted(model: nn.Module, data: Splits, table: TeacherTable, mean: Any = None, std: Any = None) -> tuple[str, ...]:
-    """Makes a teacher see what it was trained with: what the profile states, or else what its run tells.
+def _adapted(
+    model: nn.Module, data: Splits, table: TeacherTable, source: str, told: Mapping[str, Any], size: int | None = None
+) -> tuple[str, ...]:
+    """Makes a teacher see what it was trained with: what the profile states, or else what its weights or its run tell.
+
+    source: whose `told` it is. size: the only one at which the model works, unless the profile states another.
 
     Raises:
         ProfileError: there are not as many numbers as the images have channels.
@@ -141,10 +148,16 @@ def _adapted(model: nn.Module, data: Splits, table: TeacherTable, mean: Any = No
     for name in ("mean", "std"):
         if (stated := getattr(table, name)) is not None and len(stated) != data.channels:
             message = f"`teacher.{name}` must have {data.channels} numbers, one for each channel, not {len(stated)}"
-            raise ProfileError(message, where="[teacher]")
-    mean, std = _numbers(mean, data.channels, -math.inf), _numbers(std, data.channels, 0.0)
-    told = adapt_input(model, data, table.mean or mean, table.std or std, table.image_size)
-    return (told,) if told else ()
+            hint = f"{source} has them" if stated == told.get(name) else ""
+            raise ProfileError(message, where="[teacher]", hint=hint)
+    own = _numbers(told.get("mean"), data.channels, -math.inf), _numbers(told.get("std"), data.channels, 0.0)
+    mean, std, size = table.mean or own[0], table.std or own[1], table.image_size or size
+    notes = adapt_input(model, data, mean, std, size, source if (mean, std) == own else "")
+    trained = told.get("size")
+    if size is None and isinstance(trained, int) and trained not in (0, data.view.size):
+        # Not done by itself: a convolutional net takes any size, and resized small images would cost many times as much.
+        notes += (f"{source} was made for {trained} pixels and sees {data.view.size}: `teacher.image_size = {trained}` resizes for it",)
+    return notes
 
 
 def _numbers(value: Any, count: int, above: float) -> list[float] | None:

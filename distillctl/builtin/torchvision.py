@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from distillctl.api.hooks import hookimpl
-from distillctl.api.specs import ModelSpec
+from distillctl.api.specs import ModelSpec, WeightsInput
 
 _OPTIONS = "distillctl.builtin.torchvision_options"
 _V1, _V1_V2 = ("IMAGENET1K_V1",), ("IMAGENET1K_V1", "IMAGENET1K_V2")
@@ -61,6 +61,17 @@ _PARAMETERS: Mapping[str, int] = MappingProxyType({
     "vit_l_32": 306_535_400, "vit_h_14": 632_045_800,
 })  # fmt: skip
 """Of 1000 classes, without auxiliary heads."""
+
+# Sizes of weights that were fine-tuned end to end above the model's own.
+_END_TO_END: Mapping[str, int] = MappingProxyType({"vit_l_16": 512, "vit_h_14": 518})
+
+
+def _input(name: str, weights: str) -> WeightsInput:
+    """What the transforms of an enum's member say."""
+    size = _END_TO_END.get(name, 384) if weights == "IMAGENET1K_SWAG_E2E_V1" else _SIZES.get(name, 224)
+    if name == "efficientnet_v2_l":
+        return WeightsInput(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=size)
+    return WeightsInput(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=size)
 
 
 def _stages(stem: str, *paths: str, pre: Mapping[str, str] = MappingProxyType({})) -> Mapping[str, str]:
@@ -199,6 +210,7 @@ def register_model() -> list[ModelSpec]:
             classifier=family.classifier,
             weights=_WEIGHTS.get(name, _V1),
             weights_loader="distillctl.builtin.torchvision_models:load_weights",
+            weights_input={weights: _input(name, weights) for weights in _WEIGHTS.get(name, _V1)},
             input_size=_SIZES.get(name, 224),
             parameters=_PARAMETERS[name],
         )

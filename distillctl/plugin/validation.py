@@ -8,7 +8,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from distillctl.api.specs import CommandSpec, DatasetSpec, Preset, Spec
+from distillctl.api.specs import CommandSpec, DatasetSpec, Preset, Spec, WeightsInput
 
 MAX_NAME = 100
 """Characters of a name."""
@@ -35,6 +35,8 @@ def malformed(spec: Spec) -> str:
         return f"`task` of `{spec.name}` is not a name"
     if isinstance(spec, CommandSpec) and spec.options:
         return f"the command `{spec.name}` has `options`, which are the parameters of its function"
+    if wrong := next((wrong for seen in getattr(spec, "weights_input", {}).values() if (wrong := _wrong_field(seen))), ""):
+        return f"`weights_input.{wrong}` of `{spec.name}` is not of the type that WeightsInput declares"
     references = [
         ("implementation", spec.implementation),
         ("options", spec.options),
@@ -51,7 +53,7 @@ def _is_name(text: Any) -> bool:
     return type(text) is str and len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
 
 
-def _wrong_field(value: Spec | Preset) -> str:
+def _wrong_field(value: Spec | Preset | WeightsInput) -> str:
     """The first field that is not of its declared type."""
     kind: Any = type(value)
     for name, hint in _fields(kind).items():

@@ -67,12 +67,13 @@ class TeacherTable(Options):
     replaces the whole table."""
     mean: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1, max_length=4)] | None = None
     """Mean of each channel with which it was trained, for images scaled to [0, 1], where it is not that of the data: the student's view is
-    normalised anew for the teacher. A `run` or `profile` knows its own."""
+    normalised anew for the teacher. A `run` or `profile` knows its own, and so do `weights` of torchvision."""
     std: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=4)] | None = None
     """Standard deviation of each channel with which it was trained, where it is not that of the data. A `run` or `profile` knows its
-    own."""
+    own, and so do `weights` of torchvision."""
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    """Side length in pixels at which it was trained, where it is not that of the data: the student's view is resized for the teacher."""
+    """Side length in pixels at which it was trained, where it is not that of the data: the student's view is resized for the teacher.
+    A model that works at one size alone is built for it."""
     allow_untrained: bool = False
     """Go on with a teacher that is no better than chance (for tests)."""
 

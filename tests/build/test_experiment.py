@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 
 from distillctl.api.method import Progress
 from distillctl.build.data import build_task
@@ -132,3 +133,42 @@ def test_the_weight_of_a_method_and_of_the_labels(build: Any) -> None:
     objective = build("method.weight=0.25", "method.task_weight=0.75", "method.warmup_epochs=2").objective
     (entry,) = objective.weighted
     assert (entry.weight, entry.warmup_epochs, objective.task_weight) == (0.25, 2.0, 0.75)
+
+
+@pytest.fixture
+def pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of torchvision that are not fetched."""
+    from distillctl.builtin import torchvision_models
+
+    def fresh(name: str, weights: str) -> dict[str, torch.Tensor]:
+        size = {"image_size": 32} if name.startswith("vit") else {}
+        return torchvision.models.get_model(name, num_classes=10, **size).state_dict()
+
+    monkeypatch.setattr(torchvision_models, "load_weights", fresh)
+
+
+def test_a_teacher_with_pretrained_weights_sees_what_they_were_made_to_see(build: Any, pretrained: None) -> None:
+    made = build('teacher={name="torchvision/mobilenet_v3_small", weights="IMAGENET1K_V1", allow_untrained=true}')
+    assert made.notes[-2:] == (
+        "the teacher sees images normalised by mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225] of IMAGENET1K_V1",
+        "IMAGENET1K_V1 was made for 224 pixels and sees 8: `teacher.image_size = 224` resizes for it",
+    )
+    seen: list[torch.Tensor] = []
+    made.network.model.features[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    batch = next(iter(made.loader.epoch(0)))
+    made.teacher.look(batch, ("running",))
+    data = made.splits
+    pixels = batch.images * torch.tensor(data.std).reshape(1, 3, 1, 1) + torch.tensor(data.mean).reshape(1, 3, 1, 1)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
+    torch.testing.assert_close(seen[0], (pixels - mean) / std, rtol=1e-4, atol=1e-4)
+    keys = 'name="torchvision/mobilenet_v3_small", weights="IMAGENET1K_V1", allow_untrained=true'
+    assert build(f"teacher={{{keys}, mean=[0.5, 0.5, 0.5], image_size=16}}").notes[-1] == (
+        "the teacher sees images normalised by mean [0.5, 0.5, 0.5] and std [0.229, 0.224, 0.225] and at 16 instead of 8 pixels"
+    )
+
+
+def test_a_transformer_sees_the_size_for_which_it_is_built(build: Any, pretrained: None) -> None:
+    """Its weights would bring theirs, which is 224; another one reaches the network too."""
+    made = build('teacher={name="torchvision/vit_b_32", weights="IMAGENET1K_V1", image_size=32, allow_untrained=true}')
+    assert made.network.model.image_size == 32
+    assert made.notes[-1].endswith("of IMAGENET1K_V1 and at 32 instead of 8 pixels")

@@ -240,6 +240,12 @@ EFFECTS = {
         {"teacher": None, "method": 'name = "none"\ntask_weight = 0'},
         ["all weights are 0, so that nothing is trained"],
     ),
+    "options of a plugin that are of another class": (
+        {"method": 'name = "odd"'},
+        ["`distillctl_test_options:NoOptions`, the options of `odd`, is not a subclass of `distillctl.Options`"],
+    ),
+    "key of another table": ({"train": "epochs = 2\nlr = 0.1"}, ["unknown key `lr` in \\[train\\]"]),
+    "option of another table": ({"student": 'name = "big"\nepochs = 3'}, ["unknown option `epochs` for model `big`"]),
     "second of several methods": (
         {"method": '[[method]]\nname = "dk"\n[[method]]\nname = "feat"\nnope = 2'},
         ["unknown option `nope` for method `feat`"],
