@@ -237,6 +237,10 @@ MUTANTS = (
     _of('sp', 'losses.py', 'difference.square().sum() / size**2', 'difference.square().sum() / size'),
     _of('sp', 'losses.py', 'sums = products.abs().sum(1, keepdim=True)', 'sums = products.sum(1, keepdim=True)'),
     _of('tfkd', 'losses.py', '.mean() * student_temperature**2', '.mean()'),
+    _of('ttm', 'losses.py', 'log_powers = gamma * F.log_softmax(logits, dim=1)', 'log_powers = F.log_softmax(logits / gamma, dim=1)'),
+    _of('ttm', 'losses.py', 'rows * log_sum.squeeze(1).exp()', 'rows * log_sum.squeeze(1)'),
+    _of('vkd', 'losses.py', 'F.layer_norm(teacher, teacher.shape[1:])', 'teacher'),
+    _of('vkd', 'modules.py', ', orthogonal_map="cayley")', ')'),
     _of('vid', 'losses.py', '(errors / variance + variance.log()).mean() / 2', '(errors / variance - variance.log()).mean() / 2'),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),

@@ -1,0 +1,1 @@
+"""Transformed teacher matching for distillctl."""

@@ -1,0 +1,1 @@
+"""Distillation by an orthogonal projection for distillctl."""
