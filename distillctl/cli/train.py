@@ -123,6 +123,8 @@ def print_result(result: Result) -> None:
         if last["epoch"] != best["epoch"]:
             _say(f"last       {_headline(result, last)} on {split} (epoch {last['epoch']})")
         _print_gain(result, best)
+    if "stopped_early" in summary:
+        _say(f"stopped    early, after epoch {summary['stopped_early']}: no better figure on val for `train.patience` epochs")
     if "accepted_changes" in summary:
         count = summary["accepted_changes"]
         _say(f"changed    {counted(count, 'accepted change')} while it ran: `changes` in run.json")

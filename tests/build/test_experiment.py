@@ -12,10 +12,12 @@ import torch.nn.functional as F
 import torchvision
 
 from distillctl.api.method import Progress
+from distillctl.api.task import LossOptions
 from distillctl.build.data import build_task
 from distillctl.build.experiment import assemble
 from distillctl.build.models import build_teacher
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.precision import precision_on
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
@@ -78,6 +80,38 @@ def test_label_smoothing_reaches_the_label_loss(build: Any) -> None:
         logits = experiment.model(batch.images)
     torch.testing.assert_close(task, F.cross_entropy(logits, batch.labels, label_smoothing=0.2))
     assert not torch.isclose(task, F.cross_entropy(logits, batch.labels))
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("focal=2.0", {"focal": 2.0}), ("poly=0.5", {"poly": 0.5}), ('class_weights="balanced"', {"class_weights": "balanced"})],
+)
+def test_what_shapes_the_label_loss_reaches_it(build: Any, option: str, expected: dict[str, Any]) -> None:
+    made = build(f"train.{option}")
+    assert made.task.loss == LossOptions(**expected)
+    batch = next(iter(made.loader.epoch(0)))
+    logits = torch.randn(batch.count, made.task.outputs)
+    changed = made.task.label_loss({"logits": logits}, batch)[""]
+    plain = F.cross_entropy(logits, batch.labels)
+    balanced = "class_weights" in expected and len(set(torch.bincount(made.task.data.train.labels).tolist())) == 1
+    assert bool(torch.isclose(changed, plain)) == balanced
+
+
+def test_auto_is_the_best_precision_of_the_device(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build('train.precision="auto"')
+    assert made.settings.precision == "fp32"
+    assert '`train.precision = "auto"` is fp32 here' in made.notes
+    for capability, expected in (((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert precision_on(torch.device("cuda"), "auto") == expected
+    assert precision_on(torch.device("cuda"), "fp32") == "fp32"
+
+
+def test_cycles_reach_the_schedule(build: Any) -> None:
+    (main,) = build('schedule={name="cosine", cycles=2.0}').parts
+    assert main.schedule(0.5) == pytest.approx(0.05)
+    (main,) = build('schedule={name="cosine", cycles=2.0, cycle="wave"}').parts
+    assert main.schedule(0.25) == pytest.approx(0.0)
 
 
 def test_a_phase_has_its_own_rate(build: Any) -> None:
