@@ -83,7 +83,12 @@ def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tupl
     if state is not None:
         with _weights_of(choice.table.checkpoint):
             notes += state_dict.load_into(
-                model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
+                model,
+                state,
+                what=f"student `{choice.spec.name}`",
+                classifier=choice.spec.classifier,
+                allow_new_classifier=True,
+                replaceable=choice.spec.replaceable,
             )
     return model, notes
 
@@ -113,7 +118,7 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     folder = run or choice.table.run
     if folder is not None:
         model, info = deploy.load_student(folder, registry)
-        found = registry.models.get(info["qualified"])
+        found = registry.models.get(info["qualified"]).ending_after(info["options"].get("stages"))
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
         size = info["options"].get("image_size") if has_fixed_size(found) else None
         notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size)

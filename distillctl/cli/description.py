@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, ModelSpec, Spec
@@ -48,6 +49,7 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
             "stages": dict(spec.stages),
             "classifier": spec.classifier,
             "weights": list(spec.weights),
+            "weights_input": {name: asdict(seen) for name, seen in spec.weights_input.items()},
             "input_size": spec.input_size,
         }
     data["example"] = example(catalog.kind, spec, catalog.shown_name(spec))

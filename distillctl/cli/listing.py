@@ -11,7 +11,7 @@ from distillctl.api.specs import MethodSpec
 from distillctl.cli import options, render
 from distillctl.cli.app import COMMANDS
 from distillctl.errors import ProfileError
-from distillctl.plugin.catalog import Catalog
+from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.registry import Registry
 
 
@@ -31,6 +31,18 @@ def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
     ]
 
 
+def family_rows(catalog: Catalog[Any], each: bool) -> list[dict[str, str]]:
+    """As `catalog_rows`, of families: a row for each of their models, or one for each family."""
+    rows = []
+    for family in catalog.families.values():
+        names = family.names()
+        count = f"{len(names):,} models: {family.spec.summary}; `distillctl list-models '{family.name}/*'`"
+        for name, summary in names.items() if each else [("…", count)]:
+            row = {"name": f"{family.name}/{name}", "kind": catalog.kind, "summary": summary, "paper": family.spec.paper}
+            rows.append({**row, "package": family.plugin.package, "version": family.plugin.version, "qualified": row["name"]})
+    return rows
+
+
 def problem_rows(registry: Registry) -> list[dict[str, str]]:
     """Every plugin with a problem as plain data."""
     return [{"plugin": p.name, "package": p.package, "version": p.version, "reason": p.problem} for p in registry.broken]
@@ -43,11 +55,7 @@ def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
             "name": plugin.name,
             "package": plugin.package,
             "version": plugin.version,
-            "provides": {
-                kind: names
-                for kind, catalog in registry.catalogs.items()
-                if (names := [spec.qualified for spec in catalog if catalog.plugin(spec) is plugin])
-            },
+            "provides": {kind: names for kind, catalog in registry.catalogs.items() if (names := _provided(catalog, plugin))},
             "problem": plugin.problem,
         }
         for plugin in registry.plugins
@@ -75,10 +83,10 @@ def list_methods(
 
 
 def list_models(pattern: Pattern = "", package: Package = "", json: options.Json = False) -> None:
-    """List the models: what can be a student or a teacher.
+    """List the models: what can be a student or a teacher. Of a large family there is one row, unless a pattern asks for more.
 
     Examples:
-        distillctl list-models 'resnet*' --package distillctl-cifar
+        distillctl list-models 'timm/*vit*'
 
         distillctl list-models --json
     """
@@ -115,6 +123,11 @@ def plugins(json: options.Json = False) -> None:
     _problems(registry)
 
 
+def _provided(catalog: Catalog[Any], plugin: Plugin) -> list[str]:
+    families = [f"{family.name}/…" for family in catalog.families.values() if family.plugin is plugin]
+    return [spec.qualified for spec in catalog if catalog.plugin(spec) is plugin] + families
+
+
 def _provides(provides: dict[str, list[str]]) -> str:
     parts = []
     for kind, names in provides.items():
@@ -125,7 +138,7 @@ def _provides(provides: dict[str, list[str]]) -> str:
 
 def _list(title: str, json: bool, columns: tuple[str, ...], pattern: str, package: str, kind: str = "") -> None:
     registry = Registry.load(own_commands=COMMANDS)
-    every = catalog_rows(registry.catalogs[title])
+    every = catalog_rows(registry.catalogs[title]) + family_rows(registry.catalogs[title], each=bool(pattern))
     for key, wanted in (("package", package), ("kind", kind)):
         if wanted and wanted not in (known := sorted({row[key] for row in every})):
             raise ProfileError(f"no {title} are of the {key} `{wanted}`", where=f"--{key}", hint=f"there are {', '.join(known)}")

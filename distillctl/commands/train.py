@@ -231,7 +231,7 @@ class _Plan:
                 self.path,
                 profile=profile.text,
                 resolved=write_toml(profile.resolved),
-                environment=environment(self.command, self.device, facts["teacher_sha256"]),
+                environment=environment(profile, self.command, self.device, facts["teacher_sha256"]),
                 state={
                     "name": profile.name,
                     "digest": profile.digest,

@@ -18,9 +18,10 @@ import pluggy
 
 from distillctl import __version__
 from distillctl.api import hooks
-from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
+from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelFamily, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
 from distillctl.errors import PluginError, Problem
 from distillctl.plugin.catalog import Catalog, Plugin
+from distillctl.plugin.family import Family
 from distillctl.plugin.importing import RefusedError, attempt, reason, stdout_to_stderr
 from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
@@ -79,7 +80,7 @@ class Registry:
         kinds: list[Kind[Any]] = [kind for kind in vars(Registry).values() if isinstance(kind, Kind)]
         self.plugins: list[Plugin] = []
         self.catalogs: dict[str, Catalog[Any]] = {k.attribute: Catalog(k.word, k.listing, left_out, self.plugins) for k in kinds}
-        self._attribute = {kind.spec: kind.attribute for kind in kinds}
+        self._attribute: dict[type, str] = {kind.spec: kind.attribute for kind in kinds} | {ModelFamily: "models"}
         self._pm = pluggy.PluginManager(hooks.PROJECT)
         self._pm.add_hookspecs(hooks)
 
@@ -159,7 +160,10 @@ class Registry:
         if problem := malformed(spec):
             return problem
         try:
-            self.catalogs[attribute].add(spec, plugin)
+            if isinstance(spec, ModelFamily):
+                self.models.add_family(Family(spec, plugin, load))
+            else:
+                self.catalogs[attribute].add(spec, plugin)
         except PluginError as error:
             return error.problems[0].message
         plugin.provides.append(spec)

@@ -80,6 +80,26 @@ def test_label_smoothing_reaches_the_label_loss(build: Any) -> None:
     assert not torch.isclose(task, F.cross_entropy(logits, batch.labels))
 
 
+def test_a_student_that_is_the_beginning_of_its_teacher(build: Any) -> None:
+    """It starts from the teacher's weights, and has the teacher's first stages and no others."""
+    experiment = build("student={name='resnet14', checkpoint='teacher.pt', stages=2}", "method={name='at'}")
+    assert list(experiment.student.spec.stages) == ["stem", "stage1:pre", "stage1", "stage2:pre", "stage2"]
+    assert any("left out (first `layer3." in note for note in experiment.notes)
+    for name, value in experiment.model.state_dict().items():
+        same = torch.equal(value, torch.load("teacher.pt").get(name, torch.zeros(0)))
+        assert same is not name.startswith("fc."), name
+
+
+def test_a_teacher_that_ends_early_has_no_later_stages(build: Any) -> None:
+    from distillctl_cifar.builder import build as network
+    from distillctl_cifar.model_options import ResNetOptions
+
+    torch.save(network("resnet14", 10, ResNetOptions(stages=2)).state_dict(), "short.pt")
+    teacher = build("teacher.checkpoint='short.pt'", "teacher.stages=2", "method={name='at'}").network
+    assert "stage2" in teacher.spec.stages
+    assert "stage3" not in teacher.spec.stages
+
+
 def test_a_phase_has_its_own_rate(build: Any) -> None:
     experiment = build('method=[{name="ft", init_epochs=1, init_lr=0.003}, {name="kd", task_weight=1.0}]')
     phase, main = experiment.parts

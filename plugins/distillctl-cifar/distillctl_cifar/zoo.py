@@ -14,14 +14,14 @@ _WRN = "Zagoruyko, Komodakis 2016, arXiv 1605.07146"
 _VGG = "Simonyan, Zisserman 2015, arXiv 1409.1556"
 
 
-def _spec(name: str, summary: str, paper: str, stages: dict[str, str], classifier: str) -> ModelSpec:
+def _spec(name: str, summary: str, paper: str, stages: dict[str, str], classifier: str, options: str = "CIFARModelOptions") -> ModelSpec:
     return ModelSpec(
         name=name,
         namespace="cifar",
         summary=summary,
         paper=paper,
         implementation="distillctl_cifar.builder:build",
-        options="distillctl_cifar.model_options:CIFARModelOptions",
+        options=f"distillctl_cifar.model_options:{options}",
         stages=stages,
         classifier=classifier,
         input_size=32,
@@ -43,7 +43,8 @@ def _narrow_resnets() -> Iterator[ModelSpec]:
         (110, False, "1.7"), (8, True, "1.2"), (32, True, "7.4"),
     ):  # fmt: skip
         summary = f"ResNet of {depth} layers{', 4 times as wide' if wide else ''}, {million} M parameters"
-        yield _spec(f"resnet{depth}{'x4' if wide else ''}", summary, _RESNET, _residual("relu", ((depth - 2) // 6,) * 3), "fc")
+        stages = _residual("relu", ((depth - 2) // 6,) * 3)
+        yield _spec(f"resnet{depth}{'x4' if wide else ''}", summary, _RESNET, stages, "fc", "ResNetOptions")
 
 
 def _wide_resnets() -> Iterator[ModelSpec]:
@@ -90,7 +91,7 @@ def _large_resnets() -> Iterator[ModelSpec]:
         (152, (3, 8, 36, 3), "58.3"),
     ):  # fmt: skip
         summary = f"ImageNet's ResNet-{depth} on small images, {million} M parameters"
-        yield _spec(f"ResNet{depth}", summary, _RESNET, _residual("relu", blocks), "linear")
+        yield _spec(f"ResNet{depth}", summary, _RESNET, _residual("relu", blocks), "linear", "ResNetOptions")
 
 
 SPECS = (*_narrow_resnets(), *_wide_resnets(), *_vggs(), *_mobile(), *_large_resnets())
