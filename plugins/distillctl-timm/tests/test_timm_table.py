@@ -1,0 +1,115 @@
+"""What the table says is what the installed timm says; and nobody waits for timm where the table knows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from distillctl import PluginError
+from distillctl.errors import ProfileError
+from distillctl.models.features import Tapped
+from distillctl.plugin.registry import Registry
+from distillctl_timm import table
+
+LISTED = (
+    "import sys\nfrom distillctl.cli import run\ncode = run(['list-models', 'timm/*vit*'])\n"
+    "print(len(set(sys.modules) & {'torch', 'timm', 'huggingface_hub'}), file=sys.stderr)\nsys.exit(code)"
+)
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """`without(name)`: the table does not know this network."""
+
+    def forget(name):
+        data = table._table()
+        models = {key: row for key, row in data["models"].items() if key != name}
+        monkeypatch.setattr(table, "_table", lambda: {**data, "models": models})
+
+    return forget
+
+
+def test_listing_imports_no_torch():
+    done = subprocess.run([sys.executable, "-c", LISTED], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.split()[-1]) == (0, "0"), done.stderr
+    assert "timm/vit_tiny_patch16_224" in done.stdout
+    assert "ghostnet" not in done.stdout
+
+
+def test_a_declaration_from_the_table():
+    spec = Registry.load().models.get("timm/tf_efficientnet_lite2")
+    assert spec.stages == {
+        "stem": "blocks.0", "stage1": "blocks.1", "stage2": "blocks.2", "stage3": "blocks.4", "stage4": "blocks.6", "final": "bn2",
+    }  # fmt: skip
+    assert (spec.classifier, spec.input_size, spec.weights) == ("classifier", 260, ("default", "in1k"))
+    seen = spec.weights_input["default"]
+    assert (seen.mean, seen.std, seen.size, seen.crop) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 260, 0.89)
+    assert (seen.interpolation, seen.license) == ("bicubic", "apache-2.0")
+    assert spec.summary == "6.1 M parameters, 260 px; weights in1k"
+    assert spec.options.endswith(":TimmOptions")
+    assert table.find("vit_tiny_patch16_224").options.endswith(":FixedSizeOptions")
+
+
+def test_default_is_the_first_tag_and_licences_differ():
+    spec = table.find("convnextv2_atto")
+    assert spec.weights[:2] == ("default", "fcmae_ft_in1k")
+    assert spec.weights_input["default"] == spec.weights_input["fcmae_ft_in1k"]
+    assert spec.weights_input["default"].license == "cc-by-nc-4.0"
+
+
+def test_what_the_table_lacks_is_asked_of_timm(without):
+    """And gives the same, which compares the table with timm in passing."""
+    known = table.find("test_vit")
+    without("test_vit")
+    assert "test_vit" not in table.names()
+    assert table.find("test_vit") == known
+
+
+def test_a_name_that_nobody_has_is_refused_without_timm():
+    code = "import sys; from distillctl_timm.table import find; print(find('ghostnet_10'), find('a(b'), 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.split() == [
+        "None",
+        "None",
+        "False",
+    ]
+    with pytest.raises(PluginError, match="no model is called `timm/ghostnet_10`") as caught:
+        Registry.load().models.get("timm/ghostnet_10")
+    assert "did you mean `timm/ghostnet_1" in caught.value.problems[0].hint
+
+
+def test_what_is_not_a_classifier_is_refused():
+    with pytest.raises(PluginError, match="`deepseek_vit_412m_enc` is not a classifier"):
+        table.find("deepseek_vit_412m_enc")
+
+
+def test_feature_methods_are_refused_where_there_are_no_stages():
+    """The logits are there all the same."""
+    import timm
+    import torch
+
+    spec = table.find("crossvit_tiny_240")
+    assert (dict(spec.stages), spec.classifier) == ({}, "")
+    with torch.device("meta"):
+        model = timm.create_model("crossvit_tiny_240", num_classes=3)
+        assert Tapped(model, spec, ["logits"])(torch.empty(2, 3, 240, 240))["logits"].shape == (2, 3)
+    for name, lacks in (("last", "stages"), ("pooled", "classifier")):
+        with pytest.raises(ProfileError, match=f"`crossvit_tiny_240` declares no {lacks}, so `{name}` means nothing"):
+            Tapped(model, spec, [name])
+
+
+@pytest.mark.slow
+def test_samples_of_the_table_are_what_timm_has(without):
+    import timm
+
+    names = list(table.names())
+    for name in names[::60]:
+        known = table.find(name)
+        without(name)
+        assert table.find(name) == known
+    if table._table()["timm"] == timm.__version__:
+        assert names == [name for name in timm.list_models() if name in names]
+        for name in set(timm.list_models()) - set(names):
+            with pytest.raises(PluginError, match="is not a classifier"):
+                table.find(name)
