@@ -33,13 +33,14 @@ def input_of(module: nn.Module, value: Tensor) -> Tensor:
     return value if torch.is_autocast_enabled(value.device.type) else value.to(next(module.parameters()).dtype)
 
 
-def end_after(model: nn.Module, count: int, stages: Sequence[str], classifier: str) -> None:
+def end_after(model: nn.Module, count: int, stages: Sequence[str], classifier: str, channels: int = 0) -> None:
     """Ends a network after the first `count` of its stages, in place, for the option `stages` of a model.
 
     The later stages become identities, so that the forward, and the names of all that is left, stay as they are; the classifier, a
     Linear layer that receives the average of the last map, becomes one of the right width, with fresh weights.
 
-    stages: paths of all stages, shallow to deep, each of them reading the output of the one before; classifier: its path.
+    stages: paths of all stages, shallow to deep, each of them reading the output of the one before; classifier: its path. channels: of
+    the last map that is left; 0 for those that the first convolution behind it takes.
 
     Raises:
         ValueError: there are fewer stages.
@@ -48,12 +49,12 @@ def end_after(model: nn.Module, count: int, stages: Sequence[str], classifier: s
         raise ValueError(f"it has {len(stages)} stages, not {count}")
     if count == len(stages):
         return
-    first = next(module for module in model.get_submodule(stages[count]).modules() if isinstance(module, nn.Conv2d))
+    channels = channels or next(m.in_channels for m in model.get_submodule(stages[count]).modules() if isinstance(m, nn.Conv2d))
     old = model.get_submodule(classifier)
     assert isinstance(old, nn.Linear)
     for path in stages[count:]:
         model.set_submodule(path, nn.Identity())
-    model.set_submodule(classifier, nn.Linear(first.in_channels, old.out_features))
+    model.set_submodule(classifier, nn.Linear(channels, old.out_features))
 
 
 def matching_convolution(student: Shape, teacher: Shape) -> nn.Conv2d | nn.ConvTranspose2d:

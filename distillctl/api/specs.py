@@ -149,7 +149,7 @@ class ModelSpec(Spec):
         the map whose average the classifier receives, where that is not the last stage.
     classifier: path of the last Linear layer; its input is the feature called `pooled`.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
-    weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
+    weights_loader: `"module:function"`, called with (name, weights), or (name, weights, options) if it takes three, gives a state dict.
     weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
     replaceable: paths of modules that options may build otherwise than published: a student that starts from pretrained weights keeps its
         own where theirs have another shape.

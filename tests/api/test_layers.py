@@ -70,6 +70,9 @@ def test_a_network_ends_after_a_stage():
         first = model.a(images) if count == 1 else model.b(model.a(images))
         torch.testing.assert_close(model(images), model.fc(first.mean((2, 3))))
     model = Three()
+    end_after(model, 1, ("a", "b", "c"), "fc", 7)
+    assert model.fc.weight.shape == (5, 7)
+    model = Three()
     end_after(model, 3, ("a", "b", "c"), "fc")
     assert model.fc.weight.shape == (5, 8)
     for count in (0, 4):

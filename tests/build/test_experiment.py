@@ -90,6 +90,26 @@ def test_a_student_that_is_the_beginning_of_its_teacher(build: Any) -> None:
         assert same is not name.startswith("fc."), name
 
 
+def test_a_student_is_told_what_its_weights_were_made_to_see(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a loader of weights that takes the options of the model gets them."""
+    asked = []
+
+    def load_weights(name: str, weights: str, options: Any) -> dict[str, torch.Tensor]:
+        asked.append((name, weights, options.stages))
+        state: dict[str, torch.Tensor] = torchvision.models.resnet18().state_dict()
+        return state
+
+    monkeypatch.setattr("distillctl.builtin.torchvision_models.load_weights", load_weights)
+    experiment = build("student={name='torchvision/resnet18', weights='IMAGENET1K_V1', stages=1}")
+    assert asked == [("resnet18", "IMAGENET1K_V1", 1)]
+    (note,) = [note for note in experiment.notes if "were made with" in note]
+    assert note.startswith(
+        "the weights `IMAGENET1K_V1` of the student were made with mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225], "
+        "and it sees mean [0.3"
+    )
+    assert not [note for note in build().notes if "were made with" in note]
+
+
 def test_a_teacher_that_ends_early_has_no_later_stages(build: Any) -> None:
     from distillctl_cifar.builder import build as network
     from distillctl_cifar.model_options import ResNetOptions

@@ -28,12 +28,14 @@ def build(name: str, num_classes: int, options: Options) -> nn.Module:
     stages = given.pop("stages", None)
     keywords: dict[str, Any] = {_KEYWORDS[key]: value for key, value in given.items()}
     try:
-        model: nn.Module = timm.create_model(name, num_classes=num_classes, **keywords)
+        model: Any = timm.create_model(name, num_classes=num_classes, **keywords)
     except TypeError as error:
         refused = next((key for key in given if f"'{_KEYWORDS[key]}'" in str(error)), "")
         if not refused:
             raise
         raise ProfileError(f"`timm/{name}` takes no `{refused}`: timm builds it without `{_KEYWORDS[refused]}`") from error
     if stages is not None:
-        end_after(model, stages, RESNET_STAGES, RESNET_CLASSIFIER)
-    return model
+        channels = {entry["module"]: entry["num_chs"] for entry in model.feature_info}
+        end_after(model, stages, RESNET_STAGES, RESNET_CLASSIFIER, channels[f"layer{stages}"])
+    built: nn.Module = model
+    return built

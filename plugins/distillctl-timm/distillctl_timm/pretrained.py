@@ -10,7 +10,7 @@ import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor
 
-from distillctl import DataError, cache_folder
+from distillctl import DataError, Options, cache_folder
 from distillctl_timm.table import DEFAULT
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -38,10 +38,11 @@ def _configuration(name: str, tag: str) -> Any:
     return get_pretrained_cfg(f"{name}.{tag}")
 
 
-def load_weights(name: str, weights: str) -> dict[str, Tensor]:
+def load_weights(name: str, weights: str, options: Options | None = None) -> dict[str, Tensor]:
     """The state dict of pretrained weights, in the layout of the installed timm.
 
-    name: a network of timm. weights: a tag of it, or `default` for the first of its tags.
+    name: a network of timm. weights: a tag of it, or `default` for the first of its tags. options: of the network that the weights are
+    for: with an `image_size`, timm resamples position embeddings.
 
     Raises:
         DataError: timm knows no such weights; or their file is not on this machine (the hint says where it belongs); or it is damaged.
@@ -54,7 +55,8 @@ def load_weights(name: str, weights: str) -> dict[str, Tensor]:
     path = file_of(name, tag)
     try:
         # By timm itself, which knows the layouts of older files and of their authors.
-        model = timm.create_model(name, pretrained=True, pretrained_cfg=tag, pretrained_cfg_overlay={"file": str(path)})
+        source: dict[str, Any] = {"pretrained_cfg": tag, "pretrained_cfg_overlay": {"file": str(path)}}
+        model = timm.create_model(name, pretrained=True, img_size=getattr(options, "image_size", None), **source)
     except Exception as error:  # torch's, safetensors' and timm's readers raise whatever they stumble over
         raise DataError(f"the weights `{tag}` of `{name}` cannot be read: {error}", where=str(path)) from error
     return dict(model.state_dict())

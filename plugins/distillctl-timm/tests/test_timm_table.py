@@ -104,12 +104,11 @@ def test_samples_of_the_table_are_what_timm_has(without):
     import timm
 
     names = list(table.names())
-    for name in names[::60]:
+    for name in names[::200]:
         known = table.find(name)
         without(name)
         assert table.find(name) == known
     if table._table()["timm"] == timm.__version__:
-        assert names == [name for name in timm.list_models() if name in names]
-        for name in set(timm.list_models()) - set(names):
-            with pytest.raises(PluginError, match="is not a classifier"):
-                table.find(name)
+        others = set(timm.list_models()) - set(names)
+        assert names == [name for name in timm.list_models() if name not in others]
+        assert 0 < len(others) < 20, "towers and detectors' backbones, which cannot be built with classes"

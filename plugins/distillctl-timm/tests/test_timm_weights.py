@@ -12,6 +12,8 @@ import torch
 
 from distillctl import DataError
 from distillctl_timm import pretrained
+from distillctl_timm.builder import build
+from distillctl_timm.options import FixedSizeOptions
 
 NAME = "test_efficientnet"
 TAG = "r160_in1k"
@@ -52,6 +54,17 @@ def test_from_the_cache_of_the_hub(places, state):
         found = pretrained.load_weights(NAME, weights)
         assert found.keys() == state.keys()
         assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_position_embeddings_are_resampled_for_another_size(places):
+    torch.manual_seed(0)
+    state = timm.create_model("test_vit").state_dict()
+    safetensors.torch.save_file(state, in_hub(places, "test_vit.r160_in1k", "model.safetensors"))
+    found = pretrained.load_weights("test_vit", "default", FixedSizeOptions(image_size=64))
+    assert found["pos_embed"].shape == build("test_vit", 3, FixedSizeOptions(image_size=64)).pos_embed.shape
+    assert found["pos_embed"].shape != state["pos_embed"].shape
+    assert torch.equal(found["patch_embed.proj.weight"], state["patch_embed.proj.weight"])
+    assert torch.equal(pretrained.load_weights("test_vit", "default", FixedSizeOptions())["pos_embed"], state["pos_embed"])
 
 
 def test_an_older_file_of_the_hub(places, state):
