@@ -374,7 +374,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
         model,
         spec=spec,
         shown_name=spec.name,
-        options=profile.student.options.model_dump(mode="json"),
+        options=profile.student.options.model_dump(mode="json", exclude_none=True),
         outputs=task.outputs,
         classes=data.classes,
         preprocessing={

@@ -59,7 +59,7 @@ def test_a_run_keeps_the_licence_and_evaluates(folder, capsys):
     assert kept["licenses"] == {"student": "apache-2.0"}
     assert kept["packages"]["timm"] == timm.__version__
     described = json.loads((environment.parent / "model.json").read_text())
-    assert (described["qualified"], described["options"]["stages"]) == ("timm/test_resnet", 2)
+    assert (described["qualified"], described["options"]) == ("timm/test_resnet", {"stages": 2})
     assert "stage3" not in described["stages"]
     assert run(["eval", str(environment.parent)]) == 0
 

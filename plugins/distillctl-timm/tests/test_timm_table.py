@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from distillctl import PluginError
 from distillctl.errors import ProfileError
 from distillctl.models.features import Tapped
 from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load
 from distillctl_timm import table
 
 LISTED = (
@@ -65,6 +69,51 @@ def test_what_the_table_lacks_is_asked_of_timm(without):
     without("test_vit")
     assert "test_vit" not in table.names()
     assert table.find("test_vit") == known
+
+
+def test_the_script_writes_what_is_read(monkeypatch):
+    script = runpy.run_path(str(Path(__file__).with_name("make_table.py")))
+    names = ["test_resnet", "test_vit", "deepseek_vit_412m_enc"]
+    data = json.loads(script["text"](script["table"](names)))
+    known = {name: table.find(name) for name in names[:2]}
+    assert list(data["models"]) == names[:2], "what is not a classifier is left out"
+    monkeypatch.setattr(table, "_table", lambda: data)
+    assert {name: table.find(name) for name in data["models"]} == known
+
+
+PROFILE = """
+[dataset]
+name = "digits"
+[student]
+name = "timm/ghostnet_100"
+[teacher]
+name = "timm/{}"
+weights = "default"
+[method]
+name = "kd"
+[train]
+epochs = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("teacher", "mean", "size"),
+    [
+        ("tf_efficientnet_lite2", [0.5, 0.5, 0.5], None),
+        ("vit_tiny_patch16_384", [0.5, 0.5, 0.5], 384),
+        ("resnet18", [0.485, 0.456, 0.406], None),
+    ],
+)
+def test_a_teacher_sees_what_its_weights_were_made_to_see(tmp_path, teacher, mean, size):
+    """Its mean always, and its size where it works at no other."""
+    path = tmp_path / "p.toml"
+    path.write_text(PROFILE.format(teacher))
+    found = load(path, registry=Registry.load()).teacher
+    assert (found.table.mean, found.table.image_size) == (mean, size)
+    assert getattr(found.options, "image_size", None) == size
+    path.write_text(PROFILE.format(teacher).replace("default", "in99k"))
+    with pytest.raises(ProfileError, match="knows no weights called `in99k`"):
+        load(path, registry=Registry.load())
 
 
 def test_a_name_that_nobody_has_is_refused_without_timm():
