@@ -15,8 +15,12 @@ from distillctl.errors import PluginError
 
 if TYPE_CHECKING:
     from distillctl.plugin.family import Family
+    from distillctl.plugin.own_files import OwnFiles
 
 S = TypeVar("S", bound=Spec)
+
+PREFIX = "file:"
+"""Begins the name of a model in a file of one's own."""
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Catalog(Generic[S]):
     listing: the command that lists all.
     left_out: packages that are installed but not wanted.
     families: models that are declared when they are asked for, by what stands before the slash; iterating leaves them out.
+    files: models in files of one's own; None where no code may be run.
     plugins: all that were looked for, among them broken ones, which are named where a name may be one of theirs.
     """
 
@@ -54,6 +59,7 @@ class Catalog(Generic[S]):
         self._short: dict[str, list[S]] = {}  # by name without namespace, which several may have
         self._reserved: dict[str, str] = {}  # name → package
         self.families: dict[str, Family] = {}
+        self.files: OwnFiles | None = None
 
     def add(self, spec: S, plugin: Plugin) -> None:
         """Takes a spec in.
@@ -108,7 +114,11 @@ class Catalog(Generic[S]):
 
     def plugin(self, spec: S) -> Plugin:
         """Who provides it."""
-        return self._entries[spec.qualified][1] if spec.qualified in self._entries else self.families[spec.namespace].plugin
+        if spec.qualified in self._entries:
+            return self._entries[spec.qualified][1]
+        if self.files is not None and spec.qualified in self.files.plugins:
+            return self.files.plugins[spec.qualified]
+        return self.families[spec.namespace].plugin
 
     def get(self, name: str) -> S:
         """The spec of this name. A qualified name or an alias goes before the short names of others.
@@ -127,6 +137,8 @@ class Catalog(Generic[S]):
     def _meant(self, name: str) -> list[S]:
         if name in self._own:
             return [self._own[name]]
+        if self.files is not None and name.startswith(PREFIX):
+            return [self.files.find(name)]
         front, slash, own = name.partition("/")
         if slash and front in self.families:
             found = self.families[front].find(own)
@@ -134,6 +146,8 @@ class Catalog(Generic[S]):
         return self._short.get(name, [])
 
     def _hint(self, name: str) -> str:
+        if name.startswith(PREFIX):
+            return "code of a file runs only for models, and where `train`, `eval`, `check` or `bench` are given `--allow-code`"
         front, _, rest = name.partition("/")
         if family := self.families.get(front):
             near = difflib.get_close_matches(rest, family.names(), 3, 0.6)

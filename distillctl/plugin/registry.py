@@ -23,6 +23,7 @@ from distillctl.errors import PluginError, Problem
 from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.family import Family
 from distillctl.plugin.importing import RefusedError, attempt, reason, stdout_to_stderr
+from distillctl.plugin.own_files import OwnFiles
 from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
 
@@ -108,6 +109,10 @@ class Registry:
             problem = "`DISTILLCTL_PLUGINS` names it, but no installed plugin or package is called so"
             registry.plugins.append(Plugin(name, name, "", problem=problem))
         return registry
+
+    def allow_code(self) -> None:
+        """From now on the name `file:nets.py:Net` means a model in that file, which is run. For the user's own word, never a profile's."""
+        self.models.files = OwnFiles()
 
     @cached_property
     def broken(self) -> list[Plugin]:
