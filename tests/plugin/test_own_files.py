@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from distillctl import PluginError
+from distillctl import DataError, PluginError
 from distillctl.cli import run
+from distillctl.models.deploy import check_own_file
 from distillctl.plugin.registry import Registry
 
 NETS = """
@@ -114,6 +115,15 @@ def test_what_is_wrong_is_told(allowed, name, message):
         allowed.models.get(name)
     assert message in caught.value.problems[0].message
     assert name not in allowed.models
+
+
+def test_another_file_than_that_of_the_run_is_refused(allowed):
+    spec = allowed.models.get("file:nets.py:Net")
+    check_own_file(allowed, spec, allowed.models.plugin(spec).version, "out")
+    with pytest.raises(DataError, match=r"`nets\.py` is not the file that `out` was made with"):
+        check_own_file(allowed, spec, "0" * 12, "out")
+    registry = Registry.load({"DISTILLCTL_PLUGINS": ""})
+    check_own_file(registry, registry.models.get("resnet18"), "of another version", "out")
 
 
 def test_the_command_line_allows_it(capsys):

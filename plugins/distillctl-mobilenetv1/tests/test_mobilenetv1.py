@@ -30,6 +30,14 @@ def test_shapes_of_the_benchmark():
     ]  # fmt: skip
 
 
+def test_a_stage_is_the_last_block_of_its_size():
+    """What comes behind halves the map, or averages it."""
+    model = MobileNetV1(5)
+    for stage in ("stage1", "stage2", "stage3", "stage4"):
+        behind = model.model[int(MOBILENET_V1.stages[stage].removeprefix("model.")) + 1]
+        assert isinstance(behind, torch.nn.AdaptiveAvgPool2d) if stage == "stage4" else behind[0].stride == (2, 2), stage
+
+
 def test_a_stage_is_the_relu_of_what_lies_before():
     tapped = Tapped(MobileNetV1(5).eval(), MOBILENET_V1, [*MOBILENET_V1.stages])
     features = tapped(torch.randn(2, 3, 64, 64))
