@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ collect_ignore = [] if find_spec("distillctl_example") else ["plugins/example"]
 
 # Checks of the contracts that plugins' authors always run, and this suite only with the slow tests.
 SLOW_CHECKS = frozenset({"test_compiles_with_its_backward"})
+
+POSIX = hasattr(signal, "SIGUSR1") and hasattr(os, "mkfifo")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if getattr(item, "originalname", None) in SLOW_CHECKS:
         item.add_marker(pytest.mark.slow)
+    if item.get_closest_marker("posix") and not POSIX:
+        item.add_marker(pytest.mark.skip(reason="the system has no signals, pipes and limits of POSIX"))
 
 
 @pytest.fixture(scope="session")

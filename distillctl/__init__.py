@@ -32,7 +32,17 @@ if TYPE_CHECKING:
         fp32,
     )
     from distillctl.api.optimizer import SeparateGradients, split_decay
-    from distillctl.api.options import Epsilon, Factor, Options, PathOption, StageName, StageNames, Temperature, check_image_sizes
+    from distillctl.api.options import (
+        Epsilon,
+        Factor,
+        FileAugment,
+        Options,
+        PathOption,
+        StageName,
+        StageNames,
+        Temperature,
+        check_image_sizes,
+    )
     from distillctl.api.pairing import pair_stages, require_positions
     from distillctl.api.specs import (
         CommandSpec,
@@ -65,7 +75,7 @@ _WHERE = {
     ),
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": (
-        "Epsilon", "Factor", "Options", "PathOption", "StageName", "StageNames", "Temperature", "check_image_sizes",
+        "Epsilon", "Factor", "FileAugment", "Options", "PathOption", "StageName", "StageNames", "Temperature", "check_image_sizes",
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": (
@@ -85,15 +95,14 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor", "Features",
-    "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec",
-    "Options",
-    "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen",
-    "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "Temperature",
-    "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder",
-    "check_image_sizes", "draw_rows", "end_after", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss",
-    "kl_divergence", "listing_hash", "match_size",
-    "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_positions", "split_decay",
-    "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "unit_rows", "unpacked", "widen",
+    "FileAugment", "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec",
+    "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress",
+    "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task",
+    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__",
+    "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32", "gather_rows", "hookimpl", "input_of", "is_target",
+    "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others",
+    "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split",
+    "to_rgb", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], ready: Callabl
     temporary = temporary_beside(path)
     try:
         write(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows brings only what may be written to the disk
             os.fsync(file.fileno())
         if ready is not None:
             ready()
@@ -44,7 +44,10 @@ def temporary_beside(path: Path) -> Path:
 
 def sync_folder(path: Path) -> None:
     """Brings the names in a folder to the disk, where the file system can."""
-    folder = os.open(path, os.O_RDONLY)
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
     try:
         os.fsync(folder)
     except OSError as error:

@@ -26,6 +26,11 @@ def one_line(text: object, longest: int = 0) -> str:
     return line if not longest or len(line) <= longest else line[: longest - 1] + "…"
 
 
+def counted(number: int, thing: str, plural: str = "s") -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number:,} {thing}{'' if number == 1 else plural}"
+
+
 def some(names: Sequence[str]) -> str:
     """The first names in backticks, and how many there are besides."""
     shown = ", ".join(f"`{name}`" for name in names[:3])

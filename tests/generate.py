@@ -3,13 +3,14 @@
     uv run python tests/generate.py
 
 `pyproject.toml` names each plugin, since uv installs only those members of a workspace that the root depends on; `known_packages.json`
-tells which package to install for a name; README.md lists the methods and the packages. Plugins are read from their folders, whether
-they are installed or not. `tests/test_generated.py` compares. The table of pairs in plugins/README.md takes minutes, and its test
-writes it: `uv run pytest tests/methods/test_pairs.py --write`.
+tells which package to install for a name; README.md lists the methods and the packages, and names runs. Plugins are read from their
+folders, whether they are installed or not. `tests/test_generated.py` compares. The table of pairs
+in plugins/README.md takes minutes, and its test writes it: `uv run pytest tests/methods/test_pairs.py --write`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -22,10 +23,14 @@ from typing import Any
 
 from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load
+from distillctl.rundir.directory import place
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT, README = ROOT / "pyproject.toml", ROOT / "README.md"
 KNOWN = ROOT / "distillctl" / "plugin" / "known_packages.json"
+PROFILES = ("quickstart", "digits_teacher")
+"""Profiles whose runs the README names."""
 MOST_NAMES = 4
 """Names of one kind that the list of packages shows."""
 
@@ -64,6 +69,7 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
     count = sum(found.methods.plugin(spec).package in ours for spec in found.methods) - 1
     readme, replaced = re.subn(r"\| \d+, and labels alone \|", f"| {count}, and labels alone |", readme)
     assert replaced == 1
+    readme = with_run_names(readme)
     return {PYPROJECT: project, README: readme, KNOWN: known_packages(found, packages)}
 
 
@@ -73,6 +79,18 @@ def block(text: str, name: str, content: str, *, comment: str = "<!-- {} -->") -
     assert text.count(begin) == text.count(end) == 1, f"`{name}` must have one beginning and one end"
     before, _, rest = text.partition(begin)
     return f"{before}{begin}{content}{end}{rest.partition(end)[2]}"
+
+
+def with_run_names(text: str) -> str:
+    """The text with the names that runs of its profiles get where it is typed: in the root of a clone."""
+    installed = Registry.load({})
+    with contextlib.chdir(ROOT):
+        for name in PROFILES:
+            profile = load(Path("profiles", f"{name}.toml"), registry=installed)
+            run, _ = place(profile.name, profile.digest, root=Path("of nobody"))
+            text, replaced = re.subn(rf"runs/{name}-[0-9a-f]{{8}}", f"runs/{run.name}", text)
+            assert replaced, f"README.md shows no run of {name}"
+    return text
 
 
 def names_of(catalog: Catalog[Any], package: str) -> list[str]:

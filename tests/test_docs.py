@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +58,13 @@ RUN = {
     "distillctl train profiles/cifar100/resnet32x4_resnet8x4.toml --method crd": CIFAR,
 }
 # The last words of a run that distilled.
-FIGURES = ["teacher", "student", "agreement", "run"]
+FIGURES = ["teacher", "student", "agreement", "size", "time", "file", "run"]
 # Commands that another test runs; its file says so in these words.
 ELSEWHERE = {
     "distillctl train profiles/quickstart.toml --nproc 2": "tests/cli/test_nproc.py",
     "pip install uv && uv run pytest": ".ci/run",
     'uv run pytest -m "slow or not slow"': ".ci/run",
+    "uv venv && uv pip install --torch-backend=cpu --group dev -e .": "tests/test_docs.py",
     "uv pip install -e plugins/example": "tests/plugin/test_example_package.py",
     "distillctl show mimic": "tests/plugin/test_example_package.py",
     "distillctl train profiles/quickstart.toml --method mimic": "tests/plugin/test_example_package.py",
@@ -178,6 +181,17 @@ def test_every_package_is_linked():
     assert not [p.name for p in PLUGINS if p.name not in text]
 
 
+def test_small_installation_is_what_uv_understands():
+    """`uv venv && uv pip install --torch-backend=cpu --group dev -e .` is not run, since it downloads torch; uv knows its options."""
+    program = [os.environ.get("UV") or shutil.which("uv") or "uv", "pip", "install", "--help"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    _, found, backends = " ".join(done.stdout.split()).partition("--torch-backend <TORCH_BACKEND>")
+    assert found
+    assert "values: auto, cpu, " in backends
+    assert "--group <GROUP>" in done.stdout
+    assert "dev" in tomllib.loads(read(ROOT / "pyproject.toml"))["dependency-groups"]
+
+
 # -- quoted files ------------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +243,7 @@ def test_output_of_the_quickstart_is_shown(quickstart, place):
     real = place.run("train", "profiles/quickstart.toml", *SHORT).out.splitlines()
     for lines in (shown, real):
         heads = [line.split()[0] for line in lines if line.strip()]
-        assert [head for head in heads if head in FIGURES][-4:] == FIGURES
+        assert [head for head in heads if head in FIGURES][-len(FIGURES) :] == FIGURES
 
 
 def test_speed_is_told():
@@ -281,7 +295,8 @@ def test_python_of_the_readme(quickstart, place, monkeypatch):
     cut = [f'"{value}"' for value in SHORT[1::2]]
     assert training.count('"train.epochs=2"') == 1
     training = training.replace('"train.epochs=2"', ", ".join(cut))
-    student = student.replace("runs/quickstart-1a2b3c4d", str(quickstart))
+    student, replaced = re.subn(r"runs/quickstart-[0-9a-f]{8}", str(quickstart), student)
+    assert replaced == 1
     names: dict[str, object] = {}
     exec(compile(training, "README.md", "exec"), names)
     other: dict[str, object] = {}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distillctl.api.options import FileAugment
 from distillctl.errors import DataError
 from distillctl.text import some
 
@@ -19,7 +20,6 @@ MAX_MEGAPIXELS = 128
 """The most pixels of an image file where nothing else is said, in millions: 108 of a phone, 121 of a satellite's tile."""
 
 ArrayAugment = Literal["none", "crop_flip"]
-FileAugment = Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment"]
 
 
 @dataclass(frozen=True)

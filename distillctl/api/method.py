@@ -34,6 +34,8 @@ class Batch:
     start: rows of lower processes. total: rows of all processes; 0 means that there are no others.
     whole: images of the step, of which these may be one of several parts; 0 means these.
     targets: what else the task learns from, one for each image; a tensor (B, …) or a list.
+    soft: float32, (B, classes), the share of each class where images were mixed, otherwise None. `labels` and `index` are then those of the
+        image that has the larger share.
     """
 
     images: Tensor
@@ -43,6 +45,7 @@ class Batch:
     total: int = 0
     whole: int = 0
     targets: Any = None
+    soft: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -267,7 +270,7 @@ class Method(nn.Module):
         return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for the optimizer: `params`, and where they differ `lr_scale` (factor) and `weight_decay`."""
+        """Groups for the optimizer: `params`, and where they differ `lr_scale` (factor), `weight_decay`, `decay` (`all` or `weights`)."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         return [{"params": parameters}] if parameters else []
 

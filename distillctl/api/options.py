@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -64,6 +64,13 @@ Epsilon = Annotated[float, Field(ge=1e-20, le=0.1)]
 """What keeps a quotient, a root or a logarithm from zero."""
 
 
+FileAugment = Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment", "trivialaugment", "augmix"]
+"""How files of training images are cut and changed: what an option `augment` of a data set of files can be."""
+
+_ANY_SIZE = ("none", "random_resized_crop", "trivialaugment", "augmix")
+"""Those that take an image as large as it is."""
+
+
 def check_image_sizes(image_size: int, augment: str, resize: int, eval_resize: int) -> None:
     """Checks the options of these names, those of a data set of image files; for a validator of its options.
 
@@ -72,7 +79,7 @@ def check_image_sizes(image_size: int, augment: str, resize: int, eval_resize: i
     Raises:
         ValueError: `resize` is given with an `augment` that has no use for it, or a length is smaller than `image_size`.
     """
-    if resize and augment in ("none", "random_resized_crop"):
+    if resize and augment in _ANY_SIZE:
         raise ValueError(f'`resize` has no effect with `augment = "{augment}"`')
     for name, value in (("resize", resize), ("eval_resize", eval_resize)):
         if 0 < value < image_size:

@@ -14,6 +14,7 @@ from typing import Literal
 
 Reads = Literal["labels", "logits"]
 Unit = Literal["images", "rows"]
+Mixed = Literal["dominant", "soft", "refused"]
 MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labels"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -32,7 +33,9 @@ class Spec:
     namespace: set for objects whose names others use too (model zoos). `cifar/vgg13` always works; the bare
         `vgg13` works as long as only one installed package has it.
     aliases: other names that mean the same.
-    paper: authors, year and arXiv id, or where the data come from.
+    paper: surnames of the authors, year and arXiv id, or where the data come from.
+    title, authors, venue: of the paper, for `distillctl show NAME --bibtex`, which takes year and arXiv id from `paper`. Authors as BibTeX
+        has them: `"Hinton, Geoffrey and Vinyals, Oriol"`. `venue` is the conference, empty where there is none.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Spec:
     namespace: str = ""
     aliases: tuple[str, ...] = ()
     paper: str = ""
+    title: str = ""
+    authors: str = ""
+    venue: str = ""
 
     @property
     def qualified(self) -> str:
@@ -53,7 +59,8 @@ class Spec:
 class Preset:
     """Defaults of a method for certain data or pairs, as its paper or the benchmark gives them.
 
-    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options).
+    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options). A wrapper's may also have
+        options of the method that it wraps, as `inner.NAME`, with `inner` to say which method that is; they win over its own presets.
     dataset, teacher, student: names, or patterns with `*`; empty matches everything.
     when: options of the method that must have these values.
     inner: for wrappers, name of the method that they wrap; empty matches every one.
@@ -86,6 +93,8 @@ class MethodSpec(Spec):
     remembers_images: of those, it compares with a memory, so that even a batch of one image has something to be compared with.
     reads: what it reads beside the features that it wants: the `labels` of a batch or of `Setup`, the `logits` of either side. A method
         is refused for a task that does not give it.
+    mixed: what it makes of images that are mixed from two (mixup, CutMix): a method that reads labels learns from those of the `dominant`
+        image, or from the `soft` labels; `refused` if it takes every image for one of the data set's.
     unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
         For classification the two are the same.
     gives_head: it replaces the student's classifier: its class overrides `head`.
@@ -106,6 +115,7 @@ class MethodSpec(Spec):
     compares_images: bool = False
     remembers_images: bool = False
     reads: tuple[Reads, ...] = ()
+    mixed: Mixed = "dominant"
     unit: Unit = "images"
     gives_head: bool = False
     takes_temperature: bool = False
@@ -154,6 +164,8 @@ class ModelSpec(Spec):
     replaceable: paths of modules that options may build otherwise than published: a student that starts from pretrained weights keeps its
         own where theirs have another shape.
     input_size: side length in pixels that the model was designed for.
+    parameters: how many it trains, with the defaults of its options and `classes` classes; 0 if it is not said.
+    classes: how many classes `parameters` is counted with.
     """
 
     stages: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
@@ -163,6 +175,8 @@ class ModelSpec(Spec):
     weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
     replaceable: tuple[str, ...] = ()
     input_size: int = 224
+    parameters: int = 0
+    classes: int = 1000
 
     def ending_after(self, stages: int | None) -> ModelSpec:
         """The declaration of the model that ends after so many of its stages; None for all."""
@@ -207,8 +221,8 @@ class OptimizerSpec(Spec):
     """An optimizer.
 
     implementation: a function `build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer`.
-        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate) and
-        `weight_decay` (overrides the option). The options must have a field `lr`.
+        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate), `weight_decay` (overrides the option)
+        and `decay` (`all` or `weights`, which `distillctl.split_decay` takes out). The options must have a field `lr`.
     separate_gradients: the optimizer wants the gradients of the label loss and of the methods' terms apart; what `implementation`
         returns is then a `distillctl.SeparateGradients`.
     """

@@ -78,6 +78,8 @@ class Task:
     """Kinds of test-time augmentation whose answers `predict` can average: `flip`, `ten_crop`."""
     smooths: ClassVar[bool] = False
     """Whether `label_loss` knows label smoothing."""
+    mixes: ClassVar[bool] = False
+    """Whether images can be mixed: `label_loss` learns from `Batch.soft` where there is one."""
 
     def __init__(self, data: Splits, *, label_smoothing: float = 0.0) -> None:
         if label_smoothing and not self.smooths:
@@ -162,8 +164,12 @@ class Task:
         raise NotImplementedError
 
     def floor(self, images: Images) -> float:
-        """What guessing reaches in `metric` on these images. A teacher that is no better is refused."""
+        """What guessing hardly exceeds in `metric` on these images. A teacher that is no better is refused."""
         raise NotImplementedError
+
+    def chance(self, images: Images) -> float:
+        """What guessing reaches in `metric` on these images, to which the gain of a student is told; `floor` unless overridden."""
+        return self.floor(images)
 
     def doubt(self, evaluation: Evaluation, images: Images) -> tuple[str, str]:
         """Why a teacher that was evaluated on these images answers something else than they ask, and what to do; empty where it does not.

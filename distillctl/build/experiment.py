@@ -17,6 +17,7 @@ from distillctl.build.checks import check_compiles, check_effects, check_passes,
 from distillctl.build.data import evaluation_loader
 from distillctl.build.device import placed
 from distillctl.build.methods import build_methods, gives_head, wants_of
+from distillctl.build.mixing import mixing_of
 from distillctl.build.models import TeacherModel, build_student
 from distillctl.build.parts import build_optimizer, build_parts
 from distillctl.data import Share, train_loader
@@ -73,7 +74,7 @@ def assemble(
         evaluation=lambda images: evaluation_loader(profile, task, images, device, processes=processes),
         build_optimizer=partial(build_optimizer, profile.optimizer),
         parts=build_parts(profile, methods),
-        settings=_settings(profile, compiled=_compiled(profile, device, train.epochs * loader.steps, methods)),
+        settings=_settings(profile, task, compiled=_compiled(profile, device, train.epochs * loader.steps, methods)),
         device=device,
         digest=profile.digest,
         head=head,
@@ -132,7 +133,7 @@ def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: to
     return heads.install(model, spec, head)
 
 
-def _settings(profile: Profile, *, compiled: bool) -> Settings:
+def _settings(profile: Profile, task: Task, *, compiled: bool) -> Settings:
     train = profile.train
     return Settings(
         seed=profile.seed,
@@ -146,6 +147,7 @@ def _settings(profile: Profile, *, compiled: bool) -> Settings:
         evaluate_every=profile.evaluate.every,
         save_every=seconds(train.save_every),
         deterministic=train.deterministic,
+        mixing=mixing_of(train, task),
     )
 
 

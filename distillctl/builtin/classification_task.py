@@ -26,6 +26,7 @@ class Classification(Task):
     gives = frozenset({"labels", "logits"})
     views = ("flip", "ten_crop")
     smooths = True
+    mixes = True
 
     @property
     def outputs(self) -> int:
@@ -60,7 +61,8 @@ class Classification(Task):
         return (f"its answers fit the classes far better {words}", hint) if words else ("", "")
 
     def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        return {"": F.cross_entropy(output(outputs).float(), batch.labels, label_smoothing=self.label_smoothing)}
+        target = batch.labels if batch.soft is None else batch.soft
+        return {"": F.cross_entropy(output(outputs).float(), target, label_smoothing=self.label_smoothing)}
 
     def figures(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"top1": (output(outputs).detach().argmax(1) == batch.labels).sum()}
@@ -76,10 +78,14 @@ class Classification(Task):
     def meter(self) -> ClassificationMeter:
         return ClassificationMeter(self.data.num_classes)
 
-    def floor(self, images: Images) -> float:
-        """The accuracy of guessing the most frequent class, plus three standard deviations of such a count."""
+    def chance(self, images: Images) -> float:
+        """The accuracy of guessing the most frequent class."""
         counts = torch.bincount(images.labels, minlength=self.data.num_classes)
-        share = max(float(counts.max()) / len(images.labels), 1 / self.data.num_classes)
+        return max(float(counts.max()) / len(images.labels), 1 / self.data.num_classes)
+
+    def floor(self, images: Images) -> float:
+        """That of guessing the most frequent class, plus three standard deviations of such a count."""
+        share = self.chance(images)
         return share + 3 * math.sqrt(share * (1 - share) / len(images.labels))
 
     def agreement(self, one: Evaluation, other: Evaluation) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl.api.options import Options, PathOption, check_image_sizes
+from distillctl.api.options import FileAugment, Options, PathOption, check_image_sizes
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channel = Annotated[float, Field(gt=0, lt=1)]
@@ -36,7 +36,7 @@ class ImageFolderOptions(Options):
     """Share of every class that is carved out for the test where there is no `test` folder, before the validation part; 0 means none."""
     image_size: Annotated[int, Field(ge=8, le=4096)] = 224
     """Side length in pixels of what the network sees."""
-    augment: Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment"] = "random_resized_crop"
+    augment: FileAugment = "random_resized_crop"
     """How training images are cut and changed."""
     resize: Annotated[int, Field(ge=0, le=8192)] = 0
     """Length in pixels of the short side before a random crop; 0 means 8/7 of `image_size` (256 for 224)."""

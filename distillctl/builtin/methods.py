@@ -5,6 +5,10 @@ from __future__ import annotations
 from distillctl.api.hooks import hookimpl
 from distillctl.api.specs import MethodSpec, Preset
 
+_PAPER = "Hinton, Vinyals, Dean 2015, arXiv 1503.02531"
+_TITLE = "Distilling the Knowledge in a Neural Network"
+_AUTHORS = "Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff"
+
 
 @hookimpl
 def register_method() -> list[MethodSpec]:
@@ -23,7 +27,9 @@ def register_method() -> list[MethodSpec]:
             kind="logits",
             reads=("logits",),
             summary="match the teacher's softened class probabilities",
-            paper="Hinton, Vinyals, Dean 2015, arXiv 1503.02531",
+            paper=_PAPER,
+            title=_TITLE,
+            authors=_AUTHORS,
             implementation="distillctl.builtin.kd:KD",
             options="distillctl.builtin.kd_options:KDOptions",
             formula="T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T))",
@@ -43,7 +49,9 @@ def register_method() -> list[MethodSpec]:
             kind="logits",
             reads=("logits",),
             summary="`kd` with its weight given as a ratio, as in pytorch-classifier",
-            paper="Hinton, Vinyals, Dean 2015, arXiv 1503.02531",
+            paper=_PAPER,
+            title=_TITLE,
+            authors=_AUTHORS,
             implementation="distillctl.builtin.soft_target:SoftTarget",
             options="distillctl.builtin.kd_options:SoftTargetOptions",
             formula="r/(1 − r) · T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T))",

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from distillctl.cli.other_tools import OPTIONS
+from distillctl.cli.other_tools import OF_TRAIN, OPTIONS
 from distillctl.distributed import heartbeat
+from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem, ProfileError
 from distillctl.files import FULL_OR_CLOSED
-from distillctl.text import printable
 
 TTA = ("auto", "flip", "ten_crop")
 
@@ -28,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Exit codes: 0 done, 1 the run failed, 2 the profile or the command line is wrong, 3 the environment, 75 another process of the
     run was lost, 130 and 143 signals. A bug keeps its traceback.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _terminated)
+    for number in SIGNALS:
+        if number != signal.SIGINT:  # which is Python's own KeyboardInterrupt
+            signal.signal(number, _terminated)
     _open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> int:
     from distillctl.cli.app import command_for
 
     click_exception = typer.BadParameter.__bases__[0].__bases__[0]  # which typer does not export under its own name
-    arguments = join_tta(arguments) or ["--help"]
+    arguments = join_tta(arguments) or ["--help"]  # a shell that asks how a line goes on gives its words elsewhere
     name = arguments[0]
     try:
         Path.cwd()
@@ -123,6 +124,10 @@ def _usage(error: Any, name: str) -> str:
     message = " ".join(message.replace("'", "`").split()).rstrip(".")
     command = "" if name.startswith("-") else f" {name}"
     meant = OPTIONS.get(error.option_name, "") if unknown else ""
+    if unknown and error.option_name in OF_TRAIN:
+        meant = "it is one of `distillctl train`"
+    elif "unexpected extra argument" in message and "=" in message:
+        meant = "a key of the profile is set by `--set KEY=VALUE`"
     first = f"{meant}; " if meant else f"did you mean {near[0]}? " if near else ""
     hint = f"{first}`distillctl{command} --help` shows how it is used"
     return str(Problem(message[:1].lower() + message[1:], "", hint))
@@ -145,7 +150,10 @@ def _silence() -> None:
 
 def _complain(text: str) -> None:
     """Prints lines to stderr, without anything that would steer a terminal."""
-    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr)  # noqa: T201
+    from distillctl.cli.render import wrapped
+
+    for line in text.split("\n"):
+        print("\n".join(wrapped(line, 6)), file=sys.stderr)  # noqa: T201
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, Command] = {
 
 
 class _Commands(typer.core.TyperGroup):
-    """The list of commands with those of plugins below ours. Plugins are looked for when it is printed."""
+    """The list of commands with those of plugins below ours. Plugins are looked for when it is printed, or when a shell asks for it."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         super().format_commands(ctx, formatter)
@@ -53,6 +53,22 @@ class _Commands(typer.core.TyperGroup):
         if len(found):
             with formatter.section("Plugins"):
                 formatter.write_dl([(found.shown_name(spec), one_line(spec.summary)) for spec in found])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What can follow `distillctl`: typer lists the commands that it has."""
+        found = plugin_commands()
+        for spec in found:
+            self.add_command(typer.core.TyperCommand(found.shown_name(spec), short_help=one_line(spec.summary)))
+        return super().shell_complete(ctx, incomplete)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command in these words. A shell that asks how they go on gives them to us here first, so that it is not loaded yet."""
+        if not ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        try:
+            return args[0], command_for(args[0]).commands[args[0]], args[1:]
+        except PluginError:
+            return None, None, args[1:]
 
 
 def plugin_commands() -> Catalog[CommandSpec]:
@@ -73,14 +89,13 @@ def command_for(name: str) -> Any:
         cls=_Commands,
         help="Knowledge distillation of vision models from one TOML profile.",
         epilog=_examples(["distillctl init && distillctl train quickstart.toml", "distillctl list-methods"]),
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={
             "help_option_names": ["-h", "--help"],
             "max_content_width": 110,
             # A flag that is not None spares typer a pydantic adapter, and listing the import of pydantic.
-            "default_map": {"help": False, name: {"help": False}},
+            "default_map": {"help": False, "install_completion": False, "show_completion": False, name: {"help": False}},
         },
     )
     app.callback()(_top_level)
@@ -108,6 +123,8 @@ def _with_plugin(app: typer.Typer, name: str) -> Any:
     found = plugin_commands()
     if name not in found and name in MEANT:
         raise PluginError(f"no command is called `{name}`", hint=MEANT[name])
+    if name not in found and name.endswith(".toml"):
+        raise PluginError(f"no command is called `{name}`", hint=f"`distillctl train {name}` trains by it")
     spec = found.get(name)
     function = load(spec.implementation, spec.name)
     if not callable(function):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distillctl.cli import options, render
+from distillctl.text import counted
 
 if TYPE_CHECKING:
     from distillctl.commands.benchmark import Bench
@@ -54,9 +55,12 @@ def bench(
 
 def print_bench(result: Bench) -> None:
     """Rates, the ratio to the yardstick, and the parts."""
-    render.line(f"{result.mode} on {result.device}, {result.threads} threads, batch {result.batch_size}, medians of {result.steps} steps")
+    render.words(
+        f"{result.mode} on {result.device}, {counted(result.threads, 'thread')}, batch {result.batch_size}, "
+        f"medians of {counted(result.steps, 'step')}"
+    )
     render.line(f"  step        {result.step * 1000:9.2f} ms   {result.images_per_second:,.0f} images/s")
-    render.line(f"  yardstick   {result.bare * 1000:9.2f} ms   bare teacher forward, student forward, backward and update")
+    render.words(f"  yardstick   {result.bare * 1000:9.2f} ms   bare teacher forward, student forward, backward and update", 29)
     render.line(f"  ratio       {result.ratio:9.3f}")
     total = sum(result.parts.values())
     for name, seconds in result.parts.items():

@@ -43,14 +43,14 @@ def check(
     dataset = checked.dataset.spec
     if dataset.preview:
         found = load_object(dataset.preview, dataset.name)(checked.dataset.options)
-        render.line(f"data: {found}")
+        render.words(f"data: {found}")
     run = checked.teacher and checked.teacher.table.run
     told = input_of_run(run) if run else {}
     if run and told.get("mean") and told.get("std"):
-        render.line(f"teacher: sees mean {told['mean']} and std {told['std']} of its run (`{run.name}/model.json`) where none is stated")
+        render.words(f"teacher: sees mean {told['mean']} and std {told['std']} of its run (`{run.name}/model.json`) where none is stated")
     for text in advice(checked):
-        render.line(f"warning: {text}")
-    render.line(f"ok: {checked.path} has no problems")
+        render.words(f"warning: {text}")
+    render.words(f"ok: {checked.path} has no problems")
 
 
 def resolved_lines(profile: Profile) -> list[tuple[str, str, str, str]]:

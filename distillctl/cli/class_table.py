@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from distillctl.errors import MachineError, ProfileError
 from distillctl.files import write_text
-from distillctl.text import csv_cell, html_text
+from distillctl.text import counted, csv_cell, html_text
 
 if TYPE_CHECKING:
     from distillctl.commands.evaluate import Report
@@ -87,7 +87,7 @@ def _csv(report: Report) -> str:
 
 def _html(report: Report) -> str:
     figures = ", ".join(f"{words} {text}" for words, text in report.shown)
-    facts = f"{report.split}, {report.figures['count']} images; {figures}"
+    facts = f"{report.split}, {counted(int(report.figures['count']), 'image')}; {figures}"
     rows = (
         f"<tr><td>{html_text(name)}</td><td>{count}</td><td>{right}</td><td>{'–' if share is None else f'{share:.2%}'}</td></tr>"
         for name, count, right, share in _rows(report)

@@ -7,6 +7,7 @@ from typing import Any
 
 from distillctl.api.specs import MethodSpec, ModelSpec, Spec
 from distillctl.plugin.catalog import Catalog
+from distillctl.plugin.citation import bibtex
 
 SECTIONS = {"method": "method", "model": "student", "data set": "dataset", "optimizer": "optimizer"}
 
@@ -20,6 +21,7 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
         "kind": catalog.kind,
         "summary": spec.summary,
         "paper": spec.paper,
+        "bibtex": bibtex(spec),
         "aliases": list(spec.aliases),
         "package": plugin.package,
         "version": plugin.version,
@@ -51,6 +53,8 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
             "weights": list(spec.weights),
             "weights_input": {name: asdict(seen) for name, seen in spec.weights_input.items()},
             "input_size": spec.input_size,
+            "parameters": spec.parameters or None,
+            "classes": spec.classes if spec.parameters else None,
         }
     data["example"] = example(catalog.kind, spec, catalog.shown_name(spec))
     return data
@@ -91,7 +95,7 @@ def example(kind: str, spec: Spec, shown_name: str) -> str:
 
 def _fields(spec: Spec) -> list[tuple[str, Any, Any]]:
     """Name, pydantic field, and default as TOML data (None: there is none)."""
-    from distillctl.plugin.registry import load
+    from distillctl.plugin.registry import load_options
     from distillctl.profile.schema import MethodTable
     from distillctl.profile.writing import plain
 
@@ -100,7 +104,7 @@ def _fields(spec: Spec) -> list[tuple[str, Any, Any]]:
         for name in ("weight", "task_weight", "warmup_epochs"):
             fields.append((name, MethodTable.model_fields[name], float(getattr(spec, name))))
     if spec.options:
-        for name, field in load(spec.options, spec.name).model_fields.items():
+        for name, field in load_options(spec).model_fields.items():
             fields.append((name, field, None if field.is_required() else plain(field.get_default(call_default_factory=True))))
     return fields
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
-from distillctl.cli.render import width
+from distillctl.cli.render import width, wrapped
 from distillctl.engine.experiment import MAIN
-from distillctl.text import one_line
+from distillctl.text import counted, one_line
 
 
 @contextmanager
@@ -56,8 +56,9 @@ class Plain(Tracker):
         self._say(f"run: {run.path}")
         self._say(f"data: {run.data}")
         for name, count in phases:
-            self._say(f"first {name}: {count} epochs")
-        self._say(f"student {run.student} with {run.method}: {epochs} epochs of {run.steps} steps on {run.device}")
+            self._say(f"first {name}: {counted(count, 'epoch')}")
+        length = f"{counted(epochs, 'epoch')} of {counted(run.steps, 'step')}"
+        self._say(f"student {run.student} with {run.method}: {length} on {run.device}")
         if run.records:
             self._say(f"continued after epoch {len(run.records)}")
 
@@ -112,7 +113,8 @@ class Plain(Tracker):
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
-        print(one_line(text), flush=True)  # noqa: T201 - this is the plain display
+        for line in wrapped(text):
+            print(line, flush=True)  # noqa: T201 - this is the plain display
 
 
 def terms_of(total: float, terms: Mapping[str, float]) -> list[str]:
@@ -179,4 +181,5 @@ class Live(Plain):
 
     def _say(self, text: str) -> None:
         self._spoke = time.perf_counter()
-        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
+        for line in wrapped(text):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)

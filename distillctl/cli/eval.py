@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distillctl.cli import options, render
+from distillctl.cli import completion, options, render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.errors import Problem, ProfileError
 from distillctl.profile.problems import no_file
 from distillctl.rundir.directory import ROOT, runs_in
-from distillctl.text import one_line
+from distillctl.text import counted, one_line
 
 if TYPE_CHECKING:
     from distillctl.commands.evaluate import Report
@@ -22,7 +22,10 @@ LONGEST_NAME = 80
 
 
 def eval_(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run directory; without it the newest finished one.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="A run directory; without it the newest finished one.", autocompletion=completion.runs),
+    ] = None,
     tta: Annotated[str, typer.Option("--tta", metavar="[flip|ten_crop]", help="Average the logits over several views.")] = "",
     split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
@@ -43,7 +46,7 @@ def eval_(
     Examples:
         distillctl eval --tta
 
-        distillctl eval runs/quickstart-1a2b3c4d --split test --checkpoint last --json
+        distillctl eval runs/NAME --split test --checkpoint last --json
     """
     _check_paths(run, checkpoint)
     if classes is not None:
@@ -117,10 +120,10 @@ def _meant(run: Path) -> str:
 def print_report(report: Report, *, per_class: bool) -> None:
     """The figures in words, and a table of the classes on request."""
     epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
-    render.line(f"run     {report.run} ({report.checkpoint}{epoch})")
-    render.line(f"split   {report.split}, {report.figures['count']} images{f', {report.tta}' if report.tta else ''}")
+    render.words(f"run     {report.run} ({report.checkpoint}{epoch})", 8)
+    render.words(f"split   {report.split}, {counted(int(report.figures['count']), 'image')}{f', {report.tta}' if report.tta else ''}", 8)
     for words, text in report.shown:
-        render.line(f"{words:<7} {text}")
+        render.words(f"{words:<7} {text}", 8)
     if per_class:
         lines = [(one_line(line["name"], LONGEST_NAME), line["correct"], line["count"]) for line in report.classes]
         width = max(len(name) for name, _, _ in lines)

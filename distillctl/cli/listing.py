@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import typer
 
-from distillctl.api.specs import MethodSpec
-from distillctl.cli import options, render
+from distillctl.api.specs import MethodSpec, ModelSpec
+from distillctl.cli import completion, options, render
 from distillctl.cli.app import COMMANDS
 from distillctl.errors import ProfileError
 from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.registry import Registry
 
 
-def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
-    """Every spec of a catalog as plain data: name, kind, summary, paper, package, version, and the qualified name."""
+def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, Any]]:
+    """Every spec of a catalog as plain data: name, kind, summary, paper, package, version, and the qualified name.
+
+    Of models also `parameters`, how many there are with as many classes as `classes` says; both None where the package does not say it.
+    """
     return [
         {
             "name": catalog.shown_name(spec),
@@ -26,21 +30,29 @@ def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
             "package": catalog.plugin(spec).package,
             "version": catalog.plugin(spec).version,
             "qualified": spec.qualified,
+            **(parameters_of(spec) if isinstance(spec, ModelSpec) else {}),
         }
         for spec in catalog
     ]
 
 
-def family_rows(catalog: Catalog[Any], each: bool) -> list[dict[str, str]]:
-    """As `catalog_rows`, of families: a row for each of their models, or one for each family."""
-    rows = []
+def family_rows(catalog: Catalog[Any], each: bool) -> list[dict[str, Any]]:
+    """As `catalog_rows`, of families: a row for each of their models, or one for each family. Their summaries say what is known of size."""
+    rows: list[dict[str, Any]] = []
     for family in catalog.families.values():
         names = family.names()
         count = f"{len(names):,} models: {family.spec.summary}; `distillctl list-models '{family.name}/*'`"
         for name, summary in names.items() if each else [("…", count)]:
-            row = {"name": f"{family.name}/{name}", "kind": catalog.kind, "summary": summary, "paper": family.spec.paper}
-            rows.append({**row, "package": family.plugin.package, "version": family.plugin.version, "qualified": row["name"]})
+            called = f"{family.name}/{name}"
+            row = {"name": called, "kind": catalog.kind, "summary": summary, "paper": family.spec.paper, "qualified": called}
+            row |= {"package": family.plugin.package, "version": family.plugin.version}
+            rows.append({**row, "parameters": None, "classes": None})
     return rows
+
+
+def parameters_of(spec: ModelSpec) -> dict[str, int | None]:
+    """How many parameters a model trains, and with how many classes."""
+    return {"parameters": spec.parameters, "classes": spec.classes} if spec.parameters else {"parameters": None, "classes": None}
 
 
 def problem_rows(registry: Registry) -> list[dict[str, str]]:
@@ -63,7 +75,10 @@ def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
 
 
 Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="A part of the name, or a pattern with * for it.", show_default=False)]
-Package = Annotated[str, typer.Option("--package", metavar="NAME", help="Of this package alone.", show_default=False)]
+Package = Annotated[
+    str,
+    typer.Option("--package", metavar="NAME", help="Of this package alone.", show_default=False, autocompletion=completion.packages),
+]
 
 
 def list_methods(
@@ -90,7 +105,7 @@ def list_models(pattern: Pattern = "", package: Package = "", json: options.Json
 
         distillctl list-models --json
     """
-    _list("models", json, ("name", "summary", "paper", "package", "version"), pattern, package)
+    _list("models", json, ("name", "parameters", "summary", "paper", "package", "version"), pattern, package)
 
 
 def list_datasets(pattern: Pattern = "", package: Package = "", json: options.Json = False) -> None:
@@ -146,13 +161,33 @@ def _list(title: str, json: bool, columns: tuple[str, ...], pattern: str, packag
     if json:
         render.as_json({title: rows, "problems": problem_rows(registry)})
         return
-    render.table(columns, [[row[c] for c in columns] for row in rows], less=("paper", "version", "package"))
+    counts = _counts([row["parameters"] for row in rows]) if "parameters" in columns else []
+    shown = [row | {"parameters": count} for row, count in zip(rows, counts, strict=True)] if counts else rows
+    render.table(columns, [[row[c] for c in columns] for row in shown], less=("paper", "version", "package"))
+    if any(counts):
+        render.words(f"parameters: with {_classes(rows)}")
     if not rows:
         render.line(f"no {title} are called like `{pattern}`" if pattern else f"no {title} are installed")
     _problems(registry)
 
 
-def _fits(row: dict[str, str], pattern: str) -> bool:
+def _counts(numbers: Sequence[int | None]) -> list[str]:
+    """Numbers of one column, with their last digits below each other."""
+    texts = ["" if number is None else f"{number:,}" for number in numbers]
+    width = max(map(len, texts), default=0)
+    return [text and text.rjust(width) for text in texts]
+
+
+def _classes(rows: Sequence[dict[str, Any]]) -> str:
+    """With how many classes the models of each package are counted: `1000 classes (distillctl), 100 classes (distillctl-cifar)`."""
+    packages: dict[int, list[str]] = {}
+    for row in rows:
+        if row["classes"] and row["package"] not in packages.setdefault(row["classes"], []):
+            packages[row["classes"]].append(row["package"])
+    return ", ".join(f"{classes} classes ({', '.join(names)})" for classes, names in sorted(packages.items(), reverse=True))
+
+
+def _fits(row: dict[str, Any], pattern: str) -> bool:
     """Whether a pattern is for the name, with its namespace or without, in any case."""
     names = (row["name"].lower(), row["qualified"].lower())
     pattern = pattern.lower() if any(c in pattern for c in "*?[") else f"*{pattern.lower()}*"
@@ -166,4 +201,4 @@ def _problems(registry: Registry) -> None:
     render.heading("broken plugins")
     for plugin in registry.broken:
         name = plugin.package if plugin.package == plugin.name else f"{plugin.package} ({plugin.name})"
-        render.line(f"  {name} {plugin.version}: {plugin.problem}")
+        render.words(f"  {name} {plugin.version}: {plugin.problem}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from distillctl.cli import completion
+
 Profile = Annotated[str, typer.Argument(metavar="PROFILE", help="A profile, as a TOML file.", show_default=False)]
 Set = Annotated[
     list[str] | None,
@@ -20,12 +22,22 @@ Set = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        "--method", metavar="NAME", help="Another method with its own defaults; `none` trains on labels alone.", show_default=False
+        "--method",
+        metavar="NAME",
+        help="Another method with its own defaults; `none` trains on labels alone.",
+        show_default=False,
+        autocompletion=completion.methods,
     ),
 ]
 Teacher = Annotated[
     str | None,
-    typer.Option("--teacher", metavar="RUN_OR_FILE", help="A run directory, a .toml profile or a file of weights.", show_default=False),
+    typer.Option(
+        "--teacher",
+        metavar="RUN_OR_FILE",
+        help="A run directory, a .toml profile or a file of weights.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory, instead of one below runs/.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

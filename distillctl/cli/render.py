@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import typer
 from distillctl.text import json_text, one_line
 
 _NARROWEST = 20
-"""Columns that the widest column of a table has at least."""
+"""Columns below which no column of a table is made narrower."""
 
 
 def on_terminal() -> bool:
@@ -43,9 +44,31 @@ def line(text: str = "") -> None:
     typer.echo(one_line(text))
 
 
+def words(text: str, indent: int = 4) -> None:
+    """One line, or where the terminal is narrower as many as it takes, broken between words and indented from the second on."""
+    for part in wrapped(text, indent):
+        typer.echo(part)
+
+
+def wrapped(text: str, indent: int = 4) -> list[str]:
+    """A text on one printable line, or broken between words where the terminal is narrower: all lines but the first are indented.
+
+    What stands in backticks is not broken, since it may be a command that somebody copies.
+    """
+    text, columns = one_line(text), width()
+    if not 0 < columns < len(text):
+        return [text]
+    held = re.sub("`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        held, max(columns, indent + _NARROWEST), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [line.replace("\0", " ") for line in lines]
+
+
 def heading(text: str) -> None:
-    """A line that stands over others."""
-    typer.secho(one_line(text), bold=True) if on_terminal() else line(text)
+    """A line that stands over others, in words."""
+    for part in wrapped(text, 2):
+        typer.secho(part, bold=True) if on_terminal() else typer.echo(part)
 
 
 def as_json(data: Any) -> None:
@@ -64,7 +87,7 @@ def width() -> int:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, indent: int = 0, less: Sequence[str] = ()) -> None:
-    """A table with columns side by side, the widest of which wraps between words where the terminal is narrow.
+    """A table with columns side by side, the widest of which wrap between words where the terminal is narrow.
 
     less: columns that are left out, the first one first, while the table is wider than the terminal. Empty columns are left out.
     """
@@ -81,11 +104,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, indent: i
         _rich_table(headers, cells, indent)
         return
     widths = [max(len(row[i]) for row in [headers, *cells]) for i in range(len(headers))]
-    widest = max(range(len(widths)), key=widths.__getitem__)
-    if space > 0:
-        widths[widest] = max(_NARROWEST, min(widths[widest], space - sum(widths) + widths[widest] - 2 * (len(widths) - 1)))
+    while 0 < space < sum(widths) + 2 * (len(widths) - 1) and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
     for row in [headers, *cells]:
-        folded = [textwrap.wrap(c, widths[i], break_on_hyphens=False) or [""] if i == widest else [c] for i, c in enumerate(row)]
+        folded = [textwrap.wrap(c, w, break_on_hyphens=False) if len(c) > w else [c] for c, w in zip(row, widths, strict=True)]
         for parts in zip_longest(*folded, fillvalue=""):
             typer.echo((" " * indent + "  ".join(c.ljust(w) for c, w in zip(parts, widths, strict=True))).rstrip())
 

@@ -6,26 +6,43 @@ from typing import Annotated, Any
 
 import typer
 
-from distillctl.cli import options, render
+from distillctl.cli import completion, options, render
 from distillctl.cli.description import description
 from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
 
+_WIDE = 160
+"""Columns from which a description fits beside the other cells of a table of options."""
+
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A method, model, data set or optimizer.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A method, model, data set or optimizer.", show_default=False, autocompletion=completion.objects
+        ),
+    ],
+    cite: Annotated[bool, typer.Option("--bibtex", help="Print how its paper is cited, and nothing else.")] = False,
     json: options.Json = False,
 ) -> None:
     """Show a method, model, data set or optimizer: options with type, default and bounds, formula, an example to paste.
 
     Examples:
-        distillctl show kd
+        distillctl show torchvision/resnet18
 
-        distillctl show torchvision/resnet18 --json
+        distillctl show kd --bibtex
     """
     registry = Registry.load()
     found = [description(catalog, spec) for catalog, spec in find(registry, name)]
+    if cite:
+        if not (entries := dict.fromkeys(entry["bibtex"] for entry in found if entry["bibtex"])):
+            told = " and ".join(entry["paper"] for entry in found if entry["paper"])
+            hint = f"its paper is {told}" if told else ""
+            raise ProfileError(f"the package of `{name}` says too little of its paper for BibTeX", where="--bibtex", hint=hint)
+        for line in "\n\n".join(entries).split("\n"):
+            render.words(line)
+        return
     if json:
         render.as_json({"found": found})
         return
@@ -66,6 +83,21 @@ def _value(value: Any) -> str:
     return "" if value is None else value_text(value)
 
 
+def _print_options(options: list[dict[str, Any]]) -> None:
+    """A table of the options, with their descriptions below where the terminal is too narrow for them."""
+    headers = ("option", "type", "default", "bounds")
+    rows = [(o["name"], o["type"], "required" if o["required"] else _value(o["default"]), o["bounds"]) for o in options]
+    if not 0 < render.width() < _WIDE:
+        more = [(o["default_from"], o["description"]) for o in options]
+        render.table((*headers, "default from", "description"), [(*a, *b) for a, b in zip(rows, more, strict=True)], indent=2)
+        return
+    render.table(headers, rows, indent=2)
+    render.line()
+    for o in options:
+        source = f" (default: {o['default_from']})" if o["default_from"] not in ("", "package") else ""
+        render.words(f"  {o['name']}: {o['description']}{source}", 4)
+
+
 def _print(entry: dict[str, Any]) -> None:
     render.heading(f"{entry['kind']} {entry['name']}: {entry['summary']}")
     facts = {
@@ -76,20 +108,17 @@ def _print(entry: dict[str, Any]) -> None:
         "wraps": entry.get("wraps"),
         "teacher": {True: "needed", False: "not needed"}.get(entry.get("needs_teacher", "")),
         "input size": "input_size" in entry and f"{entry['input_size']} pixels",
+        "parameters": entry.get("parameters") and f"{entry['parameters']:,} with {entry['classes']} classes",
         "weights": ", ".join(entry.get("weights", ())),
         "classifier": entry.get("classifier"),
     }
     for name, value in facts.items():
         if value:
-            render.line(f"  {name:<11}{value}")
+            render.words(f"  {name:<11}{value}", 13)
     if entry["options"]:
         render.line()
         render.heading("options")
-        rows = [
-            (o["name"], o["type"], "required" if o["required"] else _value(o["default"]), o["bounds"], o["default_from"], o["description"])
-            for o in entry["options"]
-        ]
-        render.table(("option", "type", "default", "bounds", "default from", "description"), rows, indent=2)
+        _print_options(entry["options"])
     if entry.get("presets"):
         render.line()
         render.heading("presets: defaults for certain data or pairs; later ones win")

@@ -11,8 +11,8 @@ import typer
 
 from distillctl.cli import options, render
 from distillctl.distributed import heartbeat
-from distillctl.errors import ProfileError
-from distillctl.text import one_line
+from distillctl.errors import MachineError, ProfileError
+from distillctl.text import counted
 
 if TYPE_CHECKING:
     from distillctl.commands.dry_run import Plan
@@ -62,6 +62,8 @@ def train(
         print_plan(plan(checked, registry, out=out, device=device))
         return
     if nproc > 1 and "RANK" not in os.environ:
+        if sys.platform == "win32":
+            raise MachineError("`--nproc` starts several processes on Linux and macOS only", hint="without it one process trains")
         from distillctl.distributed.launcher import launcher
         from distillctl.rundir.directory import place
         from distillctl.slurm.request import Request
@@ -101,7 +103,12 @@ def train(
 
 def _complain(text: str) -> None:
     for line in text.split("\n"):
-        typer.echo(one_line(line), err=True)
+        typer.echo("\n".join(render.wrapped(line)), err=True)
+
+
+def _say(text: str) -> None:
+    """A name and what is said of it, below itself where the terminal is narrow."""
+    render.words(text, 11)
 
 
 def print_result(result: Result) -> None:
@@ -111,33 +118,59 @@ def print_result(result: Result) -> None:
 
     summary: dict[str, Any] = dict(result.summary)
     if result.already:
-        render.line(f"this run is finished: {result.path} (`--fresh` starts a new one)")
+        _say(f"this run is finished: {result.path} (`--fresh` starts a new one)")
     split = summary.get("split", "")
     if "teacher" in summary:
-        render.line(f"teacher    {_headline(result, summary['teacher'])} on {split}")
+        _say(f"teacher    {_headline(result, summary['teacher'])} on {split}")
     if "best" in summary:
         best, last = summary["best"], summary["last"]
         chosen = "chosen on val" if summary["chosen_on"] == "val" else "the last epoch: no validation split chooses"
         more = "; " + ", ".join(others) if (others := _others(result, best)) else ""
-        render.line(f"student    {_headline(result, best)} on {split} (epoch {best['epoch']}, {chosen}{more})")
+        _say(f"student    {_headline(result, best)} on {split} (epoch {best['epoch']}, {chosen}{more})")
         if last["epoch"] != best["epoch"]:
-            render.line(f"last       {_headline(result, last)} on {split} (epoch {last['epoch']})")
-    if "chance" in summary:
-        guess = result.task.show(next(iter(result.task.names)), summary["chance"])
-        render.line(f"warning    the student is no better than chance, which reaches {guess}: lower `optimizer.lr`, or train longer?")
+            _say(f"last       {_headline(result, last)} on {split} (epoch {last['epoch']})")
+        _print_gain(result, best)
     if "accepted_changes" in summary:
         count = summary["accepted_changes"]
-        render.line(f"changed    {count} accepted change{'s' if count > 1 else ''} while it ran: `changes` in run.json")
+        _say(f"changed    {counted(count, 'accepted change')} while it ran: `changes` in run.json")
     if "agreement" in summary:
-        render.line(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
+        _say(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
     if sizes := summary.get("parameters"):
         taught = f"; teacher {sizes['teacher']:,}" if "teacher" in sizes else ""
         smaller = f", {sizes['teacher'] / sizes['student']:.1f} times as many" if taught else ""
-        render.line(f"size       student {sizes['student']:,} parameters{taught}{smaller}")
+        _say(f"size       student {sizes['student']:,} parameters{taught}{smaller}")
     if seconds := RunDirectory.open(result.path).info().get("seconds"):
-        render.line(f"time       {duration(seconds)} of training")
-    render.line(f"file       {result.path / 'student.safetensors'}")
-    render.line(f"run        {result.path}")
+        _say(f"time       {duration(seconds)} of training")
+    _say(f"file       {result.path / 'student.safetensors'}")
+    _say(f"run        {result.path}")
+
+
+def _print_gain(result: Result, best: Mapping[str, float]) -> None:
+    """How much better the best student is than guessing, and than what learns from labels alone."""
+    from distillctl.commands.control import control_of
+    from distillctl.rundir.directory import RunDirectory
+
+    metric, summary = result.task.metric, result.summary
+    figure = best[metric]
+    if "floor" in summary:
+        guess = result.task.show(metric, summary["chance"])
+        if figure <= summary["floor"]:
+            _say(f"warning    the student is no better than chance, which reaches {guess}: lower `optimizer.lr`, or train longer?")
+        else:
+            _say(f"gain       {_points(result, figure - summary['chance'])} over chance, which reaches {guess}")
+    control = control_of(RunDirectory.open(result.path))
+    found = {} if control is None else control.info().get("result", {})
+    if control is not None and "best" in found and found.get("split") == summary["split"]:
+        alone = found["best"][metric]
+        less = "less" if figure > alone else "more"
+        difference = "the same" if figure == alone else f"{_points(result, abs(figure - alone))} {less}"
+        _say(f"control    {result.task.show(metric, alone)} from labels alone, {difference}: {control.path}")
+
+
+def _points(result: Result, difference: float) -> str:
+    """A difference of two figures; one of percentages is in points."""
+    text = result.task.show(result.task.metric, difference)
+    return f"{text.removesuffix('%')} points" if text.endswith("%") else text
 
 
 def _headline(result: Result, figures: Mapping[str, float]) -> str:
@@ -160,25 +193,35 @@ def _times(plan: Plan) -> list[str]:
     return [f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds]
 
 
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
 def print_plan(plan: Plan) -> None:
     """What a dry run found."""
+    from distillctl.api.method import OUTPUT
     from distillctl.cli.display import duration, terms_line
 
-    render.line(f"run        {plan.path} (nothing is written by a dry run)")
-    render.line(f"data       {plan.data}")
+    _say(f"run        {plan.path} (nothing is written by a dry run)")
+    _say(f"data       {plan.data}")
+    outputs = {side.taps[OUTPUT] for side in plan.sides}
     for side in plan.sides:
-        render.line(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
+        _say(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
         for name, shape in side.taps.items():
-            render.line(f"             {name:<14} {' × '.join(map(str, shape))}")
-    render.line(f"methods    {plan.method_parameters:,} parameters beside the student")
+            if name == OUTPUT and len(outputs) == 1:
+                continue
+            render.line(f"             {name:<14} {_shape(shape)}")
+    if len(outputs) == 1:
+        _say(f"logits     {_shape(*outputs)}")
+    _say(f"methods    {plan.method_parameters:,} parameters beside the student")
     for part in plan.parts:
         name = "" if part.name == "main" else f"{part.name}: "
         steps = plan.steps_per_epoch * part.epochs
-        render.line(f"terms      {name}{terms_line(part.reading.total, part.reading.terms)}")
-        render.line(
-            f"steps      {name}{steps} in {part.epochs} epochs of {plan.steps_per_epoch}, {part.seconds_per_step * 1000:.0f} ms each"
-        )
-    render.line(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
-    render.line(f"time       about {duration(plan.seconds)} by the second step: {', '.join(_times(plan))}")
+        _say(f"terms      {name}{terms_line(part.reading.total, part.reading.terms)}")
+        length = f"{steps:,} in {counted(part.epochs, 'epoch')} of {plan.steps_per_epoch:,}"
+        _say(f"steps      {name}{length}, {part.seconds_per_step * 1000:.0f} ms each")
+    if plan.memory is not None:
+        _say(f"memory     {plan.memory / 2**20:,.0f} MiB at the peak of two steps")
+    _say(f"time       about {duration(plan.seconds)} by the second step: {', '.join(_times(plan))}")
     for note in plan.notes:
-        render.line(f"note       {note}")
+        _say(f"note       {note}")

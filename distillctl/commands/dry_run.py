@@ -65,9 +65,9 @@ class PartPlan:
 class Plan:
     """What a run would be.
 
-    method_parameters: of all methods, beside the student.
+    method_parameters: of all methods, without the head that one of them may have given to the student.
     parts: in their order; the main part is the last.
-    memory: bytes at the peak of two steps of each part.
+    memory: bytes at the peak of two steps of each part; None where the system does not count them.
     evaluation_seconds: estimate for all evaluations of the run, by one batch of each split.
     teacher_seconds: estimate for the training of a teacher that is not there yet, with its evaluations.
     notes: what the user should know of it, and what of the profile will hardly be meant.
@@ -79,7 +79,7 @@ class Plan:
     method_parameters: int
     steps_per_epoch: int
     parts: tuple[PartPlan, ...]
-    memory: int
+    memory: int | None
     evaluation_seconds: float = 0.0
     teacher_seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
             path=path,
             data=task.data.overview,
             sides=networks,
-            method_parameters=sum(p.numel() for p in experiment.objective.methods.parameters()),
+            method_parameters=_beside(experiment),
             steps_per_epoch=experiment.loader.steps,
             parts=parts,
             memory=peak_memory(chosen),
@@ -129,6 +129,12 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
         )
     del experiment, teacher  # their memory
     return plan if trainer is None else replace(plan, teacher_seconds=dry_run(trainer, registry, device=device, root=root).seconds)
+
+
+def _beside(experiment: Experiment) -> int:
+    """How many parameters the methods have that are not the student's."""
+    student = {id(p) for p in experiment.model.parameters()}
+    return sum(p.numel() for p in experiment.objective.methods.parameters() if id(p) not in student)
 
 
 def _try_part(experiment: Experiment, part: Part) -> PartPlan:

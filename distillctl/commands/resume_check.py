@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -193,7 +194,8 @@ def _moved(before: Any, after: Any) -> bool:
     """Whether two paths are one below the current directory, from which `after` counts, and below that of the run's beginning."""
     if not isinstance(before, str) or not isinstance(after, str):
         return False
-    return before.startswith("/") and not after.startswith("/") and before.endswith(f"/{after}")
+    old, new = PurePath(before), PurePath(after)
+    return old.is_absolute() and not new.is_absolute() and old.parts[-len(new.parts) :] == new.parts
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,26 +105,50 @@ def train(
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     processes = join(chosen)
-    found = place(profile.name, profile.digest, root=root, out=out, fresh=fresh) if processes.first else (root, None)
-    path, existing = processes.broadcast(found)
+    path, existing, finished = processes.broadcast(_place(profile, root, out, fresh) if processes.first else (root, None, False))
     if existing is None and (from_previous or accept_change):
         raise DataError(
             f"there is no run in `{path}` to continue",
             where="--from-previous" if from_previous else "--accept-change",
             hint="a changed profile has another name below `runs`: name the directory of the run by `--out`",
         )
-    damage = deploy.damage(existing.path) if existing is not None and existing.finished else ""
-    if existing is not None and existing.finished and not (damage or from_previous or accept_change):
+    damage = deploy.damage(existing.path) if existing is not None and finished else ""
+    if existing is not None and finished and not (damage or from_previous or accept_change):
         _refuse_finished(existing, profile, registry)
         return Result(existing.path, True, task_class(profile, registry), existing.info().get("result", {}))
     threads = None if existing is None else existing.info().get("threads")
-    with locked(path) if processes.first else nullcontext(), same_threads(threads, chosen) as changed_threads:
+    with _locked_for_all(path, processes), same_threads(threads, chosen) as changed_threads:
         if damage:
             display.note(f"{damage}; the student is written again from the checkpoints")
         if changed_threads:
             display.note(f"computing with {threads} threads, as when the run began: with another number its last digits would differ")
         plan = _Plan(profile, registry, display, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))
         return plan.run(from_previous=from_previous, accept_change=accept_change)
+
+
+def _place(profile: Profile, root: Path, out: Path | None, fresh: bool) -> tuple[Path, RunDirectory | None, bool]:
+    """The directory, the run that lies there, and whether it is finished: for all processes, since another training may end it just now."""
+    path, existing = place(profile.name, profile.digest, root=root, out=out, fresh=fresh)
+    return path, existing, existing is not None and existing.finished
+
+
+@contextmanager
+def _locked_for_all(path: Path, processes: ProcessGroup) -> Iterator[None]:
+    """The first process holds the lock of a run for all of them.
+
+    Raises:
+        BusyError: somebody else holds it; in all processes.
+    """
+    busy: tuple[Problem, ...] = ()
+    with ExitStack() as stack:
+        if processes.first:
+            try:
+                stack.enter_context(locked(path))
+            except BusyError as error:
+                busy = error.problems
+        if busy := processes.broadcast(busy):
+            raise BusyError(busy)
+        yield
 
 
 def _refuse_finished(run: RunDirectory, profile: Profile, registry: Registry) -> None:
@@ -266,8 +290,6 @@ class _Plan:
                 )
                 break
             except BusyError as error:
-                if self.processes.count > 1:  # the others would take the silence of the first for its death
-                    raise
                 if not waits:
                     self.display.note(f"{error.problems[0].message}: waiting until the teacher is there")
                 waits = True
@@ -334,9 +356,8 @@ class _Plan:
         if best is not None and last is not None:
             summary["best"] = {"epoch": best_epoch, **best.figures}
             summary["last"] = {"epoch": epochs, **last.figures}
-            floor = task.floor(getattr(task.data, split))
-            if best.figures[task.metric] <= floor:
-                summary["chance"] = floor
+            images = getattr(task.data, split)
+            summary |= {"chance": task.chance(images), "floor": task.floor(images)}
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}

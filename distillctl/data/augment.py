@@ -8,8 +8,10 @@
 | `random_resized_crop` | 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3, resized (Szegedy et al. 2015), then a flip |
 | `autoaugment` | as `resize_crop`, then AutoAugment's ImageNet policy (Cubuk et al. 2019, arXiv 1805.09501); no flip |
 | `randaugment` | as `crop_flip`, then RandAugment, 2 operations of magnitude 9 (Cubuk et al. 2020, arXiv 1909.13719) |
+| `trivialaugment` | as `random_resized_crop`, then TrivialAugment's wide space (Müller, Hutter 2021, arXiv 2103.10158) |
+| `augmix` | as `random_resized_crop`, then AugMix, 3 chains of severity 3 (Hendrycks et al. 2020, arXiv 1912.02781) |
 
-The two policies work on Pillow images, as published, which is also faster than on tensors. All draw from torch's global
+The four policies work on Pillow images, as published, which is also faster than on tensors. All draw from torch's global
 generator, which the loader seeds for every image.
 """
 
@@ -25,7 +27,7 @@ from distillctl.api.data import View
 def training_transform(view: View) -> nn.Module:
     """uint8 (3, H, W) → uint8 (3, size, size), at random."""
     crop = [v2.Resize(view.resize or view.size, antialias=True), v2.RandomCrop(view.size)]
-    flip = v2.RandomHorizontalFlip()
+    zoom, flip = v2.RandomResizedCrop(view.size, antialias=True), v2.RandomHorizontalFlip()
     match view.augment:
         case "none":
             return evaluation_transform(view)
@@ -34,11 +36,15 @@ def training_transform(view: View) -> nn.Module:
         case "crop_flip":
             return nn.Sequential(*crop, flip)
         case "random_resized_crop":
-            return nn.Sequential(v2.RandomResizedCrop(view.size, antialias=True), flip)
+            return nn.Sequential(zoom, flip)
         case "autoaugment":
             return nn.Sequential(*crop, *_on_pillow(v2.AutoAugment()))
         case "randaugment":
             return nn.Sequential(*crop, flip, *_on_pillow(v2.RandAugment()))
+        case "trivialaugment":
+            return nn.Sequential(zoom, flip, *_on_pillow(v2.TrivialAugmentWide()))
+        case "augmix":
+            return nn.Sequential(zoom, flip, *_on_pillow(v2.AugMix()))
 
 
 def evaluation_transform(view: View) -> nn.Module:

@@ -6,7 +6,8 @@ from typing import get_args
 
 import torch
 
-from distillctl.api.data import ArrayAugment, ArrayImages, FileAugment, Images, Splits
+from distillctl.api.data import ArrayAugment, ArrayImages, Images, Splits
+from distillctl.api.options import FileAugment
 from distillctl.data.batches import EvalLoader, TrainLoader, Tta, Workers
 from distillctl.data.order import WHOLE, Share
 from distillctl.errors import DataError, ProfileError

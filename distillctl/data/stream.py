@@ -7,6 +7,7 @@ generators.
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import sys
 import warnings
@@ -104,8 +105,7 @@ class _Pipeline:
                 num_workers=count,
                 persistent_workers=count > 0,
                 worker_init_fn=prepare_worker if count else None,
-                # Forked workers begin at once and share the list of files; they touch no GPU.
-                multiprocessing_context="fork" if count and sys.platform == "linux" else None,
+                multiprocessing_context=_start_method() if count else None,
                 pin_memory=device.type == "cuda",
                 generator=torch.Generator(),  # otherwise every epoch would draw from the run's own generator
             )
@@ -223,6 +223,11 @@ class StreamEvalLoader:
     def close(self) -> None:
         """Ends the worker processes."""
         self._pipeline.close()
+
+
+def _start_method() -> str | None:
+    """Forked workers begin at once and share the list of files; they touch no GPU. A method that the program has chosen stays."""
+    return "fork" if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) is None else None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from distillctl.data.batches import Workers
+from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import MachineError, RunError
 
 _MOST = 16
@@ -45,8 +46,8 @@ def prepare_worker(_number: int) -> None:
     So the first is left alone, and the second, which comes from the parent if a worker does not end, ends it.
     """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
@@ -77,7 +78,7 @@ def worker_deaths() -> Iterator[None]:
 def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
     """The CPU quota of a control group (version 2) in whole cores, rounded up; None without one."""
     try:
-        quota, period = path.read_text().split()
+        quota, period = path.read_text(encoding="ascii").split()
         return math.ceil(int(quota) / int(period))
     except (OSError, ValueError):
         return None

@@ -68,7 +68,8 @@ def start() -> None:
         if rank != "0":
             with suppress(OSError), said(folder, rank).open("wb") as file:  # the folder goes with the launcher
                 os.dup2(file.fileno(), 2)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # batch systems warn all processes of a job; the job answers
+        if hasattr(signal, "SIGUSR2"):
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # batch systems warn all processes of a job; the job answers
         threading.Thread(target=_beat, args=(sign(folder, rank), int(os.environ[LAUNCHER])), daemon=True, name="heartbeat").start()
 
 

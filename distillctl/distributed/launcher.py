@@ -32,7 +32,7 @@ SILENCE = 25.0
 """Seconds without a sign of life after which a process is killed. The others then have half a minute to end."""
 _AWAY = 2.0  # seconds between two looks that tell that the launcher itself stood still, and perhaps the whole job
 _OWN_DECISION = {1, 2, 3}
-_ASKING = {*SIGNALS, signal.SIGUSR2}
+_ASKING = {*SIGNALS, getattr(signal, "SIGUSR2", signal.SIGTERM)}
 _AT_ONCE = 5  # seconds in which those end that are not victims of the end of the others: the agent kills after 30
 
 

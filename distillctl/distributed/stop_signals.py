@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import signal
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK")  # the last two: of batch systems, and of Windows' consoles
+    if hasattr(signal, name)
+)
 
 
 def exit_code(number: int) -> int:

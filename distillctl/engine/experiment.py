@@ -14,6 +14,7 @@ from distillctl.api.method import Phase
 from distillctl.api.task import Task
 from distillctl.data import EvalLoader, TrainLoader
 from distillctl.distributed.process_group import ALONE, ProcessGroup
+from distillctl.engine.mixing import Mixing
 from distillctl.engine.objective import Objective
 from distillctl.engine.precision import Precision
 from distillctl.engine.schedule import Schedule
@@ -39,6 +40,7 @@ class Settings:
     evaluate_every: int = 1
     save_every: float = 300.0
     deterministic: bool = False
+    mixing: Mixing | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from distillctl.engine.step import Step
 from distillctl.engine.trackers import Record
 from distillctl.errors import PluginError, StoppedError
 from distillctl.rundir.directory import RunDirectory
+from distillctl.text import counted
 
 
 class Loop:
@@ -195,7 +196,7 @@ class Loop:
     def _stopped(self, number: int) -> StoppedError:
         position = self.position
         name = signal.Signals(number).name
-        done = f"{position.epoch} epochs" + (f" and {position.step} of {self.experiment.loader.steps} steps" if position.step else "")
+        done = counted(position.epoch, "epoch") + (f" and {position.step} of {self.experiment.loader.steps} steps" if position.step else "")
         return StoppedError(f"stopped by {name} after {done}, which are saved", exit_code(number), hint="the same command continues")
 
     def _agree_on_buffers(self) -> None:

@@ -34,11 +34,14 @@ def keep_freed_memory(device: torch.device) -> None:
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak: of the device for CUDA, of the process otherwise."""
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes at the peak: of the device for CUDA, of the process otherwise; None where the system does not count them (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -261,4 +261,5 @@ def _repeated(batch: Batch, times: int, *, images: bool) -> Batch:
     targets = batch.targets
     if targets is not None:
         targets = torch.cat([targets] * times) if isinstance(targets, Tensor) else [*targets] * times
-    return replace(batch, labels=batch.labels.repeat(times), targets=targets)
+    soft = None if batch.soft is None else batch.soft.repeat(times, 1)
+    return replace(batch, labels=batch.labels.repeat(times), targets=targets, soft=soft)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from distillctl.api.method import Batch, Progress
-from distillctl.data.hashing import STEP, mix
+from distillctl.data.hashing import MIXING, STEP, mix
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.learner import Learner
 from distillctl.engine.memory import explained_shortage
@@ -71,8 +71,11 @@ class Step:
         models = students if network is None else [*students, ("the teacher ", network.spec, network)]
         # Once a model has worked, and wherever processes talk in the middle of a forward, a RuntimeError is about something else.
         but = () if self._first and self.experiment.processes.count == 1 else (RuntimeError,)
-        with explained_shortage(self.experiment, self.learners), explained_forward(batch.images.shape[1:], *models, but=but):
+        methods = {name: method for one in self.learners for name, method in one.objective.methods.items()}
+        explained = explained_forward(batch.images.shape[1:], *models, but=but, methods=methods)
+        with explained_shortage(self.experiment, self.learners), explained:
             self.begin(step)
+            batch = self._mixed(batch, step)
             pieces = self._pieces(batch)
             for number, piece in enumerate(pieces, start=1):
                 looks = self.look(piece)
@@ -82,6 +85,13 @@ class Step:
                 learner.update(step, batch)
         self._first = False
 
+    def _mixed(self, batch: Batch, step: int) -> Batch:
+        mixing = self.experiment.settings.mixing
+        if mixing is None:
+            return batch
+        rows = self.experiment.loader.share.rows(list(range(batch.total or batch.count)))
+        return mixing(batch, mix(self.experiment.settings.seed, MIXING, self._before + step), rows)
+
     def _pieces(self, batch: Batch) -> list[Batch]:
         """The parts of this process's images that are computed one after the other."""
         whole = batch.total or batch.count
@@ -90,7 +100,9 @@ class Step:
             rows = slice(at, at + piece.end - piece.start)
             at = rows.stop
             targets = None if batch.targets is None else batch.targets[rows]
-            result.append(Batch(batch.images[rows], batch.labels[rows], batch.index[rows], piece.before, piece.total, whole, targets))
+            soft = None if batch.soft is None else batch.soft[rows]
+            own = (batch.images[rows], batch.labels[rows], batch.index[rows])
+            result.append(Batch(*own, piece.before, piece.total, whole, targets, soft))
         return result
 
     def check(self) -> None:

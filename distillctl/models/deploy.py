@@ -23,13 +23,12 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.errors import DataError, MachineError, PluginError, Problem
 from distillctl.files import json_bytes, read_json, write_atomically
 from distillctl.models import heads
 from distillctl.plugin.catalog import PREFIX
-from distillctl.plugin.registry import Registry, load
+from distillctl.plugin.registry import Registry, load, load_options
 from distillctl.rundir import digests
 from distillctl.weights import read_file
 from distillctl.weights.state_dict import load_into
@@ -184,7 +183,7 @@ def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
         hint = error.problems[0].hint if info["qualified"].startswith(PREFIX) else hint
         raise PluginError([Problem(problem.message, problem.where, hint) for problem in error.problems]) from error
     check_own_file(registry, spec, info["version"], folder)
-    options_class: type[Options] = load(spec.options, spec.name) if spec.options else Options
+    options_class = load_options(spec)
     try:
         options = options_class.model_validate_json(json.dumps(info["options"]))
     except ValidationError as error:

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from itertools import compress, islice
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import pluggy
 
@@ -26,6 +26,9 @@ from distillctl.plugin.importing import RefusedError, attempt, reason, stdout_to
 from distillctl.plugin.own_files import OwnFiles
 from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
+
+if TYPE_CHECKING:
+    from distillctl.api.options import Options
 
 GROUP = "distillctl"
 BUILTIN = tuple(
@@ -192,6 +195,23 @@ def load(reference: str, plugin: str) -> Any:
             f"`{plugin}` cannot be loaded from `{reference}`: {one_line(why, 300)}", "", f"`python -c 'import {module}'` shows where"
         )
         raise PluginError(problem) from cause
+
+
+def load_options(spec: Spec) -> type[Options]:
+    """The class of a spec's options; `Options` itself where there is nothing to set.
+
+    Raises:
+        PluginError: it cannot be imported, or is something else.
+    """
+    from distillctl.api.options import Options  # and pydantic with it, which lists do not need
+
+    cls: Any = load(spec.options, spec.name) if spec.options else Options
+    if not (isinstance(cls, type) and issubclass(cls, Options)):
+        raise PluginError(
+            f"`{spec.options}`, the options of `{spec.name}`, is not a subclass of `distillctl.Options`",
+            hint="the fault is the plugin's: `distillctl plugins` tells which package it is",
+        )
+    return cls
 
 
 def load_class(spec: Spec, base: type[C], kind: str) -> type[C]:

@@ -24,7 +24,7 @@ from distillctl.profile.document import (
     with_teacher,
 )
 from distillctl.profile.identity import digest_of
-from distillctl.profile.methods import Methods
+from distillctl.profile.methods import Methods, check_mixed
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.problems import Problems
 from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
@@ -159,6 +159,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     optimizer = read_optimizer(check)
     schedule = read_schedule(check)
     train = read_core_table(check, "train", TrainTable)
+    check_mixed(check, methods, train)
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
     if check.problems.found:

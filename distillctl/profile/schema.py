@@ -162,6 +162,16 @@ class TrainTable(Options):
     """Share of the label's mass spread over all classes, in the label loss."""
     clip_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Largest norm of all gradients together; 0 means no limit."""
+    mixup: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    """Mixup (Zhang et al. 2018, arXiv 1710.09412): images of a batch are blended in pairs, with a share from Beta(mixup, mixup); 1 draws it
+    evenly. Teacher and student see the same image. With several processes the pairs are of one process."""
+    cutmix: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    """CutMix (Yun et al. 2019, arXiv 1905.04899): a rectangle of another image stands in each, with a share of the area from
+    Beta(cutmix, cutmix). Beside `mixup`, each batch takes one of the two."""
+    mix_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """With `mixup` or `cutmix`: share of the batches that are mixed; by default all."""
+    erase: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Random erasing (Zhong et al. 2017, arXiv 1708.04896): share of the images in which a rectangle becomes the mean colour."""
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Keep a checkpoint every so many epochs; 0 keeps only the last and the best."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

@@ -193,7 +193,10 @@ def _ineffective(table: BaseModel) -> Iterator[tuple[str, str, str]]:
             yield "min_lr", 'without `schedule.name = "cosine"`', "name"
         if table.warmup == 0:
             yield "warmup_lr", "without `schedule.warmup`", "warmup"
-    elif isinstance(table, TrainTable) and table.ema == 0:
-        yield "ema_ramp", "without `train.ema`", "ema"
+    elif isinstance(table, TrainTable):
+        if table.ema == 0:
+            yield "ema_ramp", "without `train.ema`", "ema"
+        if not table.mixup and not table.cutmix:
+            yield "mix_share", "without `train.mixup` or `train.cutmix`", "mixup"
     elif isinstance(table, EvaluateTable) and table.tta == "flip":
         yield "tta_resize", 'with `evaluate.tta = "flip"`', "tta"

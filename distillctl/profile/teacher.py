@@ -119,6 +119,8 @@ def _model_of_run(check: Check, path: Path, given: Path) -> str:
         if not check.trusted and not (path / "model.json").is_file():
             if path.is_file():
                 check.complain(f"`{given}` is a file, not a run directory", key, "a file of weights is named by `checkpoint`")
+            elif path.exists() and not path.is_dir():
+                check.complain(f"`{given}` is a pipe or device, not a run directory", key)
             elif not path.is_dir():
                 check.complain(f"there is no run directory `{given}`", key, near_files(given))
             elif (path / "run.json").is_file():

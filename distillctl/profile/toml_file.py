@@ -24,6 +24,8 @@ Key = tuple[str | int, ...]
 """A place in a profile: names of tables and keys, and positions in arrays."""
 
 MAX_BYTES = 1 << 18
+# A device or a FIFO is opened without waiting for it, and becomes no terminal of ours. Windows knows neither.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 """Size of the largest profile that is read."""
 MAX_DEPTH = 16
 """Nested brackets and braces."""
@@ -70,7 +72,7 @@ def read_start(path: Path, most: int) -> bytes:
         SpecialFileError: it is not a regular file; it is not waited for.
         OSError: it cannot be read. ValueError: no file can have such a name.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY), "rb") as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise SpecialFileError
         return file.read(most)

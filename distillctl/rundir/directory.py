@@ -17,7 +17,7 @@ from typing import Any
 from distillctl.errors import DataError, MachineError, ProfileError
 from distillctl.files import read_json, write_json, write_text
 from distillctl.rundir import digests
-from distillctl.rundir.lock import NAME as LOCK
+from distillctl.rundir.lock import LIBRARY, NAME
 
 ROOT = Path("runs")
 FORMAT = 1
@@ -28,7 +28,8 @@ _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("result", "packages", "data_listing"), dict),
 }
 """Types of what `run.json` may have."""
-_FIRST_FILES = {"checkpoints", LOCK, "profile.toml", "resolved.toml", "environment.json"}
+LOCKS = {NAME, LIBRARY}
+_FIRST_FILES = {"checkpoints", *LOCKS, "profile.toml", "resolved.toml", "environment.json"}
 """What is there before `run.json` makes a folder a run."""
 
 
@@ -137,7 +138,7 @@ class RunDirectory:
 
     def append(self, record: dict[str, Any]) -> None:
         """One more line of `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())  # the checkpoint that follows counts on it
@@ -219,7 +220,7 @@ def _place_at(out: Path, fresh: bool) -> tuple[Path, RunDirectory | None]:
 def _half_made(path: Path) -> bool:
     """Whether a folder is empty, or was left by a process that was killed while it made a run: its lock always comes first."""
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
-    if names and LOCK not in names:
+    if names and not names & LOCKS:
         return False
     return all(name in _FIRST_FILES or (name.startswith(".") and name.endswith(".tmp")) for name in names) and not any(
         path.glob("checkpoints/[!.]*")

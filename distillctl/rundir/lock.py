@@ -2,13 +2,12 @@
 
 It is a record lock of the operating system on `run.lock`, which ends with the process that holds it, however that ends: there
 is no stale lock to clear away. Forked processes do not inherit it, so that a decoder that outlives its killed training for a
-moment does not keep the run closed. What the file says is for people.
+moment does not keep the run closed. What the file says is for people. Windows has other locks, which `filelock` takes.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from pathlib import Path
 from distillctl.errors import MachineError, Problem, RunError
 
 NAME = "run.lock"
+LIBRARY = ".lock"
+"""The file that `filelock` makes and removes."""
 _ATTEMPTS = 100
 _held: set[tuple[int, int]] = set()  # record locks do not keep a process from itself
 
@@ -34,11 +35,15 @@ def locked(folder: Path) -> Iterator[None]:
         MachineError: the folder cannot be made, or its file system has no locks.
         BusyError: another process holds the lock; the message names it. RunError: another part of this one does.
     """
+    if not hasattr(os, "lockf"):
+        with _locked_by_library(folder):
+            yield
+        return
     descriptor, key = _open(folder)
     try:
         _held.add(key)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(descriptor, _holder().encode(), 0)
         yield
     finally:
         with suppress(OSError):  # somebody who waits for it came in between, or removed the folder
@@ -49,13 +54,48 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def _locked_by_library(folder: Path) -> Iterator[None]:
+    """The lock is on a file of its own, which the library removes: Windows lets nobody read a file that is locked."""
+    from filelock import FileLock, Timeout
+
+    lock, attempts = FileLock(folder / LIBRARY), 0
+    while not lock.is_locked:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            with suppress(OSError):
+                raise BusyError(*_refusal(folder, (folder / NAME).read_text("utf-8").strip())) from None
+            raise BusyError(*_refusal(folder, "another process")) from None
+        except OSError as error:
+            attempts += 1
+            if isinstance(error, FileNotFoundError | FileExistsError) and attempts < _ATTEMPTS:
+                continue
+            raise MachineError(f"the run directory `{folder}` cannot be made: {(error.strerror or str(error)).lower()}") from error
+    try:
+        (folder / NAME).write_text(_holder(), "utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            if {entry.name for entry in folder.iterdir()} <= {NAME, LIBRARY}:
+                (folder / NAME).unlink()
+        lock.release()
+        with suppress(OSError):  # something else is in it
+            folder.rmdir()
+
+
+def _holder() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
 def _open(folder: Path) -> tuple[int, tuple[int, int]]:
     """A descriptor of the lock file, on which the lock is held, and the file's identity."""
     attempts = 0
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             attempts += 1
             if isinstance(error, FileNotFoundError | FileExistsError) and attempts < _ATTEMPTS:
@@ -64,7 +104,7 @@ def _open(folder: Path) -> tuple[int, tuple[int, int]]:
         status = os.fstat(descriptor)
         key = (status.st_dev, status.st_ino)
         if key in _held:  # the descriptor stays open: closing any of a file gives up the lock of the whole process
-            raise RunError(*_refusal(folder, f"process {os.getpid()} on {socket.gethostname()}"))
+            raise RunError(*_refusal(folder, _holder().strip()))
         try:
             _lock(descriptor, folder)
         except BaseException:
@@ -79,7 +119,7 @@ def _open(folder: Path) -> tuple[int, tuple[int, int]]:
 
 def _lock(descriptor: int, folder: Path) -> None:
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.lockf(descriptor, os.F_TLOCK, 0)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise MachineError(

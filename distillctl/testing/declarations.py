@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from distillctl.api.method import Method, TemperatureMethod, Wrapper
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec, Preset
+from distillctl.plugin.citation import bibtex
 from distillctl.plugin.registry import load
 from distillctl.profile.describe import is_table
 from distillctl.profile.schema import MethodTable
@@ -51,6 +52,15 @@ class DeclarationChecks(MethodCase):
         assert self.spec.paper, "name the paper with its arXiv id"
         assert "\n" not in self.spec.summary
 
+    def test_paper_can_be_cited(self) -> None:
+        """Where the spec has a title, `show NAME --bibtex` prints an entry: with all authors, the surnames being those of `paper`."""
+        if not (self.spec.title or self.spec.authors or self.spec.venue):
+            return
+        assert bibtex(self.spec), "BibTeX needs `title`, `authors`, and a year in `paper`"
+        surnames = [author.partition(",")[0] for author in self.spec.authors.split(" and ")]
+        assert all(", " in author for author in self.spec.authors.split(" and ")), "authors as BibTeX has them: `Hinton, Geoffrey and …`"
+        assert self.spec.paper.startswith(f"{', '.join(surnames)} "), f"`paper` names others than {surnames}"
+
     def test_plugin_module_is_light_and_registers_the_spec(self) -> None:
         """Listing methods imports neither torch nor pydantic; options load without torch."""
         others = [(case()._plugin, case.spec.name) for case in _subclasses(DeclarationChecks) if hasattr(case, "spec")]
@@ -73,7 +83,11 @@ class DeclarationChecks(MethodCase):
         for preset in self.spec.presets:
             assert preset.source, f"a preset without a source: {preset}"
             assert preset.values, preset
-            _validate(self.spec, {"name": self.spec.name, **preset.when, **preset.values}, self.inner_spec)
+            ours = {name: value for name, value in preset.values.items() if not name.startswith("inner.")}
+            inner = {name.removeprefix("inner."): value for name, value in preset.values.items() if name not in ours}
+            assert preset.inner or not inner, f"a preset for the method within names it by `inner`: {preset}"
+            table = {"name": preset.inner, **inner}
+            _validate(self.spec, {"name": self.spec.name, **preset.when, **ours, **({"inner": table} if inner else {})}, self.inner_spec)
             assert not preset.inner or self.spec.inner, "only wrappers wrap"
             assert preset != Preset(values=preset.values, source=preset.source), "a preset without a condition is a default"
 

@@ -105,6 +105,15 @@ class ModelContract:
             tapped.close()
             torch.testing.assert_close(model(images), expected, rtol=0, atol=0)
 
+    def test_as_many_parameters_as_the_spec_says(self, spec: ModelSpec) -> None:
+        """Trained ones, with the defaults of the options and the classes that the spec names; if it says it at all."""
+        if spec.parameters:
+            table = load(spec.options, spec.name) if spec.options else Options
+            with torch.device("meta"):  # shapes without numbers
+                model = load(spec.implementation, spec.name)(spec.name, spec.classes, table())
+            counted = sum(p.numel() for p in model.parameters() if p.requires_grad)
+            assert counted == spec.parameters, f"with {spec.classes} classes it has {counted:,}"
+
     def test_classifier_is_the_last_layer(self, spec: ModelSpec) -> None:
         """A Linear layer of one output a class; `pooled` is what it receives and the logits are what it gives."""
         if not spec.classifier:

@@ -98,7 +98,7 @@ _CNN_STAGES = {
 }
 
 
-def _spec(name: str, summary: str, stages: dict[str, str], classifier: str) -> ModelSpec:
+def _spec(name: str, summary: str, stages: dict[str, str], classifier: str, parameters: int) -> ModelSpec:
     return ModelSpec(
         name=name,
         summary=summary,
@@ -107,12 +107,13 @@ def _spec(name: str, summary: str, stages: dict[str, str], classifier: str) -> M
         stages=stages,
         classifier=classifier,
         input_size=8,
+        parameters=parameters,
+        classes=10,
     )
 
 
-TINY_CNN = _spec("tiny_cnn", "three convolutional stages, for tests", _CNN_STAGES, "fc")
-TINY_WIDE = _spec("tiny_wide", "three wider convolutional stages, for tests", _CNN_STAGES, "fc")
-TINY_VIT = _spec(
-    "tiny_vit", "two transformer blocks, for tests", {"stem": "patch", "stage1": "blocks.0:tokens", "stage2": "blocks.1:tokens"}, "head"
-)
+TINY_CNN = _spec("tiny_cnn", "three convolutional stages, for tests", _CNN_STAGES, "fc", 7010)
+TINY_WIDE = _spec("tiny_wide", "three wider convolutional stages, for tests", _CNN_STAGES, "fc", 15_262)
+_VIT_STAGES = {"stem": "patch", "stage1": "blocks.0:tokens", "stage2": "blocks.1:tokens"}
+TINY_VIT = _spec("tiny_vit", "two transformer blocks, for tests", _VIT_STAGES, "head", 4330)
 TINY_MODELS = (TINY_CNN, TINY_WIDE, TINY_VIT)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from distillctl.testing.cases import MethodCase, assert_finite_gradients
 from distillctl.testing.tensors import LAYOUTS
@@ -54,6 +55,16 @@ class ValueChecks(MethodCase):
         assert all(not torch.isclose(twice, once * factor, rtol=1e-5, atol=0) for factor in (1.0, 2.0)), "set duplication_factor"
         text = f"{type(method).__doc__} {inspect.getmodule(type(method)).__doc__}"
         assert re.search(r"\b(random|drawn|draws|relation|pair|negative)", text), "the docstring must say why the batch matters"
+
+    def test_mixed_is_declared(self) -> None:
+        """Soft labels of 1 give what labels give; a method that does not learn from `Batch.soft` leaves it alone."""
+        method, inputs = self.ready()
+        plain = self.loss(method, inputs)
+        shares = F.one_hot(inputs.batch.labels, self.num_classes).float()
+        sure, torn = (replace(inputs, batch=replace(inputs.batch, soft=s)) for s in (shares, (shares + shares.roll(1, 0)) / 2))
+        torch.testing.assert_close(self.loss(method, sure), plain)
+        if self.spec.mixed != "soft":
+            assert torch.equal(self.loss(method, torn), plain), f'it learns from soft labels, and `mixed` is "{self.spec.mixed}"'
 
     def test_permuted_batch(self) -> None:
         """The order of the samples does not matter, unless the contract says so; then it does."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.errors import DataError
+from distillctl.text import counted
 from distillctl.weights import find_in_file
 from distillctl.weights.contents import Side, is_plain, not_plain
 from distillctl.weights.renaming import COUNTER, WRAPPERS, Renaming, renamings
@@ -91,6 +92,9 @@ def _strip(state: dict[str, Tensor], side: Side) -> tuple[dict[str, Tensor], tup
                 changed = True
         order = ("teacher", "student") if side == "teacher" else ("student",)
         parts = [part for part in order if any(name.startswith(f"{part}.") for name in state)]
+        for above in {} if parts else dict.fromkeys(name.partition(".")[0] for name in state):  # `model.teacher.` beside `model.student.`
+            if all(any(name.startswith(f"{above}.{part}.") for name in state) for part in ("student", "teacher")):
+                state, parts = {name.removeprefix(f"{above}."): value for name, value in state.items()}, list(order)
         if parts:
             front = f"{parts[0]}."
             other = "student" if parts[0] == "teacher" else "teacher"
@@ -198,7 +202,8 @@ def _notes(way: Renaming, classifier: str) -> list[str]:
     heads = {there.rpartition(".")[0] for name, there in way.names.items() if classifier and name.startswith(f"{classifier}.")}
     notes += [f"the file's `{place}` is the classifier `{classifier}`" for place in heads if not f".{place}".endswith(f".{classifier}")]
     if rest := [name for name in way.left_out if not name.startswith(_AUXILIARY)]:
-        notes.append(f"{len(rest)} tensors of the file that the model does not have were left out (first `{rest[0]}`)")
+        were = "was" if len(rest) == 1 else "were"
+        notes.append(f"{counted(len(rest), 'tensor')} of the file that the model does not have {were} left out (first `{rest[0]}`)")
     return notes
 
 

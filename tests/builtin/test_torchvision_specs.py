@@ -100,6 +100,16 @@ def test_weights_and_size(name):
     for weights, told in seen.items():
         transforms = enum[weights].transforms()
         assert [list(told.mean), list(told.std), [told.size]] == [transforms.mean, transforms.std, transforms.crop_size]
+    if name != "inception_v3":  # whose figure has the auxiliary head in it
+        counted = {w.meta["num_params"] for w in enum if w.transforms.keywords["crop_size"] == SPECS[name].input_size}
+        assert counted == {SPECS[name].parameters}
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_not_counted(name):
+    with torch.device("meta"):
+        model = build(name, SPECS[name].classes, load(SPECS[name].options, name)())
+    assert sum(p.numel() for p in model.parameters()) == SPECS[name].parameters
 
 
 @pytest.mark.parametrize("name", MODELS)

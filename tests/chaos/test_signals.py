@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.posix]
 
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, getattr(signal, "SIGUSR1", signal.SIGTERM): 143}
 PROFILE = """
 seed = 4
 [dataset]

@@ -95,3 +95,14 @@ def test_an_epoch_is_folded_between_its_parts_where_the_terminal_is_narrow(
     ]
     assert folded(["a", "bb", "ccc"], 0) == ["a  bb  ccc"]
     assert folded(["a", "bb", "ccc"], 5) == ["a  bb", "    ccc"]
+
+
+@pytest.mark.parametrize("display", [Plain, Live])
+def test_a_note_is_broken_between_words(display: type[Plain], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    display().note("warning: a warm-up of twenty epochs is longer than the run, which has twelve")
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: a warm-up of twenty epochs is",
+        "    longer than the run, which has",
+        "    twelve",
+    ]

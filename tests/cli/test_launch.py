@@ -14,6 +14,8 @@ import pytest
 
 from distillctl.cli import run
 
+pytestmark = pytest.mark.posix
+
 PROFILE = """
 [dataset]
 name = "digits"

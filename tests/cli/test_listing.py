@@ -63,7 +63,8 @@ class TestLists:
         assert run([command, "--json"]) == 0
         data = json.loads(capsys.readouterr().out)
         entry = next(e for e in data[key] if e["name"] == name)
-        assert set(entry) == {"name", "kind", "summary", "paper", "package", "version", "qualified"}
+        more = {"parameters", "classes"} if key == "models" else set()
+        assert set(entry) == {"name", "kind", "summary", "paper", "package", "version", "qualified", *more}
         assert (entry["package"], entry["version"]) == ("distillctl", __version__)
         ill = [p for p in data["problems"] if p["package"] == "package-ill"]
         assert ill == [{"plugin": "ill", "package": "package-ill", "version": "3.1", "reason": "ZeroDivisionError: division by zero"}]
@@ -85,6 +86,24 @@ class TestLists:
             data = json.loads(out)
             entries = data["found"] if "found" in data else data["models"]
             assert next(e for e in entries if e["name"] == "evil")["paper"] == "\x1b[31m\u202egnp\x9b2J"
+
+    def test_parameters_of_models(self, registry, capsys, monkeypatch):
+        """Where a package says them; a footnote says with how many classes."""
+        monkeypatch.setenv("COLUMNS", "80")
+        assert run(["list-models"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert re.fullmatch(r"name +parameters +summary", lines[0])
+        found = {line.split()[0]: line for line in lines if line}
+        assert re.fullmatch(r"resnet18 +11,689,512  ResNet", found["resnet18"])
+        assert found["resnet18"].index("2  ResNet") == found["vit_h_14"].index("0  vision"), "the last digits stand below each other"
+        assert re.fullmatch(r"evil +\[bold\].*", found["evil"])
+        assert "parameters: with 1000 classes (distillctl)" in lines
+        assert run(["list-models", "--json"]) == 0
+        rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
+        assert [(rows[name]["parameters"], rows[name]["classes"]) for name in ("resnet18", "evil")] == [(11_689_512, 1000), (None, None)]
+        assert run(["list-models", "evil"]) == 0
+        assert "parameters" not in capsys.readouterr().out
 
     def test_on_a_terminal_nothing_is_taken_for_markup(self, registry, capsys, monkeypatch):
         monkeypatch.setattr("distillctl.cli.render.on_terminal", lambda: True)

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from distillctl.cli import render
+from distillctl.cli import render, run
+from distillctl.text import counted
 
 HEADERS = ("name", "summary", "paper", "version")
 ROWS = [
@@ -60,3 +61,46 @@ def test_a_person_sees_why_nothing_happens_yet(capsys: pytest.CaptureFixture[str
             with render.loading():
                 pass
         assert capsys.readouterr().err == ("loading torch …\r\x1b[K" if shown else "")
+
+
+def test_words_break_between_words_below_themselves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "data       ten classes, 1154 images, carved-by-seed runs/a-very-long-name-of-a-run"
+    monkeypatch.setenv("COLUMNS", "40")
+    render.words(text, 11)
+    assert capsys.readouterr().out.splitlines() == [
+        "data       ten classes, 1154 images,",
+        "           carved-by-seed",
+        "           runs/a-very-long-name-of-a-run",  # which is to be copied, so that it is never broken
+    ]
+    monkeypatch.delenv("COLUMNS")
+    render.words(text, 11)
+    assert capsys.readouterr().out == f"{text}\n", "without a terminal nothing is broken"
+
+
+def test_a_command_in_backticks_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert render.wrapped("hint: did you mean `a`? see `distillctl show kd` for all", 6) == [
+        "hint: did you mean `a`? see",
+        "      `distillctl show kd` for all",
+    ]
+
+
+def test_an_error_is_broken_between_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run(["show", "kdd"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: no method, model, data set or optimizer is called"
+    assert lines[1] == "      `kdd`"
+    assert max(map(len, lines)) <= 60
+
+
+def test_one_thing_is_not_several() -> None:
+    assert [counted(n, "step") for n in (0, 1, 2, 1234)] == ["0 steps", "1 step", "2 steps", "1,234 steps"]
+
+
+def test_several_wide_columns_become_narrower_together(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    render.table(("name", "one", "two"), [("a", "word " * 12, "other " * 9)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert not [word for line in lines[1:] for word in line.split() if word not in ("a", "word", "other")]

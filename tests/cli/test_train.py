@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from distillctl.cli import run
 from distillctl.engine import checkpoint
+from distillctl.engine.memory import peak_memory
 
 TEACHER = """
 [dataset]
@@ -73,7 +75,7 @@ def test_train_prints_epochs_and_what_came_out(trained: tuple[Path, str]) -> Non
     lines = out.splitlines()
     assert [sum(line.startswith(f"epoch {n}") for line in lines) for n in ("2/2", "3/3")] == [1, 1]
     assert "kd " in next(line for line in lines if line.startswith("epoch 1/3"))
-    assert [line.split()[0] for line in lines[-7:]] == ["student", "last", "agreement", "size", "time", "file", "run"]
+    assert [line.split()[0] for line in lines[-8:]] == ["student", "last", "gain", "agreement", "size", "time", "file", "run"]
     size = next(line for line in lines if line.startswith("size"))
     assert re.fullmatch(r"size       student [\d,]+ parameters; teacher [\d,]+, 2\.\d times as many", size)
     assert lines[-2].split()[1] == f"{lines[-1].split()[1]}/student.safetensors"
@@ -140,8 +142,11 @@ def test_dry_run_tells_the_plan(inside: Path, capsys: pytest.CaptureFixture[str]
     before = sorted(p.name for p in (inside / "runs").iterdir())
     assert run(["train", "student.toml", "--dry-run", "--method", "mgd", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    for words in ("student    resnet8", "teacher    resnet14", "last", "64 × 2 × 2", "steps", "MiB", "time       about", "mgd"):
+    for words in ("student    resnet8", "teacher    resnet14", "last", "64 × 2 × 2", "steps", "time       about", "mgd"):
         assert words in out
+    assert ("MiB" in out) == (peak_memory(torch.device("cpu")) is not None)
+    assert out.count("logits ") == 1, "student and teacher answer the same question"
+    assert "logits     10\n" in out
     assert sorted(p.name for p in (inside / "runs").iterdir()) == before
 
 
@@ -164,3 +169,9 @@ def test_a_full_disk_ends_the_run_with_3(inside: Path, capsys: pytest.CaptureFix
     monkeypatch.setattr(checkpoint, "save", full)
     assert run(["train", "teacher.toml", "--seed", "7", "--device", "cpu"]) == 3
     assert "no space left on device at `last.pt`" in capsys.readouterr().err
+
+
+def test_windows_trains_in_one_process(inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    assert run(["train", "student.toml", "--nproc", "2", "--device", "cpu"]) == 3
+    assert "`--nproc` starts several processes on Linux and macOS only" in capsys.readouterr().err

@@ -51,6 +51,14 @@ def test_a_dry_run_reads_terms_of_a_usual_size(registry: Registry, method: str) 
     assert not Path("runs").exists()
 
 
+def test_a_head_is_counted_once(registry: Registry) -> None:
+    """`simkd` gives the student a head, which it trains: these parameters are the student's."""
+    Path("teacher.toml").write_text(TEACHER.replace("resnet32x4", "wrn_16_1"))
+    plan = dry_run(load("student.toml", registry=registry, method="simkd"), registry, device="cpu")
+    assert plan.method_parameters == 0
+    assert plan.sides[0].parameters > registry.models.get("resnet8").parameters
+
+
 def test_evaluations_are_counted_by_how_many_there_are(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten epochs, each third evaluated and the last: 4 on val; two of the student and one of the teacher on test."""
     from distillctl.build.experiment import assemble

@@ -13,6 +13,7 @@ from distillctl.api.tracker import Tracker
 from distillctl.build.data import build_task
 from distillctl.build.models import TeacherModel, build_model
 from distillctl.cli import run
+from distillctl.cli.train import print_result
 from distillctl.commands import train as module
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.train import train
@@ -94,14 +95,21 @@ def test_a_student_at_chance_is_told_at_the_end(registry: Registry, capsys: pyte
     assert "warning    the student is no better than chance, which reaches" in capsys.readouterr().out
     result = train(load("control.toml", registry=registry), registry, Tracker(), out=Path("one"), device="cpu")
     assert result.already
-    assert result.summary["best"]["top1"] <= result.summary["chance"] < 0.3
+    assert result.summary["best"]["top1"] <= result.summary["floor"] < 0.3
+    assert 0.1 <= result.summary["chance"] < result.summary["floor"]
     learnt = train(
         load("control.toml", registry=registry, overrides=["optimizer.lr=0.05", "train.epochs=8", "dataset.limit=600"]),
         registry,
         Tracker(),
         device="cpu",
     )
-    assert "chance" not in learnt.summary
+    assert learnt.summary["best"]["top1"] > learnt.summary["floor"] > learnt.summary["chance"] > 0
+    capsys.readouterr()
+    print_result(learnt)
+    gain = learnt.summary["best"]["top1"] - learnt.summary["chance"]
+    out = capsys.readouterr().out
+    assert f"gain       {100 * gain:.2f} points over chance, which reaches {learnt.summary['chance']:.2%}\n" in out
+    assert "warning" not in out
 
 
 @pytest.mark.parametrize("error", [ValueError, AssertionError, RuntimeError])

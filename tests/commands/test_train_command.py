@@ -381,7 +381,7 @@ def test_a_dry_run_writes_nothing_and_tells_shapes(folder: Path, registry: Regis
     assert student.parameters == 83_892 - 90 * 65
     assert plan.steps_per_epoch == 10
     assert plan.seconds > 0
-    assert plan.memory > 0
+    assert plan.memory is None or plan.memory > 0
     assert "crd" in plan.parts[-1].reading.terms
     assert "not trained yet" in plan.notes[0]
 

@@ -7,7 +7,7 @@ from torchvision.transforms import v2
 from distillctl.api.data import View
 from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
 
-AUGMENTS = ("none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment")
+AUGMENTS = ("none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment", "trivialaugment", "augmix")
 
 
 def image(height=30, width=40, seed=0):
@@ -78,6 +78,13 @@ def test_autoaugment_is_the_imagenet_policy_without_a_flip():
     assert not any(isinstance(p, v2.RandomHorizontalFlip) for p in parts)
 
 
+@pytest.mark.parametrize(("augment", "policy"), [("trivialaugment", v2.TrivialAugmentWide), ("augmix", v2.AugMix)])
+def test_policies_beside_a_random_resized_crop(augment, policy):
+    parts = list(training_transform(View(size=16, augment=augment)))
+    assert isinstance(parts[0], v2.RandomResizedCrop)
+    assert [type(part) for part in parts].count(policy) == 1
+
+
 def test_resize_0_means_the_crop():
     whole = training_transform(View(size=12, augment="resize_crop"))
     assert torch.equal(whole(coordinates(12)), coordinates(12))
@@ -111,7 +118,16 @@ def test_ten_crops_resize_to_a_tenth_more():
 
 @pytest.mark.parametrize(
     ("augment", "flips"),
-    [("none", 0), ("resize_crop", 0), ("crop_flip", 1), ("random_resized_crop", 1), ("autoaugment", 0), ("randaugment", 1)],
+    [
+        ("none", 0),
+        ("resize_crop", 0),
+        ("crop_flip", 1),
+        ("random_resized_crop", 1),
+        ("autoaugment", 0),
+        ("randaugment", 1),
+        ("trivialaugment", 1),
+        ("augmix", 1),
+    ],
 )
 def test_who_flips_as_the_table_says(augment, flips):
     transform = training_transform(View(8, augment))

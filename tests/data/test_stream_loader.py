@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 import warnings
 
@@ -12,7 +14,7 @@ import torch
 from PIL import Image
 
 from distillctl.api.data import FileImages, Splits, View
-from distillctl.data import eval_loader, limit_training, train_loader
+from distillctl.data import eval_loader, limit_training, stream, train_loader
 from distillctl.data.augment import evaluation_transform, training_transform
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
@@ -314,3 +316,9 @@ def test_files_are_read_as_the_view_says(tmp_path):
     torch.testing.assert_close(batch.images, want.float())
     with pytest.raises(DataError, match="20×20 pixels"):
         next(iter(eval_loader(splits_of(files, max_megapixels=1e-4), files, batch_size=2, device=torch.device("cpu"), workers=0)))
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "fork" if sys.platform == "linux" else None), ("spawn", None)])
+def test_a_start_method_that_the_program_has_chosen_stays(monkeypatch, chosen, expected):
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: chosen)
+    assert stream._start_method() == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from distillctl.plugin.registry import Registry
@@ -181,8 +181,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return _work(tmp_path_factory.mktemp("processes"))
     folder = tmp_path_factory.getbasetemp().parent / "processes"
     folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(folder / "lock"):
         return folder if (folder / "done").exists() else _work(folder)
 
 

@@ -15,6 +15,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing import PContext
 
 from distillctl.distributed.launcher import Launcher, launcher
+from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import RunError
 
 pytestmark = pytest.mark.slow  # every test starts processes
@@ -172,7 +173,7 @@ def signalled_when_started(folder: Path, number: int) -> None:
     threading.Thread(target=send, daemon=True).start()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize(("number", "code"), [(number, 130 if number == signal.SIGINT else 143) for number in SIGNALS])
 @pytest.mark.parametrize("text", ["exec sleep 100", 'trap "exit 75" TERM INT USR1; while :; do sleep 0.05; done'])
 def test_a_signal_is_passed_on_and_gives_the_code(play: Play, number: signal.Signals, code: int, text: str) -> None:
     """Also where a process was killed by it, since it did not listen yet."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import subprocess
 import zipfile
@@ -295,6 +294,8 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path: Path) -> None:
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """The system refuses to make files longer than that."""
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -310,6 +311,7 @@ def refused(run: RunDirectory, error: MachineError, words: str) -> None:
     assert error.exit_code == 3
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("size", [0, 100, 1500])
 def test_no_room_is_said_and_the_last_good_checkpoint_kept(tmp_path: Path, size: int) -> None:
     run = saved(new_run(tmp_path / "run"), 2)
@@ -327,7 +329,10 @@ def test_no_room_is_said_and_the_last_good_checkpoint_kept(tmp_path: Path, size:
     assert number_of(checkpoint.load_newest(run)) == 3
 
 
+@pytest.mark.posix
 def test_a_run_goes_on_exactly_when_there_is_room_again(experiment: Make, watcher: Any, tmp_path: Path) -> None:
+    import resource
+
     straight, run = experiment(epochs=4), new_run(tmp_path / "run")
     Loop(straight, new_run(tmp_path / "straight"), watcher).train()
 

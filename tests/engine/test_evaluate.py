@@ -80,3 +80,10 @@ def test_chance_level_knows_unbalanced_classes() -> None:
     assert guesses(torch.tensor([0] * 90 + [1] * 10), 2) > 0.9
     balanced = guesses(torch.arange(10_000) % 100, 100)
     assert 0.01 < balanced < 0.014
+
+
+@pytest.mark.parametrize(("labels", "classes", "chance"), [([0] * 9 + [1], 2, 0.9), ([0, 1, 2, 3], 4, 0.25), ([0], 2, 1.0)])
+def test_chance_is_what_guessing_reaches_without_luck(labels: list[int], classes: int, chance: float) -> None:
+    images = ArrayImages(torch.zeros(len(labels), 1, 1, 3, dtype=torch.uint8), torch.tensor(labels))
+    assert task(classes).chance(images) == pytest.approx(chance)
+    assert task(classes).floor(images) >= chance

@@ -45,7 +45,7 @@ class Several:
         return [max(pair) for pair in zip(values, self.others, strict=False)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize(("number", "code"), [(number, 130 if number == signal.SIGINT else 143) for number in SIGNALS])
 def test_a_signal_is_noted_and_told_after_the_step(number: signal.Signals, code: int) -> None:
     with Interrupts(ALONE, math.inf) as pauses:
         assert pauses.after_step() == Pause()
@@ -77,13 +77,14 @@ def test_the_same_signal_at_the_same_moment_is_one() -> None:
 
 def test_a_signal_that_nobody_asked_for_any_more_is_sent_again_to_who_listens_then() -> None:
     heard: list[int] = []
-    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    number = signal.SIGTERM
+    before = signal.signal(number, lambda heard_number, _: heard.append(heard_number))
     try:
         with Interrupts(ALONE, math.inf):
-            os.kill(os.getpid(), signal.SIGUSR1)
-        assert heard == [signal.SIGUSR1]
+            os.kill(os.getpid(), number)
+        assert heard == [number]
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(number, before)
 
 
 def test_the_handlers_from_before_come_back() -> None:

@@ -17,6 +17,7 @@ from distillctl.api.options import Options
 from distillctl.api.tracker import Tracker
 from distillctl.builtin.kd import KD
 from distillctl.builtin.kd_options import KDOptions
+from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
@@ -174,7 +175,7 @@ def test_going_back_to_the_checkpoint_before_ends_with_the_same_bytes(experiment
 
 
 @pytest.mark.parametrize("where", ["training", "evaluation"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize(("number", "code"), [(number, 130 if number == signal.SIGINT else 143) for number in SIGNALS])
 def test_a_signal_saves_and_stops(
     experiment: Make, watcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int, code: int
 ) -> None:
@@ -196,7 +197,7 @@ def test_a_signal_saves_and_stops(
 
     monkeypatch.setattr(first.objective, "losses", spied("training", first.objective.losses, 5))
     monkeypatch.setattr(first, "evaluation", spied("evaluation", first.evaluation, 2))
-    with pytest.raises(StoppedError, match=rf"stopped by {signal.Signals(number).name} after 1 epochs and [23] of 3 steps") as caught:
+    with pytest.raises(StoppedError, match=rf"stopped by {signal.Signals(number).name} after 1 epoch and [23] of 3 steps") as caught:
         loop.train()
     assert caught.value.exit_code == code
     position = checkpoint.load(run.last)["position"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.options import Options
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
+from distillctl.engine.memory import peak_memory
 from distillctl.engine.step import Step
 from distillctl.errors import MachineError
 from distillctl.rundir.directory import RunDirectory
@@ -85,3 +87,8 @@ def test_optimizer_state_and_gradients_are_counted(experiment: Make, no_options:
     monkeypatch.setattr(step.learner.finite_check, "gradients", lambda *_: torch.empty(1 << 55))
     with pytest.raises(MachineError, match=r"the optimizer \d+ KiB, gradients \d+ KiB"):
         step(replace(batch), 1)
+
+
+def test_a_system_that_does_not_count_memory_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory(torch.device("cpu")) is None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distillctl.api.method import Batch, Features, Method, Progress, Wants
 from distillctl.engine.experiment import Experiment
-from distillctl.engine.objective import Objective, Weighted
+from distillctl.engine.objective import Objective, Weighted, _repeated
 from distillctl.engine.step import Step
 from distillctl.models.features import batch_statistics
 
@@ -66,6 +66,14 @@ def test_other_methods_and_labels_see_every_pass(experiment: Make) -> None:
     torch.testing.assert_close(losses.terms["task"], (F.cross_entropy(first, batch.labels) + F.cross_entropy(second, batch.labels)) / 2)
     assert losses.figures is not None
     assert losses.figures["top1"] == (first.argmax(1) == batch.labels).sum()
+
+
+def test_soft_labels_are_repeated_with_the_passes() -> None:
+    soft = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([1, 0]), torch.arange(2), soft=soft)
+    twice = _repeated(batch, 2, images=False)
+    assert torch.equal(twice.soft, torch.cat([soft, soft]))
+    assert twice.labels.tolist() == [1, 0, 1, 0]
 
 
 def test_teacher_runs_once_for_each_kind_of_normalisation(experiment: Make) -> None:

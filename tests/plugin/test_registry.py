@@ -24,7 +24,7 @@ from distillctl import (
 )
 from distillctl.api import hooks
 from distillctl.plugin.catalog import Plugin
-from distillctl.plugin.registry import Kind, Registry, load, load_class
+from distillctl.plugin.registry import Kind, Registry, load, load_class, load_options
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
@@ -247,3 +247,10 @@ def test_each_of_ours_says_for_which_interface_it_is_written(module):
     declared = (module.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(rf'^\[project.entry-points.distillctl\]\n\w+ = "{module.parent.name}.plugin"$', declared, re.MULTILINE)
     assert f"\nDISTILLCTL_API = {hooks.API_VERSION}\n" in module.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("reference", ["builtins:dict", "json:loads", "distillctl.api.options:Temperature"])
+def test_options_of_another_class_are_the_plugins_fault(reference):
+    with pytest.raises(PluginError, match=r"the options of `x`, is not a subclass of `distillctl\.Options`"):
+        load_options(spec(ModelSpec, options=reference))
+    assert load_options(spec(ModelSpec)).model_fields == {}

@@ -92,7 +92,10 @@ def register_method() -> list[MethodSpec]:
             inner="kd",
             weight=0.9,
             task_weight=0.1,
-            presets=(Preset(inner="dk", values={"weight": 4.0}, source="table 4"),),
+            presets=(
+                Preset(inner="dk", values={"weight": 4.0}, source="table 4"),
+                Preset(inner="dk", student="seeing", values={"inner.beta": 1.5, "inner.low": -1}, source="table 6"),
+            ),
             **common,
         ),
         MethodSpec(
@@ -104,7 +107,9 @@ def register_method() -> list[MethodSpec]:
             **common,
         ),
         MethodSpec(name="feat", **{**common, "kind": "features"}),
+        MethodSpec(name="remembers", mixed="refused", **{**common, "kind": "features"}),
         MethodSpec(name="alone", needs_teacher=False, **common),
+        MethodSpec(name="odd", options="distillctl_test_options:NoOptions", **common),
         MethodSpec(name="lost", options="distillctl_test_missing:Options", **common),
         MethodSpec(
             name="lost_preset",
@@ -166,6 +171,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
         DkOptions=DkOptions,
         WrapOptions=WrapOptions,
         AroundOptions=AroundOptions,
+        NoOptions=dict,
     )
     monkeypatch.setitem(sys.modules, "distillctl_test_options", options)
     made = SimpleNamespace(

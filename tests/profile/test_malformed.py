@@ -179,6 +179,14 @@ EFFECTS = {
     "rate without warm-up": ({"train": "epochs = 1\n[schedule]\nwarmup_lr = 0.5"}, ["`schedule.warmup_lr` has no effect"]),
     "step without milestones": ({"train": 'epochs = 1\n[schedule]\nname = "step"'}, ["`schedule.milestones` is missing"]),
     "ramp without average": ({"train": "epochs = 1\nema_ramp = 5"}, ["`train.ema_ramp` has no effect without `train.ema`"]),
+    "share of no mixing": (
+        {"train": "epochs = 1\nmix_share = 0.5"},
+        ["`train.mix_share` has no effect without `train.mixup`"],
+    ),
+    "mixed images for a memory": (
+        {"train": "epochs = 1\ncutmix = 1.0", "method": 'name = "remembers"'},
+        ["`remembers` does not work with `train.cutmix`: it takes every image for one of the data set's"],
+    ),
     "resize without crops": ({"train": 'epochs = 1\n[evaluate]\ntta = "flip"\ntta_resize = 40'}, ["`evaluate.tta_resize` has no effect"]),
     "weight of the control": ({"teacher": None, "method": 'name = "none"\nweight = 0.5'}, ["`method.weight` has no effect"]),
     "control beside a method": (
@@ -232,6 +240,12 @@ EFFECTS = {
         {"teacher": None, "method": 'name = "none"\ntask_weight = 0'},
         ["all weights are 0, so that nothing is trained"],
     ),
+    "options of a plugin that are of another class": (
+        {"method": 'name = "odd"'},
+        ["`distillctl_test_options:NoOptions`, the options of `odd`, is not a subclass of `distillctl.Options`"],
+    ),
+    "key of another table": ({"train": "epochs = 2\nlr = 0.1"}, ["unknown key `lr` in \\[train\\]"]),
+    "option of another table": ({"student": 'name = "big"\nepochs = 3'}, ["unknown option `epochs` for model `big`"]),
     "second of several methods": (
         {"method": '[[method]]\nname = "dk"\n[[method]]\nname = "feat"\nnope = 2'},
         ["unknown option `nope` for method `feat`"],

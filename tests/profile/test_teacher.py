@@ -143,3 +143,16 @@ def test_a_model_of_one_size_is_built_for_it_and_sees_it(read, text, weights, st
     assert profile.origins["teacher.image_size"].startswith(origin)
     with pytest.raises(ProfileError, match=r"`teacher\.image_size`"):
         read(text(teacher=f'name = "fixed"\n{weights}\nimage_size = 50'))
+
+
+def test_a_name_that_no_file_can_have_is_told_in_words(read):
+    with pytest.raises(ProfileError) as caught:
+        read(teacher="n" * 300 + ".pt")
+    assert caught.value.problems[0].message.endswith("is not a path: file name too long")
+
+
+def test_a_device_is_not_taken_for_its_own_nearest_name(read):
+    with pytest.raises(ProfileError) as caught:
+        read(teacher="/dev/null")
+    (problem,) = caught.value.problems
+    assert (problem.message, problem.hint) == ("`/dev/null` is a pipe or device, not a run directory", "")

@@ -77,8 +77,9 @@ def test_a_folder_whose_making_was_cut_short_is_taken_again(tmp_path: Path, monk
     class Dead(BaseException):
         pass
 
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.lock").touch()
+    with locked(tmp_path / "run"):  # the lock comes first, and stays
+        (tmp_path / "run" / "other").touch()
+    (tmp_path / "run" / "other").unlink()
     done = [0]
 
     def guarded(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 
 from distillctl.errors import MachineError, RunError
-from distillctl.rundir.lock import NAME, locked
+from distillctl.rundir.lock import LIBRARY, NAME, locked
+
+# Windows has no record locks; `filelock` then takes what the system has.
+BY_LIBRARY = "import os\nif hasattr(os, 'lockf'): del os.lockf\n"
+record_locks = pytest.mark.skipif(not hasattr(os, "lockf"), reason="the system has no record locks")
 
 HOLDS = """
 import os, sys, time
@@ -60,9 +64,10 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def holder(processes: list[subprocess.Popen[str]], folder: Path, inside: str = "pass") -> subprocess.Popen[str]:
+def holder(processes: list[subprocess.Popen[str]], folder: Path, inside: str = "pass", before: str = "") -> subprocess.Popen[str]:
     """A process that holds the lock of a folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDS.format(inside=inside), str(folder)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", before + HOLDS.format(inside=inside), str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     processes.append(process)
     assert process.stdout is not None
     assert process.stdout.readline() == "holds\n"
@@ -120,17 +125,18 @@ def test_one_process_cannot_train_one_run_twice_at_a_time(tmp_path: Path, proces
         pass
 
 
+@record_locks
 def test_the_lock_is_on_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever held it before may remove it just when it is opened, and a third make it anew."""
-    lockf, renewed = fcntl.lockf, []
+    lockf, renewed = os.lockf, []
 
-    def late(descriptor: int, how: int) -> None:
+    def late(descriptor: int, how: int, length: int) -> None:
         if not renewed:
             (tmp_path / NAME).unlink()
             renewed.append((tmp_path / NAME).write_text(""))
-        lockf(descriptor, how)
+        lockf(descriptor, how, length)
 
-    monkeypatch.setattr(fcntl, "lockf", late)
+    monkeypatch.setattr(os, "lockf", late)
     with locked(tmp_path):
         command = [sys.executable, "-c", TRIES, str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -150,31 +156,32 @@ def test_a_folder_to_which_nothing_came_is_removed(tmp_path: Path) -> None:
 def test_a_run_that_is_removed_while_it_is_trained_does_not_hide_the_error(tmp_path: Path) -> None:
     def train() -> None:
         with locked(tmp_path / "run"):
-            (tmp_path / "run" / NAME).unlink()
-            (tmp_path / "run").rmdir()
+            shutil.rmtree(tmp_path / "run")
             raise ValueError("the reason")
 
     with pytest.raises(ValueError, match="the reason"):
         train()
 
 
-def test_starts_at_the_same_instant_never_train_together(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:
+@pytest.mark.parametrize("before", ["", pytest.param(BY_LIBRARY, id="by_library")])
+def test_starts_at_the_same_instant_never_train_together(tmp_path: Path, processes: list[subprocess.Popen[str]], before: str) -> None:
     """Each takes and leaves the lock again and again; the folder comes and goes with it."""
     begin = str(time.time() + 1.5)
     for _ in range(5):
-        command = [sys.executable, "-c", RACE, str(tmp_path / "run"), "150", begin]
+        command = [sys.executable, "-c", before + RACE, str(tmp_path / "run"), "150", begin]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     said = [process.communicate(timeout=60) for process in processes]
     assert [errors for _, errors in said] == [""] * 5
     assert sum(int(out) for out, _ in said) > 0
-    assert not (tmp_path / "run").exists()
+    assert before or not (tmp_path / "run").exists()  # on Linux the library's file stays
 
 
+@record_locks
 def test_a_file_system_without_locks_is_an_error_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def without(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", without)
+    monkeypatch.setattr(os, "lockf", without)
     with pytest.raises(MachineError, match="cannot be locked: no locks available") as caught, locked(tmp_path / "run"):
         pass
     assert "`--out`" in caught.value.problems[0].hint
@@ -184,4 +191,26 @@ def test_a_file_system_without_locks_is_an_error_of_the_machine(tmp_path: Path, 
 def test_a_place_where_no_folder_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot be made: not a directory"), locked(tmp_path / "file" / "run"):
+        pass
+
+
+def test_without_record_locks_a_second_training_is_refused_as_well(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:
+    other = holder(processes, tmp_path / "run", before=BY_LIBRARY)
+    command = [sys.executable, "-c", BY_LIBRARY + TRIES, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert f"`{tmp_path / 'run'}` is being trained by process {other.pid} on " in done.stderr
+    other.kill()
+    other.wait(30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_record_locks_a_run_keeps_what_came_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "lockf", raising=False)
+    for name in ("first", "second"):
+        with locked(tmp_path / "run"):
+            (tmp_path / "run" / name).touch()
+    assert {path.name for path in (tmp_path / "run").iterdir()} - {LIBRARY} == {"first", "second", NAME}
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="cannot be made"), locked(tmp_path / "file" / "run"):
         pass

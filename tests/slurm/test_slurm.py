@@ -23,6 +23,8 @@ from distillctl.slurm.request import Request
 from distillctl.slurm.submission import Submitted, require, submit
 from distillctl.slurm.waiting import wait
 
+pytestmark = pytest.mark.posix
+
 PROFILE = """
 seed = 3
 [dataset]

@@ -40,6 +40,12 @@ def failing(spec, builder):
     return wrong
 
 
+def test_a_wrong_number_of_parameters_is_found():
+    wrong = dataclasses.replace(TINY_CNN, parameters=TINY_CNN.parameters + 1)
+    with pytest.raises(AssertionError, match="with 10 classes it has 7,010"):
+        ModelContract().test_as_many_parameters_as_the_spec_says(wrong)
+
+
 class TwiceNormalised(TinyCNN):
     def forward(self, images):
         x = self.stem(images)

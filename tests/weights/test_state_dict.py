@@ -565,7 +565,7 @@ def test_weights_of_a_kind_that_cannot_be_taken(kind, tmp_path):
     name = next(n for n, v in WEIGHTS.items() if v.ndim == 4)
     torch.save({**WEIGHTS, name: KINDS[kind](WEIGHTS[name])}, tmp_path / "file.pt")
     model = net()
-    with pytest.raises(DataError, match="are not all plain numbers"):
+    with pytest.raises(DataError, match="are not all plain numbers" if kind != "quantised" else r"is quantised \(torch"):
         load_into(model, read_state_dict(tmp_path / "file.pt"), what="student `tiny`")
     assert all(torch.equal(value, WEIGHTS[key]) for key, value in model.state_dict().items())
 

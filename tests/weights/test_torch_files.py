@@ -172,6 +172,7 @@ def test_first_bytes(name, tmp_path):
         read_state_dict(tmp_path / "x.pth")
 
 
+@pytest.mark.posix
 def test_devices_pipes_and_folders_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):

@@ -64,7 +64,8 @@ class BYOT(Method):
         _, *deepest = side.feature_map(names[-1], "byot")
         width = math.prod(side.shapes["pooled"])
         self.exits = nn.ModuleList(
-            Exit(side.feature_map(name, "byot"), (deepest[0], deepest[1]), width, setup.num_classes) for name in self.stages
+            Exit(side.feature_map(name, "byot"), (deepest[0], deepest[1]), width, setup.num_classes, kaiming=options.init == "kaiming")
+            for name in self.stages
         )
         self.register_buffer("right", torch.zeros(len(self.stages)))  # images of the epoch that each exit got right
         self.register_buffer("seen", torch.zeros(()))
@@ -83,7 +84,8 @@ class BYOT(Method):
         with fp32(batch.images.device):
             features, logits = [widen(f) for f, _ in outputs], [widen(z) for _, z in outputs]
             if options.alpha < 1:
-                terms["labels"] = (1 - options.alpha) * _sum([F.cross_entropy(z, batch.labels) for z in logits])
+                labels = batch.labels if batch.soft is None else batch.soft.to(logits[0].dtype)
+                terms["labels"] = (1 - options.alpha) * _sum([F.cross_entropy(z, labels) for z in logits])
             if options.alpha:
                 target = widen(student["logits"].detach())
                 terms["kd"] = options.alpha * _sum([soft_cross_entropy(z, target, options.temperature) for z in logits])

@@ -1,6 +1,7 @@
 """`byot` against its definition in plain Python loops, and what must hold of it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,6 +92,18 @@ def test_terms(alpha, temperature, beta, reduction):
     assert terms["labels"].item() == pytest.approx((1 - alpha) * sum(label_loss(z, labels) for z in logits), rel=1e-10)
     assert terms["kd"].item() == pytest.approx(alpha * sum(soft_loss(z, target, temperature) for z in logits), rel=1e-10)
     assert terms["features"].item() == pytest.approx(beta * sum(distance(f, wanted, reduction == "mean") for f in features), rel=1e-10)
+
+
+def test_exits_learn_from_soft_labels_where_images_are_mixed():
+    method, (batch, student) = byot(alpha=0.1), inputs()
+    soft = draw(B, C, seed=3).softmax(1)
+    terms = method.terms(replace(batch, soft=soft.float()), student, {}, make_progress())
+    outputs = [exit_(student[name])[1].tolist() for name, exit_ in zip(("stage1", "stage2"), method.exits, strict=True)]
+    expected = 0.0
+    for logits in outputs:
+        for z, shares in zip(logits, soft.float().tolist(), strict=True):
+            expected -= 0.9 * sum(s * math.log(p) for s, p in zip(shares, softmax(z), strict=True)) / B
+    assert terms["labels"].item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_default_weights_give_the_published_total():

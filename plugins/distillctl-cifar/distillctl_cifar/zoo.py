@@ -14,7 +14,9 @@ _WRN = "Zagoruyko, Komodakis 2016, arXiv 1605.07146"
 _VGG = "Simonyan, Zisserman 2015, arXiv 1409.1556"
 
 
-def _spec(name: str, summary: str, paper: str, stages: dict[str, str], classifier: str, options: str = "CIFARModelOptions") -> ModelSpec:
+def _spec(
+    name: str, summary: str, paper: str, stages: dict[str, str], classifier: str, parameters: int, options: str = "CIFARModelOptions"
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         namespace="cifar",
@@ -25,6 +27,8 @@ def _spec(name: str, summary: str, paper: str, stages: dict[str, str], classifie
         stages=stages,
         classifier=classifier,
         input_size=32,
+        parameters=parameters,
+        classes=100,
     )
 
 
@@ -38,13 +42,13 @@ def _residual(stem: str, blocks: tuple[int, ...]) -> dict[str, str]:
 
 
 def _narrow_resnets() -> Iterator[ModelSpec]:
-    for depth, wide, million in (
-        (8, False, "0.08"), (14, False, "0.18"), (20, False, "0.28"), (32, False, "0.47"), (44, False, "0.67"), (56, False, "0.86"),
-        (110, False, "1.7"), (8, True, "1.2"), (32, True, "7.4"),
+    for depth, wide, parameters in (
+        (8, False, 83_892), (14, False, 181_108), (20, False, 278_324), (32, False, 472_756), (44, False, 667_188),
+        (56, False, 861_620), (110, False, 1_736_564), (8, True, 1_233_540), (32, True, 7_433_860),
     ):  # fmt: skip
-        summary = f"ResNet of {depth} layers{', 4 times as wide' if wide else ''}, {million} M parameters"
+        name, summary = f"resnet{depth}{'x4' if wide else ''}", f"ResNet of {depth} layers{', 4 times as wide' if wide else ''}"
         stages = _residual("relu", ((depth - 2) // 6,) * 3)
-        yield _spec(f"resnet{depth}{'x4' if wide else ''}", summary, _RESNET, stages, "fc", "ResNetOptions")
+        yield _spec(name, summary, _RESNET, stages, "fc", parameters, "ResNetOptions")
 
 
 def _wide_resnets() -> Iterator[ModelSpec]:
@@ -59,8 +63,8 @@ def _wide_resnets() -> Iterator[ModelSpec]:
         "stage3:pre": "bn1",
         "final": "relu",
     }
-    for depth, factor, million in ((16, 1, "0.18"), (16, 2, "0.70"), (40, 1, "0.57"), (40, 2, "2.3")):
-        yield _spec(f"wrn_{depth}_{factor}", f"wide ResNet of {depth} layers, width {factor}, {million} M parameters", _WRN, stages, "fc")
+    for depth, factor, parameters in ((16, 1, 180_916), (16, 2, 703_284), (40, 1, 569_780), (40, 2, 2_255_156)):
+        yield _spec(f"wrn_{depth}_{factor}", f"wide ResNet of {depth} layers, width {factor}", _WRN, stages, "fc", parameters)
 
 
 def _vggs() -> Iterator[ModelSpec]:
@@ -68,8 +72,8 @@ def _vggs() -> Iterator[ModelSpec]:
     for number in (1, 2, 3, 4):
         stages[f"stage{number}:pre"] = f"block{number}"
         stages[f"stage{number}"] = f"relu{number}"
-    for name, million in (("vgg8", "4.0"), ("vgg11", "9.3"), ("vgg13", "9.5"), ("vgg16", "14.8"), ("vgg19", "20.1")):
-        yield _spec(name, f"VGG with BN and one linear layer, {million} M parameters", _VGG, stages, "classifier")
+    for depth, parameters in ((8, 3_965_028), (11, 9_277_284), (13, 9_462_180), (16, 14_774_436), (19, 20_086_692)):
+        yield _spec(f"vgg{depth}", "VGG with BN and one linear layer", _VGG, stages, "classifier", parameters)
 
 
 def _mobile() -> Iterator[ModelSpec]:
@@ -77,21 +81,21 @@ def _mobile() -> Iterator[ModelSpec]:
     blocks = {"stage1": "blocks.1", "stage2": "blocks.2", "stage3": "blocks.4", "stage4": "blocks.6"}
     linear = {"stem": "conv1", **blocks, **{f"{name}:pre": path for name, path in blocks.items()}, "final": "conv2"}
     paper = "Sandler et al. 2018, arXiv 1801.04381"
-    yield _spec("MobileNetV2", "MobileNetV2 at half width, 0.81 M parameters", paper, linear, "classifier.0")
+    yield _spec("MobileNetV2", "MobileNetV2 at half width", paper, linear, "classifier.0", 812_836)
     paper = "Zhang et al. 2018, arXiv 1707.01083"
-    yield _spec("ShuffleV1", "ShuffleNet with 3 groups, 0.95 M parameters", paper, _residual("relu", (4, 8, 4)), "linear")
+    yield _spec("ShuffleV1", "ShuffleNet with 3 groups", paper, _residual("relu", (4, 8, 4)), "linear", 949_258)
     paper = "Ma et al. 2018, arXiv 1807.11164"
     shuffle = {**_residual("relu1", (4, 8, 4)), "final": "relu2"}
-    yield _spec("ShuffleV2", "ShuffleNetV2 at width 1, 1.4 M parameters", paper, shuffle, "linear")
+    yield _spec("ShuffleV2", "ShuffleNetV2 at width 1", paper, shuffle, "linear", 1_355_528)
 
 
 def _large_resnets() -> Iterator[ModelSpec]:
-    for depth, blocks, million in (
-        (18, (2, 2, 2, 2), "11.2"), (34, (3, 4, 6, 3), "21.3"), (50, (3, 4, 6, 3), "23.7"), (101, (3, 4, 23, 3), "42.7"),
-        (152, (3, 8, 36, 3), "58.3"),
+    for depth, blocks, parameters in (
+        (18, (2, 2, 2, 2), 11_220_132), (34, (3, 4, 6, 3), 21_328_292), (50, (3, 4, 6, 3), 23_705_252), (101, (3, 4, 23, 3), 42_697_380),
+        (152, (3, 8, 36, 3), 58_341_028),
     ):  # fmt: skip
-        summary = f"ImageNet's ResNet-{depth} on small images, {million} M parameters"
-        yield _spec(f"ResNet{depth}", summary, _RESNET, _residual("relu", blocks), "linear", "ResNetOptions")
+        summary = f"ImageNet's ResNet-{depth} on small images"
+        yield _spec(f"ResNet{depth}", summary, _RESNET, _residual("relu", blocks), "linear", parameters, "ResNetOptions")
 
 
 SPECS = (*_narrow_resnets(), *_wide_resnets(), *_vggs(), *_mobile(), *_large_resnets())

@@ -95,7 +95,7 @@ def test_parameters_and_entries(name):
     with torch.device("meta"):
         model = create(name, 100)
     parameters, entries, pooled = COUNTS[name]
-    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert sum(p.numel() for p in model.parameters()) == parameters == BY_NAME[name].parameters
     assert len(model.state_dict()) == entries
     assert model.get_submodule(BY_NAME[name].classifier).in_features == pooled
 

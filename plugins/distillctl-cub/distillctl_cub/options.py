@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl import Options, PathOption, check_image_sizes
+from distillctl import FileAugment, Options, PathOption, check_image_sizes
 
 VAL_FRACTION = 0.1
 
@@ -23,7 +23,7 @@ class CUBOptions(Options):
     """official: share of every class's training images that is carved out for validation, by seed; 0 means none."""
     image_size: Annotated[int, Field(ge=8, le=4096)] = 224
     """Side length in pixels of what the network sees."""
-    augment: Literal["none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment"] = "autoaugment"
+    augment: FileAugment = "autoaugment"
     """How training images are cut and changed."""
     resize: Annotated[int, Field(ge=0, le=8192)] = 0
     """Length in pixels of the short side before a random crop; 0 means 246/224 of `image_size`."""

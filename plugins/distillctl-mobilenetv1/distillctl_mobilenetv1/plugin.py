@@ -12,7 +12,7 @@ _LAST = {"stage1": 3, "stage2": 5, "stage3": 11, "stage4": 13}
 MOBILENET_V1 = ModelSpec(
     name="mobilenet_v1",
     namespace="imagenet",
-    summary="MobileNetV1 at full width, 4.2 M parameters",
+    summary="MobileNetV1 at full width",
     paper="Howard et al. 2017, arXiv 1704.04861",
     implementation="distillctl_mobilenetv1.network:build",
     stages={
@@ -21,6 +21,7 @@ MOBILENET_V1 = ModelSpec(
         **{f"{stage}:pre": f"model.{block}.5:input" for stage, block in _LAST.items()},
     },
     classifier="fc",
+    parameters=4_231_976,
 )
 
 

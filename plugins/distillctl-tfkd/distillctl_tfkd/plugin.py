@@ -6,6 +6,8 @@ from distillctl import MethodSpec, hookimpl
 
 DISTILLCTL_API = 1
 _PAPER = "Yuan, Tay, Li, Wang, Feng 2020, arXiv 1909.11723"
+_TITLE = "Revisiting Knowledge Distillation via Label Smoothing Regularization"
+_AUTHORS = "Yuan, Li and Tay, Francis E. H. and Li, Guilin and Wang, Tao and Feng, Jiashi"
 
 TFKD = MethodSpec(
     name="tfkd",
@@ -13,6 +15,9 @@ TFKD = MethodSpec(
     reads=("labels", "logits"),
     summary="learn from a virtual teacher that is always right and nearly indifferent to all other classes",
     paper=_PAPER,
+    title=_TITLE,
+    authors=_AUTHORS,
+    venue="CVPR",
     implementation="distillctl_tfkd.method:TfKD",
     options="distillctl_tfkd.options:TfKDOptions",
     formula="T² · mean_B KL(softmax(u/τ) ‖ softmax(z_s/T)), u_y = a, u_k = (1 − a)/(C − 1) for the other classes",
@@ -27,6 +32,9 @@ TFKD_SELF = MethodSpec(
     reads=("logits",),
     summary="learn from an earlier training of the same network",
     paper=_PAPER,
+    title=_TITLE,
+    authors=_AUTHORS,
+    venue="CVPR",
     implementation="distillctl_tfkd.method:TfKDSelf",
     options="distillctl_tfkd.options:TfKDSelfOptions",
     formula="T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T)), z_t from a network of the student's kind",

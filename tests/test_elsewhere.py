@@ -1,0 +1,31 @@
+"""A part of the suite on a Python that lacks what Windows lacks, and that starts every process anew, as Windows and macOS do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+HIDDEN = {**os.environ, "PYTHONPATH": str(HERE / "elsewhere")}
+
+
+def test_python_lacks_what_it_should_lack() -> None:
+    text = "import multiprocessing, os, signal; print(hasattr(os, 'lockf'), hasattr(signal, 'SIGUSR1'), multiprocessing.get_start_method())"
+    done = subprocess.run([sys.executable, "-c", text], env=HIDDEN, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "False", "spawn"]
+    done = subprocess.run([sys.executable, "-c", "import fcntl"], env=HIDDEN, capture_output=True, text=True, timeout=60, check=False)
+    assert "ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "tests", [["cli/test_train.py", "cli/test_odd_paths.py"], ["rundir", "engine/test_interrupts.py"], ["data/test_stream_loader.py"]]
+)
+def test_a_part_of_the_suite(tests: list[str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", "-m", "", *(str(HERE / name) for name in tests)]
+    done = subprocess.run(command, env=HIDDEN, cwd=HERE.parent, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
