@@ -255,7 +255,7 @@ class _Plan:
                 self.path,
                 profile=profile.text,
                 resolved=write_toml(profile.resolved),
-                environment=environment(self.command, self.device, facts["teacher_sha256"]),
+                environment=environment(profile, self.command, self.device, facts["teacher_sha256"]),
                 state={
                     "name": profile.name,
                     "digest": profile.digest,
@@ -397,7 +397,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
         model,
         spec=spec,
         shown_name=spec.name,
-        options=profile.student.options.model_dump(mode="json"),
+        options=profile.student.options.model_dump(mode="json", exclude_none=True),
         outputs=task.outputs,
         classes=data.classes,
         preprocessing={

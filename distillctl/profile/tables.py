@@ -97,7 +97,7 @@ def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
     if table is None or spec is None or options is None:
         return None, spec
     check.resolved["student"] = check.record(("student",), [table, options], values, spec)
-    return StudentChoice(spec, table, options), spec
+    return StudentChoice(spec.ending_after(getattr(options, "stages", None)), table, options), spec
 
 
 def read_optimizer(check: Check) -> OptimizerChoice | None:

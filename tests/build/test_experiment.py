@@ -114,6 +114,46 @@ def test_cycles_reach_the_schedule(build: Any) -> None:
     assert main.schedule(0.25) == pytest.approx(0.0)
 
 
+def test_a_student_that_is_the_beginning_of_its_teacher(build: Any) -> None:
+    """It starts from the teacher's weights, and has the teacher's first stages and no others."""
+    experiment = build("student={name='resnet14', checkpoint='teacher.pt', stages=2}", "method={name='at'}")
+    assert list(experiment.student.spec.stages) == ["stem", "stage1:pre", "stage1", "stage2:pre", "stage2"]
+    assert any("left out (first `layer3." in note for note in experiment.notes)
+    for name, value in experiment.model.state_dict().items():
+        same = torch.equal(value, torch.load("teacher.pt").get(name, torch.zeros(0)))
+        assert same is not name.startswith("fc."), name
+
+
+def test_a_student_is_told_what_its_weights_were_made_to_see(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a loader of weights that takes the options of the model gets them."""
+    asked = []
+
+    def load_weights(name: str, weights: str, options: Any) -> dict[str, torch.Tensor]:
+        asked.append((name, weights, options.stages))
+        state: dict[str, torch.Tensor] = torchvision.models.resnet18().state_dict()
+        return state
+
+    monkeypatch.setattr("distillctl.builtin.torchvision_models.load_weights", load_weights)
+    experiment = build("student={name='torchvision/resnet18', weights='IMAGENET1K_V1', stages=1}")
+    assert asked == [("resnet18", "IMAGENET1K_V1", 1)]
+    (note,) = [note for note in experiment.notes if "were made with" in note]
+    assert note.startswith(
+        "the weights `IMAGENET1K_V1` of the student were made with mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225], "
+        "and it sees mean [0.3"
+    )
+    assert not [note for note in build().notes if "were made with" in note]
+
+
+def test_a_teacher_that_ends_early_has_no_later_stages(build: Any) -> None:
+    from distillctl_cifar.builder import build as network
+    from distillctl_cifar.model_options import ResNetOptions
+
+    torch.save(network("resnet14", 10, ResNetOptions(stages=2)).state_dict(), "short.pt")
+    teacher = build("teacher.checkpoint='short.pt'", "teacher.stages=2", "method={name='at'}").network
+    assert "stage2" in teacher.spec.stages
+    assert "stage3" not in teacher.spec.stages
+
+
 def test_a_phase_has_its_own_rate(build: Any) -> None:
     experiment = build('method=[{name="ft", init_epochs=1, init_lr=0.003}, {name="kd", task_weight=1.0}]')
     phase, main = experiment.parts
