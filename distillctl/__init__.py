@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.distributed import draw_rows, gather_rows
     from distillctl.api.hooks import hookimpl
-    from distillctl.api.layers import LenientBatchNorm2d, input_of, matching_convolution
+    from distillctl.api.layers import LenientBatchNorm2d, end_after, input_of, matching_convolution
     from distillctl.api.losses import kd_loss, kl_divergence, match_size, unit_rows, widen
     from distillctl.api.method import (
         Batch,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         CommandSpec,
         DatasetSpec,
         MethodSpec,
+        ModelFamily,
         ModelSpec,
         OptimizerSpec,
         Preset,
@@ -67,7 +68,7 @@ _WHERE = {
     "distillctl.api.data": ("ArrayImages", "FileImages", "Images", "Splits", "View"),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
-    "distillctl.api.layers": ("LenientBatchNorm2d", "input_of", "matching_convolution"),
+    "distillctl.api.layers": ("LenientBatchNorm2d", "end_after", "input_of", "matching_convolution"),
     "distillctl.api.losses": ("kd_loss", "kl_divergence", "match_size", "unit_rows", "widen"),
     "distillctl.api.method": (
         "Batch", "Features", "Head", "Method", "Phase", "Progress", "Setup", "Side", "TemperatureMethod", "Wants", "Wrapper", "fp32",
@@ -78,7 +79,8 @@ _WHERE = {
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": (
-        "CommandSpec", "DatasetSpec", "MethodSpec", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec", "WeightsInput",
+        "CommandSpec", "DatasetSpec", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
+        "WeightsInput",
     ),
     "distillctl.api.task": ("Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
@@ -93,13 +95,14 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor", "Features",
-    "FileAugment", "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelSpec", "OptimizerSpec",
-    "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart",
-    "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task", "TaskSpec", "Temperature",
-    "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder",
-    "check_image_sizes", "draw_rows", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence",
-    "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_positions",
-    "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "unit_rows", "unpacked", "widen",
+    "FileAugment", "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec",
+    "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress",
+    "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task",
+    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__",
+    "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32", "gather_rows", "hookimpl", "input_of", "is_target",
+    "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others",
+    "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split",
+    "to_rgb", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

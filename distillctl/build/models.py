@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distillctl.api.data import Splits
 from distillctl.api.options import Options
@@ -69,6 +70,14 @@ def build_model(task: Task, spec: ModelSpec, options: Options) -> nn.Module:
     return model
 
 
+def _pretrained(spec: ModelSpec, weights: str, options: Options) -> dict[str, Tensor]:
+    """The state dict of pretrained weights by name."""
+    loader = load(spec.weights_loader, spec.name)
+    wants_options = len(signature(loader).parameters) > 2
+    found: dict[str, Tensor] = loader(spec.name, weights, options) if wants_options else loader(spec.name, weights)
+    return found
+
+
 def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tuple[nn.Module, list[str]]:
     """The student with its initial weights, and notes on what was left out of a pretrained file."""
     choice = profile.student
@@ -77,15 +86,34 @@ def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tupl
     notes: list[str] = []
     state = None
     if initial and choice.table.weights:
-        state = load(choice.spec.weights_loader, choice.spec.name)(choice.spec.name, choice.table.weights)
+        state = _pretrained(choice.spec, choice.table.weights, choice.options)
     elif initial and choice.table.checkpoint is not None:
         state, notes = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "")
     if state is not None:
         with _weights_of(choice.table.checkpoint):
             notes += state_dict.load_into(
-                model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
+                model,
+                state,
+                what=f"student `{choice.spec.name}`",
+                classifier=choice.spec.classifier,
+                allow_new_classifier=True,
+                replaceable=choice.spec.replaceable,
             )
+        notes += _made_for(choice.spec, choice.table.weights, task.data)
     return model, notes
+
+
+def _made_for(spec: ModelSpec, weights: str, data: Splits) -> list[str]:
+    """A note on pretrained weights of a student that were made to see something else than it will."""
+    seen = spec.weights_input.get(weights)
+    if seen is None or (tuple(seen.mean), tuple(seen.std)) == (tuple(data.mean), tuple(data.std)):
+        return []
+    made, sees = (
+        " and ".join(f"{name} [{', '.join(f'{value:.3g}' for value in values)}]" for name, values in (("mean", mean), ("std", std)))
+        for mean, std in ((seen.mean, seen.std), (data.mean, data.std))
+    )
+    hint = "`dataset.mean` and `dataset.std`, where the data set has them, make it the same"
+    return [f"the weights `{weights}` of the student were made with {made}, and it sees {sees}: {hint}"]
 
 
 def build_deployed(profile: Profile, task: Task, head: Mapping[str, Any] | None) -> nn.Module:
@@ -113,7 +141,7 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     folder = run or choice.table.run
     if folder is not None:
         model, info = deploy.load_student(folder, registry)
-        found = registry.models.get(info["qualified"])
+        found = registry.models.get(info["qualified"]).ending_after(info["options"].get("stages"))
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
         size = info["options"].get("image_size") if has_fixed_size(found) else None
         notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size)
@@ -126,7 +154,7 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     if choice.table.checkpoint is not None:
         state, places = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", "teacher")
     else:
-        state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
+        state = _pretrained(spec, choice.table.weights, options)
     with _weights_of(choice.table.checkpoint):
         changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
     seen = spec.weights_input.get(choice.table.weights)

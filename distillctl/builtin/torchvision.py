@@ -142,11 +142,12 @@ _VGG_DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 
 
 _FAMILIES = (
     _Family("ResNet", "He, Zhang, Ren, Sun 2016, arXiv 1512.03385",
-            {"resnet18": _18, "resnet34": _50, "resnet50": _50, "resnet101": _101, "resnet152": _152}, "fc"),
+            {"resnet18": _18, "resnet34": _50, "resnet50": _50, "resnet101": _101, "resnet152": _152}, "fc",
+            "ResNetOptions"),
     _Family("ResNeXt: ResNet with grouped convolutions", "Xie, Girshick, Dollár, Tu, He 2017, arXiv 1611.05431",
-            {"resnext50_32x4d": _50, "resnext101_32x8d": _101, "resnext101_64x4d": _101}, "fc"),
+            {"resnext50_32x4d": _50, "resnext101_32x8d": _101, "resnext101_64x4d": _101}, "fc", "ResNetOptions"),
     _Family("Wide ResNet: ResNet with twice the inner channels", "Zagoruyko, Komodakis 2016, arXiv 1605.07146",
-            {"wide_resnet50_2": _50, "wide_resnet101_2": _101}, "fc"),
+            {"wide_resnet50_2": _50, "wide_resnet101_2": _101}, "fc", "ResNetOptions"),
     _Family("VGG", "Simonyan, Zisserman 2015, arXiv 1409.1556",
             {name: _vgg(depths, False) for name, depths in _VGG_DEPTHS.items()}, "classifier.6", "DropoutOptions"),
     _Family("VGG with batch normalisation", "Simonyan, Zisserman 2015, arXiv 1409.1556",
@@ -211,6 +212,7 @@ def register_model() -> list[ModelSpec]:
             weights=_WEIGHTS.get(name, _V1),
             weights_loader="distillctl.builtin.torchvision_models:load_weights",
             weights_input={weights: _input(name, weights) for weights in _WEIGHTS.get(name, _V1)},
+            replaceable=("conv1",) if family.options == "ResNetOptions" else (),
             input_size=_SIZES.get(name, 224),
             parameters=_PARAMETERS[name],
         )

@@ -13,6 +13,7 @@ def check(
     method: options.Method = None,
     teacher: options.Teacher = None,
     seed: options.Seed = None,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Check a profile without training: print all its problems, or every value with where it comes from, and what data there are.
 
@@ -27,6 +28,8 @@ def check(
     from distillctl.profile.teacher import input_of_run
 
     registry = Registry.load()
+    if allow_code:
+        registry.allow_code()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
     previous = None
     for table, key, value, origin in resolved_lines(checked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, ModelSpec, Spec
@@ -50,6 +51,7 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
             "stages": dict(spec.stages),
             "classifier": spec.classifier,
             "weights": list(spec.weights),
+            "weights_input": {name: asdict(seen) for name, seen in spec.weights_input.items()},
             "input_size": spec.input_size,
             "parameters": spec.parameters or None,
             "classes": spec.classes if spec.parameters else None,

@@ -255,7 +255,7 @@ class _Plan:
                 self.path,
                 profile=profile.text,
                 resolved=write_toml(profile.resolved),
-                environment=environment(self.command, self.device, facts["teacher_sha256"]),
+                environment=environment(profile, self.command, self.device, facts["teacher_sha256"]),
                 state={
                     "name": profile.name,
                     "digest": profile.digest,
@@ -337,7 +337,7 @@ class _Plan:
         """Writes the deployed student, evaluates the last and the best epoch, and writes the result."""
         experiment, profile = loop.experiment, self.profile
         task, head = experiment.task, experiment.head
-        epochs = profile.train.epochs
+        epochs = loop.position.epoch - experiment.main.begin
         split = "test" if task.data.test is not None else "val" if task.data.val is not None else ""
         # A fresh model, as `eval` and everybody else will build it: the one that was trained may lie otherwise in memory
         # (channels last), which changes the last digits of its logits.
@@ -351,6 +351,8 @@ class _Plan:
             if split and best_epoch != epochs:
                 restore_student(model, digests.check(run.last))
                 last = loop.evaluate(model, split)
+        if epochs < profile.train.epochs:
+            summary["stopped_early"] = epochs
         if judged is not None:
             summary["teacher"] = dict(judged[0].figures)
         if best is not None and last is not None:
@@ -395,7 +397,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
         model,
         spec=spec,
         shown_name=spec.name,
-        options=profile.student.options.model_dump(mode="json"),
+        options=profile.student.options.model_dump(mode="json", exclude_none=True),
         outputs=task.outputs,
         classes=data.classes,
         preprocessing={

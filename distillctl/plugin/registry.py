@@ -18,10 +18,12 @@ import pluggy
 
 from distillctl import __version__
 from distillctl.api import hooks
-from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
+from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelFamily, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
 from distillctl.errors import PluginError, Problem
 from distillctl.plugin.catalog import Catalog, Plugin
+from distillctl.plugin.family import Family
 from distillctl.plugin.importing import RefusedError, attempt, reason, stdout_to_stderr
+from distillctl.plugin.own_files import OwnFiles
 from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
 
@@ -82,7 +84,7 @@ class Registry:
         kinds: list[Kind[Any]] = [kind for kind in vars(Registry).values() if isinstance(kind, Kind)]
         self.plugins: list[Plugin] = []
         self.catalogs: dict[str, Catalog[Any]] = {k.attribute: Catalog(k.word, k.listing, left_out, self.plugins) for k in kinds}
-        self._attribute = {kind.spec: kind.attribute for kind in kinds}
+        self._attribute: dict[type, str] = {kind.spec: kind.attribute for kind in kinds} | {ModelFamily: "models"}
         self._pm = pluggy.PluginManager(hooks.PROJECT)
         self._pm.add_hookspecs(hooks)
 
@@ -110,6 +112,10 @@ class Registry:
             problem = "`DISTILLCTL_PLUGINS` names it, but no installed plugin or package is called so"
             registry.plugins.append(Plugin(name, name, "", problem=problem))
         return registry
+
+    def allow_code(self) -> None:
+        """From now on the name `file:nets.py:Net` means a model in that file, which is run. For the user's own word, never a profile's."""
+        self.models.files = OwnFiles()
 
     @cached_property
     def broken(self) -> list[Plugin]:
@@ -162,7 +168,10 @@ class Registry:
         if problem := malformed(spec):
             return problem
         try:
-            self.catalogs[attribute].add(spec, plugin)
+            if isinstance(spec, ModelFamily):
+                self.models.add_family(Family(spec, plugin, load))
+            else:
+                self.catalogs[attribute].add(spec, plugin)
         except PluginError as error:
             return error.problems[0].message
         plugin.provides.append(spec)

@@ -70,7 +70,7 @@ def read_teacher(check: Check, student_of: StudentOf) -> Teacher:
         table = table.model_copy(update={"image_size": getattr(options, "image_size", None)})
     presets = {name: (value, table.weights) for name, value in known.items()}
     check.resolved["teacher"] = check.record(("teacher",), [table, options], values, spec, presets=presets)
-    return Teacher(TeacherChoice(table, spec, options), spec.qualified)
+    return Teacher(TeacherChoice(table, spec.ending_after(getattr(options, "stages", None)), options), spec.qualified)
 
 
 def has_fixed_size(spec: ModelSpec) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,13 +109,20 @@ def _to_float(value: Tensor) -> Tensor:
 
 
 def load_into(
-    model: nn.Module, state: Mapping[str, Tensor], *, what: str, classifier: str = "", allow_new_classifier: bool = False
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    what: str,
+    classifier: str = "",
+    allow_new_classifier: bool = False,
+    replaceable: Sequence[str] = (),
 ) -> list[str]:
     """Puts weights into a model: all of them, or none and an error.
 
     what: names the model in messages, such as "student `vgg8`".
     classifier: path of the model's last layer; if empty, the one module whose tensors differ only in the number of classes.
     allow_new_classifier: leave the classifier as it is where the file has none, or one for other classes.
+    replaceable: paths of modules that are left as they are where the file has them in another shape.
 
     Returns:
         Notes on what was done to make them fit, each a sentence without a full stop.
@@ -124,15 +131,30 @@ def load_into(
         DataError: they do not fit, or are not finite; the message counts what is missing, unknown or of another shape.
     """
     target = model.state_dict()
+    state, kept = _keep(state, target, replaceable)
     fitted, notes = _fit_names(state, target, classifier, body=allow_new_classifier, what=what)
     if allow_new_classifier:
         notes += _leave_out_classifier(fitted, target, classifier)
+    notes += kept
     _check(fitted, target, what, classifier)
     ready = OrderedDict((name, fitted[name]) for name in target)
     # Versions of module layouts; some modules (MNASNet) refuse weights without. The names are today's by now.
     ready._metadata = target._metadata  # type: ignore[attr-defined]
     model.load_state_dict(ready)
     return notes
+
+
+def _keep(state: Mapping[str, Tensor], target: Mapping[str, Tensor], modules: Sequence[str]) -> tuple[Mapping[str, Tensor], list[str]]:
+    """The state with the model's own tensors in place of those of these modules that have another shape, and a note on each."""
+    own = {
+        name: target[name]
+        for name in target
+        if name.rpartition(".")[0] in modules and name in state and state[name].shape != target[name].shape
+    }
+    return {**state, **own}, [
+        f"the file's `{name}` of shape {tuple(state[name].shape)} was left out for the own of {tuple(value.shape)}, which starts untrained"
+        for name, value in own.items()
+    ]
 
 
 def _fit_names(
