@@ -263,6 +263,8 @@ MUTANTS = (
     _of('sp', 'losses.py', 'difference.square().sum() / size**2', 'difference.square().sum() / size'),
     _of('sp', 'losses.py', 'sums = products.abs().sum(1, keepdim=True)', 'sums = products.sum(1, keepdim=True)'),
     _of('tfkd', 'losses.py', '.mean() * student_temperature**2', '.mean()'),
+    Mutant("SP's published rows lose their norm", 'plugins/distillctl-sp/distillctl_sp/plugin.py', '"row_norm": "l1", ', '', 'tests/methods/test_birds.py'),
+    Mutant("a GhostNet's declared stages instead of its last maps", 'plugins/distillctl-at/distillctl_at/plugin.py', '_GHOST = ["blocks.6", "blocks.8"]', '_GHOST = ["stage3", "stage4"]', 'tests/methods/test_birds.py'),
     _of('ttm', 'losses.py', 'log_powers = gamma * F.log_softmax(logits, dim=1)', 'log_powers = F.log_softmax(logits / gamma, dim=1)'),
     _of('ttm', 'losses.py', 'rows * log_sum.squeeze(1).exp()', 'rows * log_sum.squeeze(1)'),
     _of('vkd', 'losses.py', 'F.layer_norm(teacher, teacher.shape[1:])', 'teacher'),

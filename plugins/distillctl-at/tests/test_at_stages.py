@@ -81,5 +81,5 @@ def test_defaults() -> None:
     options = options_of(SPEC)
     assert (options.power, options.mode) == (2.0, "code")
     assert (SPEC.weight, SPEC.task_weight, SPEC.warmup_epochs) == (1000.0, 1.0, 0.0)
-    (preset,) = SPEC.presets
+    preset = SPEC.presets[0]
     assert (preset.when, preset.values) == ({"mode": "paper"}, {"weight": 5.0})

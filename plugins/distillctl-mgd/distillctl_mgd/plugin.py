@@ -5,6 +5,11 @@ from __future__ import annotations
 from distillctl import MethodSpec, Preset, hookimpl
 
 DISTILLCTL_API = 1
+_BIRDS: tuple[tuple[str, str, float], ...] = (  # teacher, its last map at stride 32, share r of distillation
+    ("resnet50", "last", 0.7),
+    ("efficientnet_v2_s", "last", 0.7),
+    ("ghostnet_100", "blocks.8", 0.2),  # the declared stages of timm's GhostNet end earlier
+)
 
 
 @hookimpl
@@ -28,6 +33,16 @@ def register_method() -> MethodSpec:
                 dataset="cifar100",
                 values={"weight": 1.2e-3},
                 source="the authors' CIFAR-100 setting, ResNet-34 → ResNet-18 in cls_KD",
+            ),
+            *(
+                Preset(
+                    dataset="cub200",
+                    teacher=teacher,
+                    student="mobilenet_v2",
+                    values={"weight": 7e-5 * r / (1 - r), "teacher_stage": stage, "decay_biases": True},
+                    source="pytorch-classifier's run for this pair",
+                )
+                for teacher, stage, r in _BIRDS
             ),
             # A WRN's last stage is a residual sum that no ReLU has passed: regenerating it diverges at the weights of the paper.
             Preset(student="wrn_*", values={"student_stage": "final"}, source="the map that a WRN's classifier pools"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from distillctl import MethodSpec, hookimpl
+from distillctl import MethodSpec, Preset, hookimpl
 
 DISTILLCTL_API = 1
+_LAST = ["stage3", "stage4"]
+"""The last maps at strides 16 and 32; a ResNet's or a MobileNetV2's, whose last is that of its head convolution."""
+_GHOST = ["blocks.6", "blocks.8"]
+"""The same of timm's GhostNet, whose declared stages end earlier."""
 SPEC = MethodSpec(
     name="sp",
     kind="relations",
@@ -18,6 +22,16 @@ SPEC = MethodSpec(
     formula="Σ_stages 1/B² · ‖N(F_t·F_tᵀ) − N(F_s·F_sᵀ)‖²_F, F (B, C·H·W), N = rows of length 1",
     weight=3000.0,
     compares_images=True,
+    presets=tuple(
+        Preset(
+            dataset="cub200",
+            teacher=teacher,
+            student="mobilenet_v2",
+            values={"weight": 10.0, "row_norm": "l1", "student_stages": _LAST, "teacher_stages": stages},
+            source="pytorch-classifier's run for this pair",
+        )
+        for teacher, stages in (("resnet50", _LAST), ("ghostnet_100", _GHOST))
+    ),
 )
 
 
