@@ -100,3 +100,10 @@ def test_the_command_of_a_row_trains(here: Path, name: str, command: str) -> Non
     if "distilled" in command:  # others may be teachers of rows to come
         shutil.rmtree(found[1])
     assert terms - {"task"} == {term for word, term in wanted.items() if word in name} | ({"mgd", "rdrop"} if "both" in name else set())
+
+
+@pytest.mark.slow
+def test_ten_crops_of_the_newest_run(here: Path) -> None:
+    run(*arguments(ROWS[0][1]))
+    told = run("eval", "--tta", "--device", "cpu")
+    assert re.search(r"^run +runs/mobilenet_v2-.*\nsplit +test, 6 images, ten_crop$", told, re.MULTILINE), told
