@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, Command] = {
     "bench": Command("bench:bench", "Measure the speed of a training step."),
     "check": Command("check:check", "Check a profile and explain every value."),
     "init": Command("init:init", "Write a commented profile to start from."),
+    "new": Command("new:new", "Write a package that adds a method, model or data set."),
     "show": Command("show:show", "Show a method, model, data set or optimizer."),
     "list-methods": Command("listing:list_methods", "List the methods."),
     "list-models": Command("listing:list_models", "List the models."),

@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("info", "describe", "explain", "options"), "`distillctl show NAME` for a method, model, data set or optimizer"),
     **dict.fromkeys(("benchmark", "profile", "speed", "measure"), "`distillctl bench PROFILE` measures the speed of a training step"),
     **dict.fromkeys(("config", "lint", "verify", "doctor", "dry-run"), "`distillctl check PROFILE`, or `train PROFILE --dry-run`"),
-    **dict.fromkeys(("new", "create", "template", "example", "quickstart"), "`distillctl init` writes a profile to start from"),
+    **dict.fromkeys(("create", "template", "example", "quickstart"), "`distillctl init` writes a profile to start from"),
     **dict.fromkeys(("submit", "slurm", "sbatch"), "`distillctl launch PROFILE` submits a training to SLURM"),
     **dict.fromkeys(("predict", "infer", "inference", "export", "deploy", "convert", "onnx"), _STUDENT),
     **dict.fromkeys(("install", "plugin"), "plugins are packages, which pip installs; `distillctl plugins` lists those that are there"),

@@ -112,6 +112,7 @@ MUTANTS = (
     Mutant("patience counts from the first epoch", _ENGINE + "loop.py", "done - position.best_epoch >= settings.patience", "done >= settings.patience", "tests/engine/test_loop.py"),
     Mutant("the focal loss forgets the shares of smoothed labels", "distillctl/builtin/classification_loss.py", "shares = shares * (1 - self.smoothing) + self.smoothing / classes", "pass", "tests/builtin/test_classification_loss.py"),
     Mutant("the focal loss of a profile is ignored", "distillctl/build/data.py", "LossOptions(train.focal, train.poly, train.class_weights)", "LossOptions(None, train.poly, train.class_weights)", "tests/build/test_experiment.py"),
+    Mutant("a new package may have the name of an installed one", "distillctl/cli/new.py", "taken = found.get(name).name == name", "taken = False", "tests/cli/test_new.py"),
     Mutant("the label of a mixed image is the first one's", _ENGINE + "mixing.py", "labels = batch.labels if left >= 0.5 else batch.labels.roll(1)", "labels = batch.labels", "tests/engine/test_mixing.py"),
     Mutant("parts of a batch lose the soft labels", _ENGINE + "step.py", "soft = None if batch.soft is None else batch.soft[rows]", "soft = None", "tests/engine/test_mixing.py"),
     Mutant("a process draws rectangles for the first rows", _ENGINE + "mixing.py", "[spans[row] for row in rows]", "spans[:len(rows)]", "tests/engine/test_mixing.py"),
