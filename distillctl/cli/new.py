@@ -6,7 +6,7 @@ import keyword
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,10 +99,11 @@ def _check_free(kind: str, name: str) -> None:
     from importlib.util import find_spec
 
     from distillctl.errors import PluginError
+    from distillctl.plugin.catalog import Catalog
     from distillctl.plugin.registry import Registry
 
     registry = Registry.load()
-    found = {"method": registry.methods, "model": registry.models, "dataset": registry.datasets}[kind]
+    found: Catalog[Any] = getattr(registry, f"{kind}s")
     try:
         taken = found.get(name).name == name
     except PluginError:
