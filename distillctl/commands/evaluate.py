@@ -181,7 +181,7 @@ def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, reg
         model, _ = deploy.load_student(run.path, registry)
         return model, run.info().get("best_epoch")
     spec = profile.student.spec
-    deploy.check_own_file(registry, spec, run.info()["packages"].get(registry.models.plugin(spec).package), run.path)
+    deploy.check_own_file(registry, spec, run.info().get("packages", {}).get(registry.models.plugin(spec).package), run.path)
     model = build_deployed(profile, task, run.info().get("head"))
     if checkpoint in ("best", "last"):
         file = run.best if checkpoint == "best" else run.last

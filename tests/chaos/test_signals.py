@@ -87,7 +87,7 @@ def own_folder(folder: Path, name: str) -> Path:
 
 def steps_said(text: str) -> tuple[int, int] | None:
     """Epochs and steps that are saved, as the last message says."""
-    found = re.search(r"stopped by SIG\w+ after (\d+) epochs(?: and (\d+) of \d+ steps)?, which are saved", text)
+    found = re.search(r"stopped by SIG\w+ after (\d+) epochs?(?: and (\d+) of \d+ steps)?, which are saved", text)
     return (int(found[1]), int(found[2] or 0)) if found else None
 
 
