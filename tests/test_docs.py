@@ -28,7 +28,6 @@ PLUGINS = sorted(p.parent for p in ROOT.glob("plugins/distillctl-*/pyproject.tom
 DOCUMENTS = [
     README,
     GUIDE,
-    ROOT / "profiles" / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     ROOT / "distillctl" / "README.md",

@@ -37,7 +37,7 @@ def arguments(command: str) -> list[str]:
     """Those of a row, and what makes its run short. MGD's generator for 2048 channels would be 900 MB in every checkpoint."""
     given = shlex.split(command)[1:]
     cut = settings(*CUT, f"dataset.root={Path('birds').absolute()}")
-    if "distilled" in command:
+    if "distilled" in command or "patient" in command:
         cut += settings(*(f"teacher.overrides.{value}" for value in CUT), "teacher.allow_untrained=true")
     if "mgd" in command:
         cut += settings("method.mgd.teacher_stage=" + ("blocks.1" if "ghostnet" in command else "stage1"))
@@ -106,6 +106,14 @@ def test_the_command_of_a_row_trains(here: Path, name: str, command: str) -> Non
     if "distilled" in command:  # others may be teachers of rows to come
         shutil.rmtree(path)
     assert terms - {"task"} == {term for word, term in wanted.items() if word in name} | ({"mgd", "rdrop"} if "both" in name else set())
+
+
+@pytest.mark.slow
+def test_the_patient_recipe_trains_without_labels(here: Path) -> None:
+    path = Path(trained("distillctl train profiles/cub/patient.toml"))
+    (record,) = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    shutil.rmtree(path)
+    assert record["total"] == pytest.approx(record["terms"]["kd"], rel=1e-5)
 
 
 @pytest.mark.slow
