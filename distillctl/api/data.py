@@ -107,6 +107,7 @@ class View:
     padding: pixels of zeros around an array image before the random crop.
     resize: length of the short side to which files are resized before a crop in training; 0 means `size`.
     eval_resize: the same in evaluation, before the centre crop; 0 means `size`.
+    rotation: files are turned in training, once they are cut, by an angle drawn from ± so many degrees; corners without a pixel are black.
     max_megapixels: a file with more pixels, in millions, is refused before it is decoded; None means `MAX_MEGAPIXELS`.
     white: value of white in files of grey with more than 8 bits; None: a training measures it (see `distillctl.data.inspection`).
     background: red, green and blue behind transparent pixels of files; None means white.
@@ -117,6 +118,7 @@ class View:
     padding: int = 0
     resize: int = 0
     eval_resize: int = 0
+    rotation: float = 0.0
     max_megapixels: float | None = None
     white: float | None = None
     background: Sequence[int] | None = None
