@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from distillctl.api.class_folders import ClassFolders, list_images, require_folder, scan_classes
     from distillctl.api.data import ArrayImages, FileImages, Images, Splits, View
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.distributed import draw_rows, gather_rows
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from distillctl.files import cache_folder
 
 _WHERE = {
+    "distillctl.api.class_folders": ("ClassFolders", "list_images", "require_folder", "scan_classes"),
     "distillctl.api.data": ("ArrayImages", "FileImages", "Images", "Splits", "View"),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
@@ -84,6 +86,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "ArrayImages",
     "Batch",
+    "ClassFolders",
     "CommandSpec",
     "DataError",
     "DatasetSpec",
@@ -141,6 +144,7 @@ __all__ = [
     "is_target",
     "kd_loss",
     "kl_divergence",
+    "list_images",
     "listing_hash",
     "match_size",
     "matching_convolution",
@@ -148,7 +152,9 @@ __all__ = [
     "other_divergence",
     "others",
     "pair_stages",
+    "require_folder",
     "require_positions",
+    "scan_classes",
     "split_decay",
     "split_target",
     "stratified_split",
