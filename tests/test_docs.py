@@ -26,6 +26,7 @@ README = ROOT / "README.md"
 GUIDE = ROOT / "plugins" / "README.md"
 PLUGINS = sorted(p.parent for p in ROOT.glob("plugins/distillctl-*/pyproject.toml"))
 DOCUMENTS = [README, GUIDE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "distillctl" / "README.md"]
+DOCUMENTS.append(ROOT / "profiles" / "README.md")  # `tests/test_profiles.py` runs its commands
 DOCUMENTS += sorted(ROOT.glob("plugins/*/README.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
