@@ -26,9 +26,9 @@ def one_line(text: object, longest: int = 0) -> str:
     return line if not longest or len(line) <= longest else line[: longest - 1] + "…"
 
 
-def counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str, plural: str = "s") -> str:
     """`1 thread`, `2 threads`."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+    return f"{number:,} {thing}{'' if number == 1 else plural}"
 
 
 def some(names: Sequence[str]) -> str:

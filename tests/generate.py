@@ -96,7 +96,8 @@ def with_run_names(text: str) -> str:
 def names_of(catalog: Catalog[Any], package: str) -> list[str]:
     """What a user can write to mean something of this package."""
     specs = [spec for spec in catalog if catalog.plugin(spec).package == package]
-    return sorted({name for spec in specs for name in (spec.qualified, catalog.shown_name(spec), *spec.aliases)})
+    families = {f"{family.name}/*" for family in catalog.families.values() if family.plugin.package == package}
+    return sorted({name for spec in specs for name in (spec.qualified, catalog.shown_name(spec), *spec.aliases)} | families)
 
 
 def known_packages(found: Registry, packages: Mapping[str, Path]) -> str:
@@ -131,6 +132,8 @@ def packages_table(found: Registry, packages: Mapping[str, Path]) -> str:
         brought = []
         for catalog in found.catalogs.values():
             names = [f"`{catalog.shown_name(spec)}`" for spec in catalog if catalog.plugin(spec).package == package]
+            families = [family for family in catalog.families.values() if family.plugin.package == package]
+            names += [f"{family.spec.summary} (`{family.name}/…`)" for family in families]
             if names:
                 more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
                 brought.append((catalog.kind, f"{catalog.kind}s: {', '.join(names[:MOST_NAMES])}{more}"))

@@ -65,6 +65,7 @@ ELSEWHERE = {
     "distillctl train profiles/quickstart.toml --nproc 2": "tests/cli/test_nproc.py",
     "pip install uv && uv run pytest": ".ci/run",
     'uv run pytest -m "slow or not slow"': ".ci/run",
+    "PYTHONPATH=tests/elsewhere uv run pytest": "CONTRIBUTING.md",
     "uv venv && uv pip install --torch-backend=cpu --group dev -e .": "tests/test_docs.py",
     "uv pip install -e plugins/example": "tests/plugin/test_example_package.py",
     "distillctl show mimic": "tests/plugin/test_example_package.py",

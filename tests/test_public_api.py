@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 
@@ -37,8 +38,14 @@ def test_every_name_is_there(module):
             assert getattr(module, name) is getattr(import_module(where), name)
 
 
+def _has_docs(name):
+    """What is only a type, such as `FileAugment`, has no docstring."""
+    thing = getattr(distillctl, name)
+    return callable(thing) and get_origin(thing) is None
+
+
 def test_public_objects_are_documented():
-    undocumented = [n for n in distillctl.__all__ if callable(getattr(distillctl, n)) and not getattr(distillctl, n).__doc__]
+    undocumented = [n for n in distillctl.__all__ if _has_docs(n) and not getattr(distillctl, n).__doc__]
     assert not undocumented
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, TaskSpec, TrackerSpec
+from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelFamily, ModelSpec, OptimizerSpec, TaskSpec, TrackerSpec
 
 PROJECT = "distillctl"
 API_VERSION = 1
@@ -28,8 +28,8 @@ def register_method() -> MethodSpec | Sequence[MethodSpec]:  # type: ignore[empt
 
 
 @hookspec
-def register_model() -> ModelSpec | Sequence[ModelSpec]:  # type: ignore[empty-body]
-    """Image classifiers."""
+def register_model() -> ModelSpec | ModelFamily | Sequence[ModelSpec | ModelFamily]:  # type: ignore[empty-body]
+    """Image classifiers, one by one or as families of them."""
 
 
 @hookspec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +31,30 @@ def input_of(module: nn.Module, value: Tensor) -> Tensor:
     For the modules of methods with `autocast = True`.
     """
     return value if torch.is_autocast_enabled(value.device.type) else value.to(next(module.parameters()).dtype)
+
+
+def end_after(model: nn.Module, count: int, stages: Sequence[str], classifier: str, channels: int = 0) -> None:
+    """Ends a network after the first `count` of its stages, in place, for the option `stages` of a model.
+
+    The later stages become identities, so that the forward, and the names of all that is left, stay as they are; the classifier, a
+    Linear layer that receives the average of the last map, becomes one of the right width, with fresh weights.
+
+    stages: paths of all stages, shallow to deep, each of them reading the output of the one before; classifier: its path. channels: of
+    the last map that is left; 0 for those that the first convolution behind it takes.
+
+    Raises:
+        ValueError: there are fewer stages.
+    """
+    if not 0 < count <= len(stages):
+        raise ValueError(f"it has {len(stages)} stages, not {count}")
+    if count == len(stages):
+        return
+    channels = channels or next(m.in_channels for m in model.get_submodule(stages[count]).modules() if isinstance(m, nn.Conv2d))
+    old = model.get_submodule(classifier)
+    assert isinstance(old, nn.Linear)
+    for path in stages[count:]:
+        model.set_submodule(path, nn.Identity())
+    model.set_submodule(classifier, nn.Linear(channels, old.out_features))
 
 
 def matching_convolution(student: Shape, teacher: Shape) -> nn.Conv2d | nn.ConvTranspose2d:

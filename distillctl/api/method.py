@@ -270,7 +270,7 @@ class Method(nn.Module):
         return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for the optimizer: `params`, and where they differ `lr_scale` (factor) and `weight_decay`."""
+        """Groups for the optimizer: `params`, and where they differ `lr_scale` (factor), `weight_decay`, `decay` (`all` or `weights`)."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         return [{"params": parameters}] if parameters else []
 

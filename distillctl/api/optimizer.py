@@ -9,11 +9,16 @@ from torch.optim import Optimizer
 
 
 def split_decay(groups: list[dict[str, Any]], decay: Literal["all", "weights"]) -> list[dict[str, Any]]:
-    """With `weights`, parts each group in what decays (two dimensions and more) and what does not (biases, norms)."""
-    if decay == "all":
-        return groups
+    """With `weights`, parts each group in what decays (two dimensions and more) and what does not (biases, norms).
+
+    A group that has a key `decay` of its own is parted by that.
+    """
     result = []
-    for group in groups:
+    for stated in groups:
+        group = {key: value for key, value in stated.items() if key != "decay"}
+        if stated.get("decay", decay) == "all":
+            result.append(group)
+            continue
         heavy = [p for p in group["params"] if p.ndim > 1]
         light = [p for p in group["params"] if p.ndim <= 1]
         if heavy:

@@ -8,7 +8,7 @@ when somebody needs it. That is why `distillctl list-methods` stays fast with th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -19,6 +19,7 @@ MethodKind = Literal["logits", "features", "relations", "self", "wrapper", "labe
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_NO_INPUTS: Mapping[str, WeightsInput] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class Spec:
 class Preset:
     """Defaults of a method for certain data or pairs, as its paper or the benchmark gives them.
 
-    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options).
+    values: keys of the `[method]` table (`weight`, `task_weight`, `warmup_epochs` or the method's own options). A wrapper's may also have
+        options of the method that it wraps, as `inner.NAME`, with `inner` to say which method that is; they win over its own presets.
     dataset, teacher, student: names, or patterns with `*`; empty matches everything.
     when: options of the method that must have these values.
     inner: for wrappers, name of the method that they wrap; empty matches every one.
@@ -123,19 +125,44 @@ class MethodSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsInput:
+    """What a set of pretrained weights was made to see, of images scaled to [0, 1]; and what `show` tells beside it.
+
+    mean, std: of each channel.
+    size: side length in pixels at which they are published; 0 if it is not known.
+    crop: share of the resized image's side that the published evaluation crops; 0 if it is not known.
+    interpolation: by which it resizes.
+    license: of the weights, as their publisher names it; it is kept in the run.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int = 0
+    crop: float = 0.0
+    interpolation: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """An image classifier.
+    """An image classifier. If its options have `image_size`, it works at that size alone, and a teacher's images are resized to it.
+
+    If they have `stages`, it ends after so many of its stages (`distillctl.end_after`).
 
     implementation: a function `build(name: str, num_classes: int, options: Options) -> torch.nn.Module`.
     stages: ordered names of features and where to take them: a module path with optional suffixes.
         `:input` takes what the module receives instead of what it returns, `:nhwc` turns (B, H, W, C) into
-        (B, C, H, W), `:tokens` drops a class token and folds (B, 1 + h·w, C) into (B, C, h, w).
+        (B, C, H, W), `:tokens` drops a class token and folds (B, 1 + h·w, C) into (B, C, h, w), `:tokens5` drops
+        the first five (class token and registers).
         `:final` takes the last of several calls of a module in one forward.
         By convention `stem`, `stage1` … `stageN`, `stageK:pre` for the tensor before the last ReLU of a stage, and `final` for
         the map whose average the classifier receives, where that is not the last stage.
     classifier: path of the last Linear layer; its input is the feature called `pooled`.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
-    weights_loader: `"module:function"`, called with (name, weights), gives a state dict.
+    weights_loader: `"module:function"`, called with (name, weights), or (name, weights, options) if it takes three, gives a state dict.
+    weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
+    replaceable: paths of modules that options may build otherwise than published: a student that starts from pretrained weights keeps its
+        own where theirs have another shape.
     input_size: side length in pixels that the model was designed for.
     parameters: how many it trains, with the defaults of its options and `classes` classes; 0 if it is not said.
     classes: how many classes `parameters` is counted with.
@@ -145,9 +172,31 @@ class ModelSpec(Spec):
     classifier: str = ""
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
+    weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
+    replaceable: tuple[str, ...] = ()
     input_size: int = 224
     parameters: int = 0
     classes: int = 1000
+
+    def ending_after(self, stages: int | None) -> ModelSpec:
+        """The declaration of the model that ends after so many of its stages; None for all."""
+        if stages is None:
+            return self
+        kept = {"stem", *(f"stage{number}" for number in range(1, stages + 1))}
+        return replace(self, stages={name: tap for name, tap in self.stages.items() if name.partition(":")[0] in kept})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFamily(Spec):
+    """Many models under one name, each declared when somebody asks for it, so that their number costs nothing to those who do not.
+
+    name: what stands before the slash: a model of the family `timm` is always called `timm/…`.
+    implementation: `"module:function"`, called with a name without that. It gives its `ModelSpec`, whose `namespace` is the family's
+        name, or None. It may raise `distillctl.PluginError` where the name is known but the model cannot be had.
+    names: `"module:function"`, called with nothing: name → summary of each model, for the lists. Without torch.
+    """
+
+    names: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +221,8 @@ class OptimizerSpec(Spec):
     """An optimizer.
 
     implementation: a function `build(groups: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer`.
-        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate) and
-        `weight_decay` (overrides the option). The options must have a field `lr`.
+        Every group has `params`, and may have `lr_scale` (multiplies the schedule's learning rate), `weight_decay` (overrides the option)
+        and `decay` (`all` or `weights`, which `distillctl.split_decay` takes out). The options must have a field `lr`.
     separate_gradients: the optimizer wants the gradients of the label loss and of the methods' terms apart; what `implementation`
         returns is then a `distillctl.SeparateGradients`.
     """

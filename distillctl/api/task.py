@@ -60,6 +60,22 @@ class Evaluation:
     answers: Any = None
 
 
+@dataclass(frozen=True)
+class LossOptions:
+    """What `[train]` says of the label loss of classes, beside smoothing; None is not stated.
+
+    focal, poly: γ of the focal loss and ε of the poly loss.
+    class_weights: `balanced`, or one for each class.
+    """
+
+    focal: float | None = None
+    poly: float | None = None
+    class_weights: str | Sequence[float] | None = None
+
+
+PLAIN_LOSS = LossOptions()
+
+
 class Task:
     """The base of tasks.
 
@@ -77,17 +93,19 @@ class Task:
     views: ClassVar[tuple[str, ...]] = ()
     """Kinds of test-time augmentation whose answers `predict` can average: `flip`, `ten_crop`."""
     smooths: ClassVar[bool] = False
-    """Whether `label_loss` knows label smoothing."""
+    """Whether `label_loss` knows label smoothing and `LossOptions`."""
     mixes: ClassVar[bool] = False
     """Whether images can be mixed: `label_loss` learns from `Batch.soft` where there is one."""
 
-    def __init__(self, data: Splits, *, label_smoothing: float = 0.0) -> None:
-        if label_smoothing and not self.smooths:
+    def __init__(self, data: Splits, *, label_smoothing: float = 0.0, loss: LossOptions = PLAIN_LOSS) -> None:
+        stated = {"label_smoothing": label_smoothing or None, **vars(loss)}
+        if not self.smooths and (name := next((name for name, value in stated.items() if value is not None), "")):
             raise ProfileError(
-                "`train.label_smoothing` has no effect on this data set, whose targets are not classes", where="train", hint="leave it out"
+                f"`train.{name}` has no effect on this data set, whose targets are not classes", where="train", hint="leave it out"
             )
         self.data = data
         self.label_smoothing = label_smoothing
+        self.loss = loss
 
     # The network.
 
@@ -199,4 +217,4 @@ def output(outputs: Outputs) -> Tensor:
     return outputs[OUTPUT]
 
 
-__all__ = ["Evaluation", "Meter", "Outputs", "Seen", "Task", "output"]
+__all__ = ["Evaluation", "LossOptions", "Meter", "Outputs", "Seen", "Task", "output"]

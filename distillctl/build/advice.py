@@ -75,6 +75,9 @@ def _idle_every(profile: Profile) -> Iterator[str]:
     epochs = profile.train.epochs
     if profile.evaluate.every > epochs:
         yield f"`evaluate.every = {profile.evaluate.every}` is more than the run's {epochs} epochs: only the last is evaluated"
+    patience = profile.train.patience
+    if patience is not None and patience >= epochs:
+        yield f"`train.patience = {patience}` has no effect: the run has {epochs} epochs"
     if profile.train.keep_every > epochs:
         yield f"`train.keep_every = {profile.train.keep_every}` is more than the run's {epochs} epochs: no checkpoint is kept"
 
@@ -116,5 +119,6 @@ def _dot(profile: Profile) -> Iterator[str]:
 
 
 def _smoothing(profile: Profile) -> Iterator[str]:
-    if profile.train.label_smoothing and profile.task_weight == 0:
-        yield "`train.label_smoothing` has no effect with `task_weight = 0`: there is no label loss"
+    for name in ("label_smoothing", "focal", "poly", "class_weights"):
+        if getattr(profile.train, name) and profile.task_weight == 0:
+            yield f"`train.{name}` has no effect with `task_weight = 0`: there is no label loss"

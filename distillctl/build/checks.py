@@ -124,6 +124,16 @@ def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:
         _check_reads(choice.inner, task, data)
 
 
+def check_patience(profile: Profile, task: Task) -> None:
+    """Refuses to wait for a better figure where none is looked at."""
+    if profile.train.patience is not None and task.data.val is None:
+        raise ProfileError(
+            f"`train.patience` needs a validation split, and `{profile.dataset.spec.name}` has none here",
+            where="train",
+            hint="give the data set one, for instance by `dataset.val_fraction`",
+        )
+
+
 def check_compiles(profile: Profile, methods: Sequence[Weighted]) -> None:
     """Refuses `compile = "on"` where something cannot be compiled."""
     if profile.train.compile != "on":

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 
 from distillctl.api.data import ArrayImages, Images, Splits
-from distillctl.api.task import Task
+from distillctl.api.task import PLAIN_LOSS, LossOptions, Task
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training
 from distillctl.data.inspection import inspect
 from distillctl.distributed.process_group import ALONE, ProcessGroup
@@ -42,7 +42,9 @@ def build_task(profile: Profile, registry: Registry, splits: Splits | None = Non
         DistillError: the data are not there, or the profile states what their task does not know.
     """
     data = build_splits(profile) if splits is None else splits
-    return task_class(profile, registry)(data, label_smoothing=profile.train.label_smoothing)
+    train = profile.train
+    loss = LossOptions(train.focal, train.poly, train.class_weights)
+    return task_class(profile, registry)(data, label_smoothing=train.label_smoothing, **({} if loss == PLAIN_LOSS else {"loss": loss}))
 
 
 def inspected_task(profile: Profile, registry: Registry, white: float | None = None) -> tuple[Profile, Task, Sequence[str]]:

@@ -13,7 +13,7 @@ from torch import nn
 from distillctl.api.method import Setup, Side, Wants
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
-from distillctl.build.checks import check_compiles, check_effects, check_passes, check_reads, head_owner
+from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, head_owner
 from distillctl.build.data import evaluation_loader
 from distillctl.build.device import placed
 from distillctl.build.methods import build_methods, gives_head, wants_of
@@ -25,7 +25,7 @@ from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.engine.batch_norm import synchronise
 from distillctl.engine.experiment import Experiment, Settings
 from distillctl.engine.objective import Objective, Weighted
-from distillctl.engine.precision import AUTOCAST
+from distillctl.engine.precision import AUTOCAST, precision_on
 from distillctl.engine.teacher import LiveTeacher
 from distillctl.models import heads
 from distillctl.models.features import HEAD, Tapped
@@ -44,12 +44,14 @@ def assemble(
         DistillError: something does not fit; the message says what.
     """
     train = profile.train
-    channels_last = train.precision in AUTOCAST
+    precision = precision_on(device, train.precision)
+    channels_last = precision in AUTOCAST
     network = None
     if teacher is not None:
         frozen = placed(teacher.model, device, channels_last).eval().requires_grad_(False)
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
     check_reads(profile, task)
+    check_patience(profile, task)
     model, notes = build_student(profile, task)
     model = placed(model, device, channels_last)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
@@ -68,17 +70,22 @@ def assemble(
     )
     return Experiment(
         task=task,
-        teacher=None if network is None else LiveTeacher(task, network, device=device, precision=train.precision),
+        teacher=None if network is None else LiveTeacher(task, network, device=device, precision=precision),
         objectives=(objective,),
         loader=loader,
         evaluation=lambda images: evaluation_loader(profile, task, images, device, processes=processes),
         build_optimizer=partial(build_optimizer, profile.optimizer),
         parts=build_parts(profile, methods),
-        settings=_settings(profile, task, compiled=_compiled(profile, device, train.epochs * loader.steps, methods)),
+        settings=_settings(profile, task, device, compiled=_compiled(profile, device, train.epochs * loader.steps, methods)),
         device=device,
         digest=profile.digest,
         head=head,
-        notes=(*notes, *(teacher.notes if teacher is not None else ()), *(note for entry in methods for note in entry.method.notes)),
+        notes=(
+            *([f'`train.precision = "auto"` is {precision} here'] if train.precision == "auto" else []),
+            *notes,
+            *(teacher.notes if teacher is not None else ()),
+            *(note for entry in methods for note in entry.method.notes),
+        ),
         teacher_called="" if teacher is None else teacher.called,
         processes=processes,
     )
@@ -133,12 +140,12 @@ def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: to
     return heads.install(model, spec, head)
 
 
-def _settings(profile: Profile, task: Task, *, compiled: bool) -> Settings:
+def _settings(profile: Profile, task: Task, device: torch.device, *, compiled: bool) -> Settings:
     train = profile.train
     return Settings(
         seed=profile.seed,
         epochs=train.epochs,
-        precision=train.precision,
+        precision=precision_on(device, train.precision),
         compiled=compiled,
         clip_grad_norm=train.clip_grad_norm,
         ema=train.ema,
@@ -148,6 +155,7 @@ def _settings(profile: Profile, task: Task, *, compiled: bool) -> Settings:
         save_every=seconds(train.save_every),
         deterministic=train.deterministic,
         mixing=mixing_of(train, task),
+        patience=train.patience,
     )
 
 

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distillctl.api.data import Splits
 from distillctl.api.options import Options
@@ -22,6 +23,7 @@ from distillctl.models import deploy, heads
 from distillctl.models.teacher_input import adapt_input
 from distillctl.plugin.registry import Registry, load
 from distillctl.profile.schema import Profile, TeacherTable
+from distillctl.profile.teacher import has_fixed_size
 from distillctl.text import one_line
 from distillctl.weights import state_dict
 
@@ -68,6 +70,14 @@ def build_model(task: Task, spec: ModelSpec, options: Options) -> nn.Module:
     return model
 
 
+def _pretrained(spec: ModelSpec, weights: str, options: Options) -> dict[str, Tensor]:
+    """The state dict of pretrained weights by name."""
+    loader = load(spec.weights_loader, spec.name)
+    wants_options = len(signature(loader).parameters) > 2
+    found: dict[str, Tensor] = loader(spec.name, weights, options) if wants_options else loader(spec.name, weights)
+    return found
+
+
 def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tuple[nn.Module, list[str]]:
     """The student with its initial weights, and notes on what was left out of a pretrained file."""
     choice = profile.student
@@ -76,15 +86,34 @@ def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tupl
     notes: list[str] = []
     state = None
     if initial and choice.table.weights:
-        state = load(choice.spec.weights_loader, choice.spec.name)(choice.spec.name, choice.table.weights)
+        state = _pretrained(choice.spec, choice.table.weights, choice.options)
     elif initial and choice.table.checkpoint is not None:
         state, notes = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "")
     if state is not None:
         with _weights_of(choice.table.checkpoint):
             notes += state_dict.load_into(
-                model, state, what=f"student `{choice.spec.name}`", classifier=choice.spec.classifier, allow_new_classifier=True
+                model,
+                state,
+                what=f"student `{choice.spec.name}`",
+                classifier=choice.spec.classifier,
+                allow_new_classifier=True,
+                replaceable=choice.spec.replaceable,
             )
+        notes += _made_for(choice.spec, choice.table.weights, task.data)
     return model, notes
+
+
+def _made_for(spec: ModelSpec, weights: str, data: Splits) -> list[str]:
+    """A note on pretrained weights of a student that were made to see something else than it will."""
+    seen = spec.weights_input.get(weights)
+    if seen is None or (tuple(seen.mean), tuple(seen.std)) == (tuple(data.mean), tuple(data.std)):
+        return []
+    made, sees = (
+        " and ".join(f"{name} [{', '.join(f'{value:.3g}' for value in values)}]" for name, values in (("mean", mean), ("std", std)))
+        for mean, std in ((seen.mean, seen.std), (data.mean, data.std))
+    )
+    hint = "`dataset.mean` and `dataset.std`, where the data set has them, make it the same"
+    return [f"the weights `{weights}` of the student were made with {made}, and it sees {sees}: {hint}"]
 
 
 def build_deployed(profile: Profile, task: Task, head: Mapping[str, Any] | None) -> nn.Module:
@@ -112,10 +141,10 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     folder = run or choice.table.run
     if folder is not None:
         model, info = deploy.load_student(folder, registry)
-        found = registry.models.get(info["qualified"])
+        found = registry.models.get(info["qualified"]).ending_after(info["options"].get("stages"))
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
-        told = info["input"]
-        notes += _adapted(model, task.data, choice.table, told.get("mean"), told.get("std"))
+        size = info["options"].get("image_size") if has_fixed_size(found) else None
+        notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size)
         return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes)
     spec, options = choice.spec, choice.options
     assert spec is not None
@@ -125,15 +154,21 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     if choice.table.checkpoint is not None:
         state, places = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", "teacher")
     else:
-        state = load(spec.weights_loader, spec.name)(spec.name, choice.table.weights)
+        state = _pretrained(spec, choice.table.weights, options)
     with _weights_of(choice.table.checkpoint):
         changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
-    notes = (*places, *changed, *_adapted(model, task.data, choice.table))
+    seen = spec.weights_input.get(choice.table.weights)
+    told = {} if seen is None else {"mean": list(seen.mean), "std": list(seen.std), "size": seen.size}
+    notes = (*places, *changed, *_adapted(model, task.data, choice.table, choice.table.weights, told))
     return TeacherModel(spec, model, spec.name, choice.table.checkpoint, notes)
 
 
-def _adapted(model: nn.Module, data: Splits, table: TeacherTable, mean: Any = None, std: Any = None) -> tuple[str, ...]:
-    """Makes a teacher see what it was trained with: what the profile states, or else what its run tells.
+def _adapted(
+    model: nn.Module, data: Splits, table: TeacherTable, source: str, told: Mapping[str, Any], size: int | None = None
+) -> tuple[str, ...]:
+    """Makes a teacher see what it was trained with: what the profile states, or else what its weights or its run tell.
+
+    source: whose `told` it is. size: the only one at which the model works, unless the profile states another.
 
     Raises:
         ProfileError: there are not as many numbers as the images have channels.
@@ -141,10 +176,16 @@ def _adapted(model: nn.Module, data: Splits, table: TeacherTable, mean: Any = No
     for name in ("mean", "std"):
         if (stated := getattr(table, name)) is not None and len(stated) != data.channels:
             message = f"`teacher.{name}` must have {data.channels} numbers, one for each channel, not {len(stated)}"
-            raise ProfileError(message, where="[teacher]")
-    mean, std = _numbers(mean, data.channels, -math.inf), _numbers(std, data.channels, 0.0)
-    told = adapt_input(model, data, table.mean or mean, table.std or std, table.image_size)
-    return (told,) if told else ()
+            hint = f"{source} has them" if stated == told.get(name) else ""
+            raise ProfileError(message, where="[teacher]", hint=hint)
+    own = _numbers(told.get("mean"), data.channels, -math.inf), _numbers(told.get("std"), data.channels, 0.0)
+    mean, std, size = table.mean or own[0], table.std or own[1], table.image_size or size
+    notes = adapt_input(model, data, mean, std, size, source if (mean, std) == own else "")
+    trained = told.get("size")
+    if size is None and isinstance(trained, int) and trained not in (0, data.view.size):
+        # Not done by itself: a convolutional net takes any size, and resized small images would cost many times as much.
+        notes += (f"{source} was made for {trained} pixels and sees {data.view.size}: `teacher.image_size = {trained}` resizes for it",)
+    return notes
 
 
 def _numbers(value: Any, count: int, above: float) -> list[float] | None:

@@ -36,6 +36,8 @@ def build_parts(profile: Profile, methods: list[Weighted]) -> tuple[Part, ...]:
         milestones=table.milestones,
         gamma=table.gamma,
         min_lr=table.min_lr,
+        cycles=table.cycles or 1.0,
+        wave=table.cycle == "wave",
         warmup=table.warmup,
         warmup_lr=table.warmup_lr,
     )

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distillctl.api.data import Images
+from distillctl.api.data import Images, Splits
 from distillctl.api.method import Batch
-from distillctl.api.task import Evaluation, Outputs, Task, output
+from distillctl.api.task import PLAIN_LOSS, Evaluation, LossOptions, Outputs, Task, output
 from distillctl.builtin.class_order import better_order
+from distillctl.builtin.classification_loss import LabelLoss
 from distillctl.builtin.classification_meter import ClassificationMeter
 from distillctl.errors import ProfileError, RunError
 
@@ -60,9 +60,22 @@ class Classification(Task):
         words, hint = better_order(evaluation.answers.predictions, images.labels, self.data.classes)
         return (f"its answers fit the classes far better {words}", hint) if words else ("", "")
 
+    def __init__(self, data: Splits, *, label_smoothing: float = 0.0, loss: LossOptions = PLAIN_LOSS) -> None:
+        super().__init__(data, label_smoothing=label_smoothing, loss=loss)
+        self._loss = LabelLoss(label_smoothing, loss.focal, loss.poly, self._class_weights(loss.class_weights))
+
+    def _class_weights(self, stated: str | Sequence[float] | None) -> Tensor | None:
+        if stated is None:
+            return None
+        classes, labels = self.data.num_classes, self.data.train.labels
+        if isinstance(stated, str):  # the mean over the training images is 1
+            return len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp(min=1).float())
+        if len(stated) != classes:
+            raise ProfileError(f"`train.class_weights` has {len(stated)} weights for {classes} classes", where="train")
+        return torch.tensor(stated, dtype=torch.float32)
+
     def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        target = batch.labels if batch.soft is None else batch.soft
-        return {"": F.cross_entropy(output(outputs).float(), target, label_smoothing=self.label_smoothing)}
+        return {"": self._loss(output(outputs).float(), batch.labels, batch.soft)}
 
     def figures(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"top1": (output(outputs).detach().argmax(1) == batch.labels).sum()}

@@ -14,9 +14,10 @@ from torch import Tensor
 from distillctl.api.class_folders import ClassFolders
 from distillctl.api.data import FileImages, Splits, View
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
-from distillctl.builtin.imagefolder_tree import DEFAULTS, counted, read_tree
+from distillctl.builtin.imagefolder_tree import DEFAULTS, read_tree
 from distillctl.data.splits import listing_hash, three_way_split
 from distillctl.errors import DataError
+from distillctl.text import counted
 
 
 def build(options: ImageFolderOptions, seed: int) -> Splits:

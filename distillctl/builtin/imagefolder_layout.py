@@ -101,6 +101,11 @@ def _refuse_other_splits(root: Path, found: Mapping[str, Path], stated: Mapping[
         raise DataError(
             f"the folders of `{root}` look like splits, and not like classes: {some(present)}", hint=_ways_to_name(root, present)
         )
+    if _are_splits_of_classes(present):
+        raise DataError(
+            f"the folders of `{root}` look like the classes of several splits: {some(present)}",
+            hint='expected: `train/CLASS/IMAGE`; `dataset.train = "."` says that these are the classes',
+        )
 
 
 def refuse_nested_splits(root: Path, below: Mapping[str, list[str]]) -> None:
@@ -126,6 +131,14 @@ def refuse_nested_splits(root: Path, below: Mapping[str, list[str]]) -> None:
             'if not, `dataset.train = "."` says that the upper ones are',
         )
 
+    for name, names in below.items():
+        if len(names) > 1 and set(names) <= below.keys() - {name}:
+            raise DataError(
+                f"`{name}` in `{root}` has folders of the classes beside it: {some(names)}",
+                hint="move their images into those of the classes, or the folder away; "
+                f'`dataset.train = "."` says that `{name}` is a class of its own',
+            )
+
 
 def wrapped(root: Path) -> Path | None:
     """The first folder below with more than one folder in it, if each on the way has only one; None if there is none."""
@@ -146,6 +159,17 @@ def _are_splits(names: list[str]) -> bool:
         return True
     parts = [kind or _is_container(found) for kind, found in zip(kinds, words, strict=True)]
     return bool(names) and all(parts) and (any(kinds) or len(names) > 1)
+
+
+def _are_splits_of_classes(names: list[str]) -> bool:
+    """Whether each folder is called by a split and a class, and some class has several: `train_cat` beside `test_cat`."""
+    found: dict[str, set[str]] = {}
+    for words in map(_words, names):
+        first, last = (_split_of_word(words[at]) if len(words) > 1 else "" for at in (0, -1))
+        if not (first or last):
+            return False
+        found.setdefault(" ".join(words[1:] if first else words[:-1]), set()).add(first or last)
+    return any(len(splits) > 1 for splits in found.values())
 
 
 def _splits_of(names: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from distillctl.api.class_folders import EXTENSIONS, ClassFolders, scan_classes
 from distillctl.builtin.imagefolder_layout import refuse_nested_splits, split_folders, wrapped
 from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
 from distillctl.errors import DataError, ProfileError
-from distillctl.text import natural_key, some
+from distillctl.text import counted, natural_key, some
 
 DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
 """Shares that are carved where nobody says otherwise."""
@@ -72,15 +72,28 @@ def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path
         )
     if len(train) < 2:
         deeper = wrapped(root)
-        hint = "" if deeper in (None, root) else f"`{deeper}` has several folders: name that one"
+        hint = "" if deeper in (None, root) else _ways_down(deeper, folders)
         raise DataError(f"there is only one class in `{root}`: {some(list(train))}", hint=hint)
     for name in ("val", "test"):
         if name in scans:
             if unknown := sorted(set(scans[name].images) - set(train)):
-                raise DataError(f"{counted(len(unknown), 'class', 'es')} of `{folders[name]}` that `{root}` lacks: {some(unknown)}")
+                known = {one.casefold().strip(): one for one in train}
+                alike = [f"`{one}` for `{known[one.casefold().strip()]}`" for one in unknown if one.casefold().strip() in known]
+                raise DataError(
+                    f"{counted(len(unknown), 'class', 'es')} of `{folders[name]}` that `{root}` lacks: {some(unknown)}",
+                    hint=f"rename it: {alike[0]}" if alike else f'move it away; `dataset.{name} = ""` leaves out the split',
+                )
             if not any(scans[name].images.values()):
                 raise DataError(f"there is no image in the class folders of `{folders[name]}`", hint="remove the folder or fill it")
     return tuple(train)
+
+
+def _ways_down(deeper: Path, folders: Mapping[str, Path]) -> str:
+    """What to name where the classes lie deeper: the root, or the folder of each split."""
+    if len(folders) == 1:
+        return f"`{deeper}` has several folders: name that one"
+    inner = {name: (wrapped(folder) or folder).relative_to(folder.parent).as_posix() for name, folder in folders.items()}
+    return "state them in [dataset]: " + ", ".join(f'`{name} = "{place}"`' for name, place in inner.items())
 
 
 def _in_order(classes: tuple[str, ...], options: ImageFolderOptions) -> tuple[str, ...]:
@@ -94,8 +107,3 @@ def _in_order(classes: tuple[str, ...], options: ImageFolderOptions) -> tuple[st
             f"`class_order` must name each of the {len(classes)} classes once; it is wrong about {some(wrong)}", where="[dataset]"
         )
     return tuple(order)
-
-
-def counted(count: int, word: str, plural: str = "s") -> str:
-    """A number with its word."""
-    return f"1 {word}" if count == 1 else f"{count} {word}{plural}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from distillctl.api.hooks import hookimpl
-from distillctl.api.specs import ModelSpec
+from distillctl.api.specs import ModelSpec, WeightsInput
 
 _OPTIONS = "distillctl.builtin.torchvision_options"
 _V1, _V1_V2 = ("IMAGENET1K_V1",), ("IMAGENET1K_V1", "IMAGENET1K_V2")
@@ -61,6 +61,17 @@ _PARAMETERS: Mapping[str, int] = MappingProxyType({
     "vit_l_32": 306_535_400, "vit_h_14": 632_045_800,
 })  # fmt: skip
 """Of 1000 classes, without auxiliary heads."""
+
+# Sizes of weights that were fine-tuned end to end above the model's own.
+_END_TO_END: Mapping[str, int] = MappingProxyType({"vit_l_16": 512, "vit_h_14": 518})
+
+
+def _input(name: str, weights: str) -> WeightsInput:
+    """What the transforms of an enum's member say."""
+    size = _END_TO_END.get(name, 384) if weights == "IMAGENET1K_SWAG_E2E_V1" else _SIZES.get(name, 224)
+    if name == "efficientnet_v2_l":
+        return WeightsInput(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=size)
+    return WeightsInput(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=size)
 
 
 def _stages(stem: str, *paths: str, pre: Mapping[str, str] = MappingProxyType({})) -> Mapping[str, str]:
@@ -131,11 +142,12 @@ _VGG_DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 
 
 _FAMILIES = (
     _Family("ResNet", "He, Zhang, Ren, Sun 2016, arXiv 1512.03385",
-            {"resnet18": _18, "resnet34": _50, "resnet50": _50, "resnet101": _101, "resnet152": _152}, "fc"),
+            {"resnet18": _18, "resnet34": _50, "resnet50": _50, "resnet101": _101, "resnet152": _152}, "fc",
+            "ResNetOptions"),
     _Family("ResNeXt: ResNet with grouped convolutions", "Xie, Girshick, Dollár, Tu, He 2017, arXiv 1611.05431",
-            {"resnext50_32x4d": _50, "resnext101_32x8d": _101, "resnext101_64x4d": _101}, "fc"),
+            {"resnext50_32x4d": _50, "resnext101_32x8d": _101, "resnext101_64x4d": _101}, "fc", "ResNetOptions"),
     _Family("Wide ResNet: ResNet with twice the inner channels", "Zagoruyko, Komodakis 2016, arXiv 1605.07146",
-            {"wide_resnet50_2": _50, "wide_resnet101_2": _101}, "fc"),
+            {"wide_resnet50_2": _50, "wide_resnet101_2": _101}, "fc", "ResNetOptions"),
     _Family("VGG", "Simonyan, Zisserman 2015, arXiv 1409.1556",
             {name: _vgg(depths, False) for name, depths in _VGG_DEPTHS.items()}, "classifier.6", "DropoutOptions"),
     _Family("VGG with batch normalisation", "Simonyan, Zisserman 2015, arXiv 1409.1556",
@@ -199,6 +211,8 @@ def register_model() -> list[ModelSpec]:
             classifier=family.classifier,
             weights=_WEIGHTS.get(name, _V1),
             weights_loader="distillctl.builtin.torchvision_models:load_weights",
+            weights_input={weights: _input(name, weights) for weights in _WEIGHTS.get(name, _V1)},
+            replaceable=("conv1",) if family.options == "ResNetOptions" else (),
             input_size=_SIZES.get(name, 224),
             parameters=_PARAMETERS[name],
         )

@@ -13,6 +13,7 @@ import torch
 import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from distillctl.api.layers import end_after
 from distillctl.api.options import Options
 from distillctl.errors import DataError, ProfileError
 from distillctl.weights.state_dict import read_state_dict, torchvision_names
@@ -32,6 +33,7 @@ def build(name: str, num_classes: int, options: Options) -> nn.Module:
     keywords: dict[str, Any] = {_KEYWORDS.get(key, key): value for key, value in options.model_dump().items() if value is not None}
     if name.startswith("densenet") and "dropout" in keywords:
         keywords["drop_rate"] = keywords.pop("dropout")
+    stages, small_images = keywords.pop("stages", None), keywords.pop("small_images", None)
     if name in ("googlenet", "inception_v3"):
         keywords.update(aux_logits=False, init_weights=True)
     if name == "maxvit_t":
@@ -42,6 +44,12 @@ def build(name: str, num_classes: int, options: Options) -> nn.Module:
         if keywords["image_size"] % patch:
             raise ProfileError(f"`image_size` of `{name}` must be a multiple of its patch of {patch} pixels, not {keywords['image_size']}")
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **keywords)
+    if small_images:
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
+        model.maxpool = nn.Identity()
+    if stages is not None:
+        end_after(model, stages, ("layer1", "layer2", "layer3", "layer4"), "fc")
     return model
 
 

@@ -31,6 +31,17 @@ class DropoutDepthOptions(DropoutOptions, DepthOptions):
     """Models with both."""
 
 
+class ResNetOptions(Options):
+    """ResNets, with grouped convolutions and wide ones too."""
+
+    stages: Annotated[int, Field(ge=1, le=4)] | None = None
+    """End after so many of the four stages, with an average and a classifier there: a student that is the beginning of its teacher, and
+    may start from the teacher's weights by `checkpoint` or `weights`. Without it, all."""
+    small_images: bool | None = None
+    """true: a first convolution of 3×3 with stride 1 and no max pooling, for images of 32 to 64 pixels. Pretrained weights keep all but
+    that convolution. Without it, torchvision's 7×7 with stride 2."""
+
+
 class InceptionOptions(DropoutOptions):
     """GoogLeNet and Inception v3."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from distillctl.cli.other_tools import OPTIONS
+from distillctl.cli.other_tools import OF_TRAIN, OPTIONS
 from distillctl.distributed import heartbeat
 from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem, ProfileError
@@ -124,6 +124,10 @@ def _usage(error: Any, name: str) -> str:
     message = " ".join(message.replace("'", "`").split()).rstrip(".")
     command = "" if name.startswith("-") else f" {name}"
     meant = OPTIONS.get(error.option_name, "") if unknown else ""
+    if unknown and error.option_name in OF_TRAIN:
+        meant = "it is one of `distillctl train`"
+    elif "unexpected extra argument" in message and "=" in message:
+        meant = "a key of the profile is set by `--set KEY=VALUE`"
     first = f"{meant}; " if meant else f"did you mean {near[0]}? " if near else ""
     hint = f"{first}`distillctl{command} --help` shows how it is used"
     return str(Problem(message[:1].lower() + message[1:], "", hint))

@@ -123,6 +123,8 @@ def _with_plugin(app: typer.Typer, name: str) -> Any:
     found = plugin_commands()
     if name not in found and name in MEANT:
         raise PluginError(f"no command is called `{name}`", hint=MEANT[name])
+    if name not in found and name.endswith(".toml"):
+        raise PluginError(f"no command is called `{name}`", hint=f"`distillctl train {name}` trains by it")
     spec = found.get(name)
     function = load(spec.implementation, spec.name)
     if not callable(function):

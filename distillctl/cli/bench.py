@@ -23,6 +23,7 @@ def bench(
     compile_: Annotated[bool, typer.Option("--compile", help="Measure compiled steps too; compiling takes up to minutes.")] = False,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of torch on a CPU; 0 keeps its own choice.")] = 0,
     device: options.Device = "auto",
+    allow_code: options.AllowCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure where the time of a training step goes, beside the bare networks. Trains nothing and writes nothing.
@@ -38,6 +39,8 @@ def bench(
     from distillctl.profile.reading import load
 
     registry = Registry.load()
+    if allow_code:
+        registry.allow_code()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher)
     with render.loading():  # after what is wrong with the profile
         from distillctl.commands.benchmark import bench_profile

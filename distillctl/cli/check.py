@@ -13,6 +13,7 @@ def check(
     method: options.Method = None,
     teacher: options.Teacher = None,
     seed: options.Seed = None,
+    allow_code: options.AllowCode = False,
 ) -> None:
     """Check a profile without training: print all its problems, or every value with where it comes from, and what data there are.
 
@@ -24,8 +25,11 @@ def check(
     from distillctl.build.advice import advice
     from distillctl.plugin.registry import load as load_object
     from distillctl.profile.reading import load
+    from distillctl.profile.teacher import input_of_run
 
     registry = Registry.load()
+    if allow_code:
+        registry.allow_code()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
     previous = None
     for table, key, value, origin in resolved_lines(checked):
@@ -40,6 +44,10 @@ def check(
     if dataset.preview:
         found = load_object(dataset.preview, dataset.name)(checked.dataset.options)
         render.words(f"data: {found}")
+    run = checked.teacher and checked.teacher.table.run
+    told = input_of_run(run) if run else {}
+    if run and told.get("mean") and told.get("std"):
+        render.words(f"teacher: sees mean {told['mean']} and std {told['std']} of its run (`{run.name}/model.json`) where none is stated")
     for text in advice(checked):
         render.words(f"warning: {text}")
     render.words(f"ok: {checked.path} has no problems")

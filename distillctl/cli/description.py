@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, ModelSpec, Spec
@@ -50,6 +51,7 @@ def description(catalog: Catalog[Any], spec: Spec) -> dict[str, Any]:
             "stages": dict(spec.stages),
             "classifier": spec.classifier,
             "weights": list(spec.weights),
+            "weights_input": {name: asdict(seen) for name, seen in spec.weights_input.items()},
             "input_size": spec.input_size,
             "parameters": spec.parameters or None,
             "classes": spec.classes if spec.parameters else None,
@@ -93,7 +95,7 @@ def example(kind: str, spec: Spec, shown_name: str) -> str:
 
 def _fields(spec: Spec) -> list[tuple[str, Any, Any]]:
     """Name, pydantic field, and default as TOML data (None: there is none)."""
-    from distillctl.plugin.registry import load
+    from distillctl.plugin.registry import load_options
     from distillctl.profile.schema import MethodTable
     from distillctl.profile.writing import plain
 
@@ -102,7 +104,7 @@ def _fields(spec: Spec) -> list[tuple[str, Any, Any]]:
         for name in ("weight", "task_weight", "warmup_epochs"):
             fields.append((name, MethodTable.model_fields[name], float(getattr(spec, name))))
     if spec.options:
-        for name, field in load(spec.options, spec.name).model_fields.items():
+        for name, field in load_options(spec).model_fields.items():
             fields.append((name, field, None if field.is_required() else plain(field.get_default(call_default_factory=True))))
     return fields
 

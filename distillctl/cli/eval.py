@@ -34,6 +34,7 @@ def eval_(
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Evaluate although classes or images are not those of the training.")
     ] = False,
+    allow_code: options.AllowCode = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="One line for every class.")] = False,
     classes: Annotated[
         Path | None, typer.Option("--classes", metavar="FILE", help="Write a line for every class to a .csv or .html file.")
@@ -54,9 +55,12 @@ def eval_(
         from distillctl.commands.evaluate import evaluate_run
     from distillctl.plugin.registry import Registry
 
+    registry = Registry.load()
+    if allow_code:
+        registry.allow_code()
     report = evaluate_run(
         run,
-        Registry.load(),
+        registry,
         split=split,
         checkpoint=checkpoint,
         tta=tta,

@@ -12,7 +12,7 @@ from distillctl.api.specs import MethodSpec, ModelSpec
 from distillctl.cli import completion, options, render
 from distillctl.cli.app import COMMANDS
 from distillctl.errors import ProfileError
-from distillctl.plugin.catalog import Catalog
+from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.registry import Registry
 
 
@@ -36,6 +36,20 @@ def catalog_rows(catalog: Catalog[Any]) -> list[dict[str, Any]]:
     ]
 
 
+def family_rows(catalog: Catalog[Any], each: bool) -> list[dict[str, Any]]:
+    """As `catalog_rows`, of families: a row for each of their models, or one for each family. Their summaries say what is known of size."""
+    rows: list[dict[str, Any]] = []
+    for family in catalog.families.values():
+        names = family.names()
+        count = f"{len(names):,} models: {family.spec.summary}; `distillctl list-models '{family.name}/*'`"
+        for name, summary in names.items() if each else [("…", count)]:
+            called = f"{family.name}/{name}"
+            row = {"name": called, "kind": catalog.kind, "summary": summary, "paper": family.spec.paper, "qualified": called}
+            row |= {"package": family.plugin.package, "version": family.plugin.version}
+            rows.append({**row, "parameters": None, "classes": None})
+    return rows
+
+
 def parameters_of(spec: ModelSpec) -> dict[str, int | None]:
     """How many parameters a model trains, and with how many classes."""
     return {"parameters": spec.parameters, "classes": spec.classes} if spec.parameters else {"parameters": None, "classes": None}
@@ -53,11 +67,7 @@ def plugin_rows(registry: Registry) -> list[dict[str, Any]]:
             "name": plugin.name,
             "package": plugin.package,
             "version": plugin.version,
-            "provides": {
-                kind: names
-                for kind, catalog in registry.catalogs.items()
-                if (names := [spec.qualified for spec in catalog if catalog.plugin(spec) is plugin])
-            },
+            "provides": {kind: names for kind, catalog in registry.catalogs.items() if (names := _provided(catalog, plugin))},
             "problem": plugin.problem,
         }
         for plugin in registry.plugins
@@ -88,10 +98,10 @@ def list_methods(
 
 
 def list_models(pattern: Pattern = "", package: Package = "", json: options.Json = False) -> None:
-    """List the models: what can be a student or a teacher.
+    """List the models: what can be a student or a teacher. Of a large family there is one row, unless a pattern asks for more.
 
     Examples:
-        distillctl list-models 'resnet*' --package distillctl-cifar
+        distillctl list-models 'timm/*vit*'
 
         distillctl list-models --json
     """
@@ -128,6 +138,11 @@ def plugins(json: options.Json = False) -> None:
     _problems(registry)
 
 
+def _provided(catalog: Catalog[Any], plugin: Plugin) -> list[str]:
+    families = [f"{family.name}/…" for family in catalog.families.values() if family.plugin is plugin]
+    return [spec.qualified for spec in catalog if catalog.plugin(spec) is plugin] + families
+
+
 def _provides(provides: dict[str, list[str]]) -> str:
     parts = []
     for kind, names in provides.items():
@@ -138,7 +153,7 @@ def _provides(provides: dict[str, list[str]]) -> str:
 
 def _list(title: str, json: bool, columns: tuple[str, ...], pattern: str, package: str, kind: str = "") -> None:
     registry = Registry.load(own_commands=COMMANDS)
-    every = catalog_rows(registry.catalogs[title])
+    every = catalog_rows(registry.catalogs[title]) + family_rows(registry.catalogs[title], each=bool(pattern))
     for key, wanted in (("package", package), ("kind", kind)):
         if wanted and wanted not in (known := sorted({row[key] for row in every})):
             raise ProfileError(f"no {title} are of the {key} `{wanted}`", where=f"--{key}", hint=f"there are {', '.join(known)}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 _LISTS = "`distillctl list-methods`, `list-models`, `list-datasets` or `plugins`"
 _EVAL = "`distillctl eval RUN` evaluates a run, on the split that `--split` names"
 _TRAIN = "`distillctl train PROFILE`"
+_STUDENT = "a run's student lies in its `student.safetensors`, and the README shows how it is loaded; `distillctl eval RUN` evaluates it"
 
 COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("list", "ls", "search"), _LISTS),
@@ -24,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("config", "lint", "verify", "doctor", "dry-run"), "`distillctl check PROFILE`, or `train PROFILE --dry-run`"),
     **dict.fromkeys(("new", "create", "template", "example", "quickstart"), "`distillctl init` writes a profile to start from"),
     **dict.fromkeys(("submit", "slurm", "sbatch"), "`distillctl launch PROFILE` submits a training to SLURM"),
+    **dict.fromkeys(("predict", "infer", "inference", "export", "deploy", "convert", "onnx"), _STUDENT),
     **dict.fromkeys(("install", "plugin"), "plugins are packages, which pip installs; `distillctl plugins` lists those that are there"),
 }
 """Names of commands that are none."""
@@ -60,3 +62,6 @@ OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(("--subset", "--limit", "--max-samples"), _set("dataset.limit")),
 }  # fmt: skip
 """Names of options that are none."""
+
+OF_TRAIN = ("--out", "--fresh", "--dry-run", "--nproc", "--device", "--from-previous", "--accept-change", "--quiet")
+"""Options of `train`, which other commands are asked for."""

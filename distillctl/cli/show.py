@@ -134,6 +134,21 @@ def _print(entry: dict[str, Any]) -> None:
             for p in entry["presets"]
         ]
         render.table(("data set", "teacher", "student", "with", "values", "source"), preset_rows, indent=2)
+    if seen := entry.get("weights_input"):
+        render.line()
+        render.heading("weights: what they were made to see, and their licence")
+        seen_rows = [
+            (
+                weights,
+                f"{row['size']} px" if row["size"] else "",
+                _value(list(row["mean"])),
+                _value(list(row["std"])),
+                " ".join(filter(None, (f"{row['crop']:g}" if row["crop"] else "", row["interpolation"]))),
+                row["license"],
+            )
+            for weights, row in seen.items()
+        ]
+        render.table(("weights", "size", "mean", "std", "crop", "licence"), seen_rows, indent=2)
     if entry.get("stages"):
         render.line()
         render.heading("stages: names of features, and the module that each is taken from")

@@ -33,6 +33,7 @@ def train(
     ] = 1,
     from_previous: Annotated[bool, typer.Option("--from-previous", help="Continue from the checkpoint before the newest one.")] = False,
     accept_change: options.AcceptChange = False,
+    allow_code: options.AllowCode = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, take two steps, tell what the run would be.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")] = False,
 ) -> None:
@@ -48,6 +49,8 @@ def train(
     from distillctl.profile.reading import load
 
     registry = Registry.load()
+    if allow_code:
+        registry.allow_code()
     checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
     if nproc > 1 and (dry_run or os.environ.get("WORLD_SIZE", str(nproc)) != str(nproc)):
         why = "with `--dry-run`, which looks at one process" if dry_run else "where a launcher has started the processes (`WORLD_SIZE`)"
@@ -69,7 +72,11 @@ def train(
             out, _ = place(checked.name, checked.digest, out=out, fresh=True)
         request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
         command, *arguments = request.arguments()
-        flags = [*(["--quiet"] if quiet else []), *(["--from-previous"] if from_previous else [])]
+        flags = [
+            *(["--quiet"] if quiet else []),
+            *(["--from-previous"] if from_previous else []),
+            *(["--allow-code"] if allow_code else []),
+        ]
         with launcher(nproc, [command, *flags, *arguments], _complain) as group:
             raise typer.Exit(group.launch())
     from distillctl.cli.display import audience
@@ -123,6 +130,8 @@ def print_result(result: Result) -> None:
         if last["epoch"] != best["epoch"]:
             _say(f"last       {_headline(result, last)} on {split} (epoch {last['epoch']})")
         _print_gain(result, best)
+    if "stopped_early" in summary:
+        _say(f"stopped    early, after epoch {summary['stopped_early']}: no better figure on val for `train.patience` epochs")
     if "accepted_changes" in summary:
         count = summary["accepted_changes"]
         _say(f"changed    {counted(count, 'accepted change')} while it ran: `changes` in run.json")

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from distillctl import __version__
+from distillctl.profile.schema import Profile
 
 
-def environment(command: Sequence[str], device: Any, teacher: str | None) -> dict[str, Any]:
+def environment(profile: Profile, command: Sequence[str], device: Any, teacher: str | None) -> dict[str, Any]:
     """What `environment.json` says. teacher: hash of the file of its weights."""
-    ours = {d.name: d.version for d in distributions() if d.name.startswith(("distillctl", "torch"))}
+    ours = {d.name: d.version for d in distributions() if d.name.startswith(("distillctl", "torch", "timm"))}
     return {
         "command": list(command),
         "distillctl": __version__,
@@ -25,7 +26,17 @@ def environment(command: Sequence[str], device: Any, teacher: str | None) -> dic
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)",
         "git_commit": _git_commit(),
         "teacher_sha256": teacher,
+        "licenses": _licenses(profile),
     }
+
+
+def _licenses(profile: Profile) -> dict[str, str]:
+    """`student` and `teacher` → licence of the pretrained weights by name that it starts from, where one is stated."""
+    named = {"student": profile.student, "teacher": profile.teacher}
+    seen = {
+        side: choice.spec.weights_input.get(choice.table.weights) for side, choice in named.items() if choice is not None and choice.spec
+    }
+    return {side: one.license for side, one in seen.items() if one is not None and one.license}
 
 
 def _git_commit() -> str | None:

@@ -180,6 +180,8 @@ def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, reg
     if checkpoint == "best" and (run.path / "student.safetensors").is_file():
         model, _ = deploy.load_student(run.path, registry)
         return model, run.info().get("best_epoch")
+    spec = profile.student.spec
+    deploy.check_own_file(registry, spec, run.info()["packages"].get(registry.models.plugin(spec).package), run.path)
     model = build_deployed(profile, task, run.info().get("head"))
     if checkpoint in ("best", "last"):
         file = run.best if checkpoint == "best" else run.last
@@ -188,7 +190,6 @@ def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, reg
         # Somebody may have sent the run: its checkpoint is opened like any other file of weights.
         state_dict.load_into(model, read_file(digests.check(file)), what=f"the student of `{run.path}`")
         return model, _epoch(run, checkpoint)
-    spec = profile.student.spec
     state_dict.load_into(model, state_dict.read_state_dict(Path(checkpoint)), what=f"student `{spec.name}`", classifier=spec.classifier)
     return model, None
 

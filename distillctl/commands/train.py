@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,26 +105,50 @@ def train(
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     processes = join(chosen)
-    found = place(profile.name, profile.digest, root=root, out=out, fresh=fresh) if processes.first else (root, None)
-    path, existing = processes.broadcast(found)
+    path, existing, finished = processes.broadcast(_place(profile, root, out, fresh) if processes.first else (root, None, False))
     if existing is None and (from_previous or accept_change):
         raise DataError(
             f"there is no run in `{path}` to continue",
             where="--from-previous" if from_previous else "--accept-change",
             hint="a changed profile has another name below `runs`: name the directory of the run by `--out`",
         )
-    damage = deploy.damage(existing.path) if existing is not None and existing.finished else ""
-    if existing is not None and existing.finished and not (damage or from_previous or accept_change):
+    damage = deploy.damage(existing.path) if existing is not None and finished else ""
+    if existing is not None and finished and not (damage or from_previous or accept_change):
         _refuse_finished(existing, profile, registry)
         return Result(existing.path, True, task_class(profile, registry), existing.info().get("result", {}))
     threads = None if existing is None else existing.info().get("threads")
-    with locked(path) if processes.first else nullcontext(), same_threads(threads, chosen) as changed_threads:
+    with _locked_for_all(path, processes), same_threads(threads, chosen) as changed_threads:
         if damage:
             display.note(f"{damage}; the student is written again from the checkpoints")
         if changed_threads:
             display.note(f"computing with {threads} threads, as when the run began: with another number its last digits would differ")
         plan = _Plan(profile, registry, display, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))
         return plan.run(from_previous=from_previous, accept_change=accept_change)
+
+
+def _place(profile: Profile, root: Path, out: Path | None, fresh: bool) -> tuple[Path, RunDirectory | None, bool]:
+    """The directory, the run that lies there, and whether it is finished: for all processes, since another training may end it just now."""
+    path, existing = place(profile.name, profile.digest, root=root, out=out, fresh=fresh)
+    return path, existing, existing is not None and existing.finished
+
+
+@contextmanager
+def _locked_for_all(path: Path, processes: ProcessGroup) -> Iterator[None]:
+    """The first process holds the lock of a run for all of them.
+
+    Raises:
+        BusyError: somebody else holds it; in all processes.
+    """
+    busy: tuple[Problem, ...] = ()
+    with ExitStack() as stack:
+        if processes.first:
+            try:
+                stack.enter_context(locked(path))
+            except BusyError as error:
+                busy = error.problems
+        if busy := processes.broadcast(busy):
+            raise BusyError(busy)
+        yield
 
 
 def _refuse_finished(run: RunDirectory, profile: Profile, registry: Registry) -> None:
@@ -231,7 +255,7 @@ class _Plan:
                 self.path,
                 profile=profile.text,
                 resolved=write_toml(profile.resolved),
-                environment=environment(self.command, self.device, facts["teacher_sha256"]),
+                environment=environment(profile, self.command, self.device, facts["teacher_sha256"]),
                 state={
                     "name": profile.name,
                     "digest": profile.digest,
@@ -266,8 +290,6 @@ class _Plan:
                 )
                 break
             except BusyError as error:
-                if self.processes.count > 1:  # the others would take the silence of the first for its death
-                    raise
                 if not waits:
                     self.display.note(f"{error.problems[0].message}: waiting until the teacher is there")
                 waits = True
@@ -315,7 +337,7 @@ class _Plan:
         """Writes the deployed student, evaluates the last and the best epoch, and writes the result."""
         experiment, profile = loop.experiment, self.profile
         task, head = experiment.task, experiment.head
-        epochs = profile.train.epochs
+        epochs = loop.position.epoch - experiment.main.begin
         split = "test" if task.data.test is not None else "val" if task.data.val is not None else ""
         # A fresh model, as `eval` and everybody else will build it: the one that was trained may lie otherwise in memory
         # (channels last), which changes the last digits of its logits.
@@ -329,6 +351,8 @@ class _Plan:
             if split and best_epoch != epochs:
                 restore_student(model, digests.check(run.last))
                 last = loop.evaluate(model, split)
+        if epochs < profile.train.epochs:
+            summary["stopped_early"] = epochs
         if judged is not None:
             summary["teacher"] = dict(judged[0].figures)
         if best is not None and last is not None:
@@ -373,7 +397,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
         model,
         spec=spec,
         shown_name=spec.name,
-        options=profile.student.options.model_dump(mode="json"),
+        options=profile.student.options.model_dump(mode="json", exclude_none=True),
         outputs=task.outputs,
         classes=data.classes,
         preprocessing={

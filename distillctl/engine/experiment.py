@@ -41,6 +41,7 @@ class Settings:
     save_every: float = 300.0
     deterministic: bool = False
     mixing: Mixing | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True)

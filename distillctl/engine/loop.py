@@ -74,11 +74,19 @@ class Loop:
             self.run.keep_records(self.position.epoch)
         self._clock.restart()
         with self._interrupts, deterministic_algorithms(self.experiment):
-            while self.position.epoch < self.experiment.epochs:
+            while self.position.epoch < self.experiment.epochs and not self._is_over():
                 self._epoch()
         if self.experiment.processes.first and not self.run.best.is_file():  # fewer epochs than before were accepted
             self._save_student(self.run.best, self.experiment.main.epochs)
         return self.position
+
+    def _is_over(self) -> bool:
+        """Whether the best epoch of a run with `patience` is too long ago; told by the position, so that a resumed run stops as well."""
+        settings, position = self.experiment.settings, self.position
+        done = position.epoch - self.experiment.main.begin
+        if settings.patience is None or done < 1 or position.step or done % settings.evaluate_every:
+            return False
+        return done - position.best_epoch >= settings.patience
 
     def _epoch(self) -> None:
         """One epoch, or what is left of it."""

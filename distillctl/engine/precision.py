@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -15,3 +15,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """Within it, forward passes run in this precision."""
     dtype = AUTOCAST.get(precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def precision_on(device: torch.device, stated: str) -> Precision:
+    """What `auto` means on a device; everything else is what it says."""
+    if stated != "auto":
+        return cast(Precision, stated)
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"

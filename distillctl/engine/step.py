@@ -71,7 +71,9 @@ class Step:
         models = students if network is None else [*students, ("the teacher ", network.spec, network)]
         # Once a model has worked, and wherever processes talk in the middle of a forward, a RuntimeError is about something else.
         but = () if self._first and self.experiment.processes.count == 1 else (RuntimeError,)
-        with explained_shortage(self.experiment, self.learners), explained_forward(batch.images.shape[1:], *models, but=but):
+        methods = {name: method for one in self.learners for name, method in one.objective.methods.items()}
+        explained = explained_forward(batch.images.shape[1:], *models, but=but, methods=methods)
+        with explained_shortage(self.experiment, self.learners), explained:
             self.begin(step)
             batch = self._mixed(batch, step)
             pieces = self._pieces(batch)

@@ -23,12 +23,12 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.errors import DataError, MachineError, PluginError, Problem
 from distillctl.files import json_bytes, read_json, write_atomically
 from distillctl.models import heads
-from distillctl.plugin.registry import Registry, load
+from distillctl.plugin.catalog import PREFIX
+from distillctl.plugin.registry import Registry, load, load_options
 from distillctl.rundir import digests
 from distillctl.weights import read_file
 from distillctl.weights.state_dict import load_into
@@ -152,6 +152,22 @@ def read_model_json(folder: Path | str) -> dict[str, Any]:
     return info
 
 
+def check_own_file(registry: Registry, spec: ModelSpec, version: object, folder: Path | str) -> None:
+    """Compares the file of a model of one's own with what is written of it in a run directory; other models have no file.
+
+    version: that of the file when the run was made.
+
+    Raises:
+        DataError: it is another one.
+    """
+    plugin = registry.models.plugin(spec)
+    if spec.name.startswith(PREFIX) and plugin.version != version:
+        raise DataError(
+            f"`{plugin.name}` is not the file that `{folder}` was made with: its hash begins with {plugin.version}, not with {version}",
+            hint="put the old one in its place",
+        )
+
+
 def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dict[str, Any]]:
     """The deployed student of a run directory on the CPU, in evaluation mode, and its `model.json`.
 
@@ -164,8 +180,10 @@ def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
         spec = registry.models.get(info["qualified"])
     except PluginError as error:
         hint = f"it was made with `{info['package']}` {info['version']}: pip install {info['package']}"
+        hint = error.problems[0].hint if info["qualified"].startswith(PREFIX) else hint
         raise PluginError([Problem(problem.message, problem.where, hint) for problem in error.problems]) from error
-    options_class: type[Options] = load(spec.options, spec.name) if spec.options else Options
+    check_own_file(registry, spec, info["version"], folder)
+    options_class = load_options(spec)
     try:
         options = options_class.model_validate_json(json.dumps(info["options"]))
     except ValidationError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from distillctl.errors import DistillError, ProfileError, RunError
 from distillctl.models.forward_errors import advice, out_of_memory, refusal
 
 _SUFFIXES = ("input", "nhwc", "tokens", "final")
+_TOKENS = re.compile(r"tokens(\d*)")
 
 HEAD = "head."
 """Begins the names of features that a method's own head gives: `head.NAME`."""
@@ -37,7 +39,7 @@ class Tap:
     def parse(cls, text: str) -> Tap:
         """`layer4.1.conv2:input` → path and suffixes."""
         path, *suffixes = text.split(":")
-        unknown = [s for s in suffixes if s not in _SUFFIXES]
+        unknown = [s for s in suffixes if s not in _SUFFIXES and not _TOKENS.fullmatch(s)]
         if unknown:
             raise ProfileError(
                 f"unknown suffix `:{unknown[0]}` in the feature `{text}`", hint="allowed: " + ", ".join(f":{s}" for s in _SUFFIXES)
@@ -48,11 +50,13 @@ class Tap:
         """Brings what the module gave into the order (B, C, H, W)."""
         if "nhwc" in self.suffixes:
             value = value.permute(0, 3, 1, 2)
-        if "tokens" in self.suffixes:
-            side = math.isqrt(value.shape[1])
+        for found in filter(None, map(_TOKENS.fullmatch, self.suffixes)):
+            count = value.shape[1] - int(found[1] or 0)
+            side = math.isqrt(max(count, 0))
             extra = value.shape[1] - side * side
-            if extra not in (0, 1):
-                raise RunError(f"`{self.path}` gives {value.shape[1]} tokens, which are no square with at most one class token")
+            if count - side * side not in ((0,) if found[1] else (0, 1)):
+                what = f"{found[1]} others" if found[1] else "at most one class token"
+                raise RunError(f"`{self.path}` gives {value.shape[1]} tokens, which are no square with {what}")
             value = value[:, extra:].transpose(1, 2).reshape(len(value), -1, side, side)
         return value
 

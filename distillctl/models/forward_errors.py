@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import torch
 from torch import nn
 
 from distillctl.api.specs import ModelSpec
 from distillctl.errors import DistillError, MachineError, PluginError, RunError
-from distillctl.plugin.registry import load
+from distillctl.plugin.registry import load_options
 from distillctl.text import one_line
 
 _ONE_VALUE = "Expected more than 1 value per channel"
@@ -22,13 +23,20 @@ _OTHERS = re.compile(
 )
 
 
+_NO_METHODS: Mapping[str, nn.Module] = MappingProxyType({})
+
+
 @contextmanager
 def explained_forward(
-    shape: Sequence[int], *models: tuple[str, ModelSpec, nn.Module], but: tuple[type[Exception], ...] = ()
+    shape: Sequence[int],
+    *models: tuple[str, ModelSpec, nn.Module],
+    but: tuple[type[Exception], ...] = (),
+    methods: Mapping[str, nn.Module] = _NO_METHODS,
 ) -> Iterator[None]:
     """Turns what one of these models raises into one sentence.
 
     shape: (C, H, W) of the images. models: role (`the student `), declaration and module of each. but: errors that are left as they are.
+    methods: those of the run by name, to say in which of them batch normalisation was given one value.
 
     Raises:
         RunError: a model raised, or batch normalisation was given one value.
@@ -40,7 +48,8 @@ def explained_forward(
             raise
         role, spec = next(((role, spec) for role, spec, module in models if _passed(error, module)), ("", None))
         if _ONE_VALUE in str(error):
-            who = "a method" if spec is None else f"{role}`{spec.name}`"
+            inside = next((f"the method `{name}`" for name, method in methods.items() if _passed(error, method)), "a method")
+            who = inside if spec is None else f"{role}`{spec.name}`"
             raise RunError(
                 f"batch normalisation of {who} cannot train on one image of {_size(shape)}: {one_line(error, _LONGEST)}",
                 hint="raise `train.batch_size`, or use fewer processes: each needs two images of a batch",
@@ -74,8 +83,8 @@ def advice(spec: ModelSpec, shape: Sequence[int]) -> str:
 def _can_be_built_for(spec: ModelSpec, size: int) -> bool:
     """Whether an option of the model says for which images it is built, and this size is one."""
     try:
-        options = load(spec.options, spec.name) if spec.options else None
-        return options is not None and "image_size" in options.model_fields and bool(options(image_size=size))
+        options = load_options(spec)
+        return "image_size" in options.model_fields and bool(options.model_validate({"image_size": size}))
     except (PluginError, ValueError):
         return False
 

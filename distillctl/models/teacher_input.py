@@ -14,11 +14,13 @@ from distillctl.api.data import Splits
 _SCALE, _SHIFT = "_input_scale", "_input_shift"
 
 
-def adapt_input(model: nn.Module, data: Splits, mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None) -> str:
-    """Changes what the model sees of the images of a data set; what was changed as a sentence, empty for nothing.
+def adapt_input(
+    model: nn.Module, data: Splits, mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None, source: str = ""
+) -> tuple[str, ...]:
+    """Changes what the model sees of the images of a data set; what was changed as a sentence, or none.
 
     mean, std: a number for each channel, for images scaled to [0, 1]; None for those of the data. size: side length in pixels, to which
-    the square views are resized on the device; None for that of the views.
+    the square views are resized on the device; None for that of the views. source: whose mean and deviation they are.
     """
     mean, std = tuple(mean or data.mean), tuple(std or data.std)
     size = None if size == data.view.size else size
@@ -29,11 +31,11 @@ def adapt_input(model: nn.Module, data: Splits, mean: Sequence[float] | None, st
         scale, shift = ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1]
         for name, value in ((_SCALE, scale), (_SHIFT, shift)):
             model.register_buffer(name, value.float().reshape(1, -1, 1, 1), persistent=False)  # so that it moves with the model
-        said.append(f"normalised by mean {_shown(mean)} and std {_shown(std)}")
+        said.append(f"normalised by mean {_shown(mean)} and std {_shown(std)}" + (f" of {source}" if source else ""))
     if size is not None:
         said.append(f"at {size} instead of {data.view.size} pixels")
     if not said:
-        return ""
+        return ()
 
     def adapted(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         images: Tensor = args[0]
@@ -44,7 +46,7 @@ def adapt_input(model: nn.Module, data: Splits, mean: Sequence[float] | None, st
         return (images, *args[1:])
 
     model.register_forward_pre_hook(adapted)
-    return f"the teacher sees images {' and '.join(said)}"
+    return (f"the teacher sees images {' and '.join(said)}",)
 
 
 def _shown(values: Sequence[float]) -> str:

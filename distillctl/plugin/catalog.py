@@ -8,12 +8,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from distillctl.api.specs import Spec
 from distillctl.errors import PluginError
 
+if TYPE_CHECKING:
+    from distillctl.plugin.family import Family
+    from distillctl.plugin.own_files import OwnFiles
+
 S = TypeVar("S", bound=Spec)
+
+PREFIX = "file:"
+"""Begins the name of a model in a file of one's own."""
 
 
 @dataclass
@@ -37,6 +44,8 @@ class Catalog(Generic[S]):
     kind: the word for one of them.
     listing: the command that lists all.
     left_out: packages that are installed but not wanted.
+    families: models that are declared when they are asked for, by what stands before the slash; iterating leaves them out.
+    files: models in files of one's own; None where no code may be run.
     plugins: all that were looked for, among them broken ones, which are named where a name may be one of theirs.
     """
 
@@ -49,6 +58,8 @@ class Catalog(Generic[S]):
         self._own: dict[str, S] = {}  # by qualified name and alias, which nobody else can have
         self._short: dict[str, list[S]] = {}  # by name without namespace, which several may have
         self._reserved: dict[str, str] = {}  # name → package
+        self.families: dict[str, Family] = {}
+        self.files: OwnFiles | None = None
 
     def add(self, spec: S, plugin: Plugin) -> None:
         """Takes a spec in.
@@ -56,6 +67,9 @@ class Catalog(Generic[S]):
         Raises:
             PluginError: the name is taken; the message names the package that has it.
         """
+        if spec.namespace in self.families:
+            package = self.families[spec.namespace].plugin.package
+            raise PluginError(f"the {self.kind}s `{spec.namespace}/…` are already provided by {package}")
         names = {spec.qualified, *spec.aliases}
         for name in sorted(names):
             package = self._reserved.get(name) or (self.plugin(self._own[name]).package if name in self._own else "")
@@ -64,6 +78,19 @@ class Catalog(Generic[S]):
         self._entries[spec.qualified] = (spec, plugin)
         self._own |= dict.fromkeys(names, spec)
         self._short.setdefault(spec.name, []).append(spec)
+
+    def add_family(self, family: Family) -> None:
+        """Takes in the models of a family, whose names all begin with its own and a slash.
+
+        Raises:
+            PluginError: somebody else has names that begin so.
+        """
+        other = next((plugin for spec, plugin in self._entries.values() if spec.namespace == family.name), None)
+        if found := self.families.get(family.name):
+            other = found.plugin
+        if other:
+            raise PluginError(f"the {self.kind}s `{family.name}/…` are already provided by {other.package}")
+        self.families[family.name] = family
 
     def reserve(self, names: Collection[str], package: str) -> None:
         """Nobody can have these names any more: the package has what they mean elsewhere."""
@@ -76,15 +103,22 @@ class Catalog(Generic[S]):
         return len(self._entries)
 
     def __contains__(self, name: str) -> bool:
-        return len(self._meant(name)) == 1
+        try:
+            return len(self._meant(name)) == 1
+        except PluginError:  # of a family: `get` says what is wrong
+            return False
 
     def shown_name(self, spec: S) -> str:
         """The shortest name that means this spec and no other."""
-        return spec.name if self._meant(spec.name) == [spec] else spec.qualified
+        return spec.name if [meant.qualified for meant in self._meant(spec.name)] == [spec.qualified] else spec.qualified
 
     def plugin(self, spec: S) -> Plugin:
         """Who provides it."""
-        return self._entries[spec.qualified][1]
+        if spec.qualified in self._entries:
+            return self._entries[spec.qualified][1]
+        if self.files is not None and spec.qualified in self.files.plugins:
+            return self.files.plugins[spec.qualified]
+        return self.families[spec.namespace].plugin
 
     def get(self, name: str) -> S:
         """The spec of this name. A qualified name or an alias goes before the short names of others.
@@ -101,9 +135,24 @@ class Catalog(Generic[S]):
         raise PluginError(f"no {self.kind} is called `{name}`", hint=self._hint(name))
 
     def _meant(self, name: str) -> list[S]:
-        return [self._own[name]] if name in self._own else self._short.get(name, [])
+        if name in self._own:
+            return [self._own[name]]
+        if self.files is not None and name.startswith(PREFIX):
+            return [self.files.find(name)]
+        front, slash, own = name.partition("/")
+        if slash and front in self.families:
+            found = self.families[front].find(own)
+            return [] if found is None else [found]
+        return self._short.get(name, [])
 
     def _hint(self, name: str) -> str:
+        if name.startswith(PREFIX):
+            return "code of a file runs only for models, and where `train`, `eval`, `check` or `bench` are given `--allow-code`"
+        front, _, rest = name.partition("/")
+        if family := self.families.get(front):
+            near = difflib.get_close_matches(rest, family.names(), 3, 0.6)
+            listing = f"`distillctl {self._listing} '{front}/*'` lists all"
+            return f"did you mean {' or '.join(f'`{front}/{n}`' for n in near)}? {listing}" if near else listing
         package = known_package(self.kind, name)
         if package in self._left_out:
             return f"it comes with the package `{package}`, which is installed but left out by `DISTILLCTL_PLUGINS`"
@@ -113,7 +162,8 @@ class Catalog(Generic[S]):
         if package:
             return f"it comes with the package `{package}`: pip install {_source(package)}"
         known = [*{**self._own, **self._short, **self._reserved}]
-        near = difflib.get_close_matches(name, known, 3, 0.6) or [n for n in known if n.lower() == name.lower()]
+        near = [f"{family.name}/{name}" for family in self.families.values() if name in family.names()]
+        near = near or difflib.get_close_matches(name, known, 3, 0.6) or [n for n in known if n.lower() == name.lower()]
         listing = f"`distillctl {self._listing}` lists all"
         if broken:  # of somebody else: only they know what they would bring
             more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
@@ -131,7 +181,8 @@ def _source(package: str) -> str:
 
 def known_package(kind: str, name: str) -> str:
     """The package of this project that provides a name, if there is one; empty otherwise."""
-    return next((package for package, names in known_packages().get(kind, {}).items() if name in names), "")
+    family = f"{name.partition('/')[0]}/*" if "/" in name else name
+    return next((package for package, names in known_packages().get(kind, {}).items() if name in names or family in names), "")
 
 
 @cache

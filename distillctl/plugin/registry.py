@@ -12,18 +12,23 @@ from functools import cached_property, partial
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from itertools import compress, islice
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import pluggy
 
 from distillctl import __version__
 from distillctl.api import hooks
-from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
+from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelFamily, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
 from distillctl.errors import PluginError, Problem
 from distillctl.plugin.catalog import Catalog, Plugin
+from distillctl.plugin.family import Family
 from distillctl.plugin.importing import RefusedError, attempt, reason, stdout_to_stderr
+from distillctl.plugin.own_files import OwnFiles
 from distillctl.plugin.validation import malformed
 from distillctl.text import one_line
+
+if TYPE_CHECKING:
+    from distillctl.api.options import Options
 
 GROUP = "distillctl"
 BUILTIN = tuple(
@@ -79,7 +84,7 @@ class Registry:
         kinds: list[Kind[Any]] = [kind for kind in vars(Registry).values() if isinstance(kind, Kind)]
         self.plugins: list[Plugin] = []
         self.catalogs: dict[str, Catalog[Any]] = {k.attribute: Catalog(k.word, k.listing, left_out, self.plugins) for k in kinds}
-        self._attribute = {kind.spec: kind.attribute for kind in kinds}
+        self._attribute: dict[type, str] = {kind.spec: kind.attribute for kind in kinds} | {ModelFamily: "models"}
         self._pm = pluggy.PluginManager(hooks.PROJECT)
         self._pm.add_hookspecs(hooks)
 
@@ -107,6 +112,10 @@ class Registry:
             problem = "`DISTILLCTL_PLUGINS` names it, but no installed plugin or package is called so"
             registry.plugins.append(Plugin(name, name, "", problem=problem))
         return registry
+
+    def allow_code(self) -> None:
+        """From now on the name `file:nets.py:Net` means a model in that file, which is run. For the user's own word, never a profile's."""
+        self.models.files = OwnFiles()
 
     @cached_property
     def broken(self) -> list[Plugin]:
@@ -159,7 +168,10 @@ class Registry:
         if problem := malformed(spec):
             return problem
         try:
-            self.catalogs[attribute].add(spec, plugin)
+            if isinstance(spec, ModelFamily):
+                self.models.add_family(Family(spec, plugin, load))
+            else:
+                self.catalogs[attribute].add(spec, plugin)
         except PluginError as error:
             return error.problems[0].message
         plugin.provides.append(spec)
@@ -183,6 +195,23 @@ def load(reference: str, plugin: str) -> Any:
             f"`{plugin}` cannot be loaded from `{reference}`: {one_line(why, 300)}", "", f"`python -c 'import {module}'` shows where"
         )
         raise PluginError(problem) from cause
+
+
+def load_options(spec: Spec) -> type[Options]:
+    """The class of a spec's options; `Options` itself where there is nothing to set.
+
+    Raises:
+        PluginError: it cannot be imported, or is something else.
+    """
+    from distillctl.api.options import Options  # and pydantic with it, which lists do not need
+
+    cls: Any = load(spec.options, spec.name) if spec.options else Options
+    if not (isinstance(cls, type) and issubclass(cls, Options)):
+        raise PluginError(
+            f"`{spec.options}`, the options of `{spec.name}`, is not a subclass of `distillctl.Options`",
+            hint="the fault is the plugin's: `distillctl plugins` tells which package it is",
+        )
+    return cls
 
 
 def load_class(spec: Spec, base: type[C], kind: str) -> type[C]:

@@ -8,7 +8,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from distillctl.api.specs import CommandSpec, DatasetSpec, Preset, Spec
+from distillctl.api.specs import CommandSpec, DatasetSpec, ModelFamily, Preset, Spec, WeightsInput
 
 MAX_NAME = 100
 """Characters of a name."""
@@ -33,13 +33,18 @@ def malformed(spec: Spec) -> str:
         return f"`aliases` of `{spec.name}` has a name that is no name"
     if isinstance(spec, DatasetSpec) and not _is_name(spec.task):
         return f"`task` of `{spec.name}` is not a name"
+    if isinstance(spec, ModelFamily) and not spec.names:
+        return f"the family `{spec.name}` has no `names`"
     if isinstance(spec, CommandSpec) and spec.options:
         return f"the command `{spec.name}` has `options`, which are the parameters of its function"
+    if wrong := next((wrong for seen in getattr(spec, "weights_input", {}).values() if (wrong := _wrong_field(seen))), ""):
+        return f"`weights_input.{wrong}` of `{spec.name}` is not of the type that WeightsInput declares"
     references = [
         ("implementation", spec.implementation),
         ("options", spec.options),
         ("weights_loader", getattr(spec, "weights_loader", "")),
         ("preview", getattr(spec, "preview", "")),
+        ("names", getattr(spec, "names", "")),
     ]
     for what, reference in references:
         if reference and not _REFERENCE.fullmatch(reference):
@@ -51,7 +56,7 @@ def _is_name(text: Any) -> bool:
     return type(text) is str and len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
 
 
-def _wrong_field(value: Spec | Preset) -> str:
+def _wrong_field(value: Spec | Preset | WeightsInput) -> str:
     """The first field that is not of its declared type."""
     kind: Any = type(value)
     for name, hint in _fields(kind).items():

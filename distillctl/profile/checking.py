@@ -12,7 +12,7 @@ from distillctl.api.options import Options
 from distillctl.api.specs import Spec
 from distillctl.errors import PluginError
 from distillctl.plugin.catalog import Catalog
-from distillctl.plugin.registry import Registry, load
+from distillctl.plugin.registry import Registry, load_options
 from distillctl.profile.describe import complaints
 from distillctl.profile.document import Document, dotted
 from distillctl.profile.problems import Problems, bounded
@@ -111,7 +111,7 @@ class Check:
     def options(self, spec: Spec, kind: str, values: Mapping[str, Any], key: Key, core: type[BaseModel]) -> Options | None:
         """A plugin's own keys, checked against its options; None, with problems noted, if they do not fit."""
         try:
-            model: type[Options] = load(spec.options, spec.name) if spec.options else Options
+            model = load_options(spec)
         except PluginError as error:
             self.complain(error.problems[0].message, (*key, "name"), error.problems[0].hint)
             return None
@@ -151,6 +151,14 @@ class Check:
             source = presets[name][1] if presets and name in presets else "default"
             self.origins[dotted((*key, name))] = self.document.origin((*key, name)) if name in stated else source
         return data if spec is None else {**data, "name": spec.qualified}
+
+
+def option_names(spec: Spec) -> Collection[str] | None:
+    """The names of a plugin's options; None where they cannot be loaded, which is noted when they are checked."""
+    try:
+        return load_options(spec).model_fields.keys()
+    except PluginError:
+        return None
 
 
 def split(values: Mapping[str, Any], core: type[BaseModel]) -> tuple[Data, Data]:

@@ -17,6 +17,19 @@ from distillctl.profile.document import dotted
 from distillctl.profile.problems import nearest
 from distillctl.profile.toml_file import Key
 
+_ELSEWHERE = {
+    **dict.fromkeys(("lr", "learning_rate", "base_lr"), "optimizer.lr"),
+    **{name: f"optimizer.{name}" for name in ("momentum", "nesterov", "weight_decay")},
+    **{name: f"train.{name}" for name in ("epochs", "batch_size", "workers", "precision", "label_smoothing", "clip_grad_norm", "ema")},
+    **dict.fromkeys(("num_workers", "n_workers"), "train.workers"),
+    **{name: f"schedule.{name}" for name in ("milestones", "gamma", "warmup", "min_lr")},
+    **{name: f"dataset.{name}" for name in ("root", "image_size", "augment", "limit")},
+    **dict.fromkeys(("data_dir", "data_path"), "dataset.root"),
+    **{name: f"method.{name}" for name in ("temperature", "task_weight", "warmup_epochs")},
+    "tta": "evaluate.tta",
+}
+"""Keys that people state in other tables than their own, or by names of other tools."""
+
 Complaint = tuple[str, Key, str]
 """What is wrong, at which key, and a hint."""
 
@@ -191,7 +204,9 @@ def _unknown(name: str, allowed: list[str], key: Key, subject: str, command: str
         message, listing = f"unknown option `{name}` for {subject}", f"{command} lists all options"
     else:
         message, listing = f"unknown key `{name}` in [{dotted(key[:-1])}]", "allowed are " + ", ".join(f"`{a}`" for a in allowed)
-    return message, key, f"{nearest(name, allowed)} {listing}".lstrip()
+    there = _ELSEWHERE.get(name, "")
+    near = f"it is `{there}`;" if there and there != dotted(key) else nearest(name, allowed)
+    return message, key, f"{near} {listing}".lstrip()
 
 
 def _fits_no_branch(field: FieldInfo, value: Any, key: Key) -> Complaint:

@@ -212,6 +212,10 @@ def _meant(document: Document, edit: Edit) -> Key:
     if parts[:2] == ("teacher", "overrides") and len(parts) > 2:
         return ("teacher", "overrides", ".".join(parts[2:]))
     methods = document.data.get("method")
+    if parts[0] == "method" and len(parts) == 2 and _names_a_method(methods, parts[1]):
+        message = f"`{dotted(parts)}` is a whole table, and `--set` sets a key of it"
+        hint = f"write `{dotted(parts)}.KEY=VALUE`, such as `{dotted(parts)}.weight=1`; `--method NAME` replaces all methods"
+        raise ProfileError(bounded(message, edit.place, hint))
     if parts[0] != "method" or len(parts) == 1 or not isinstance(methods, dict | list) or methods == []:
         return parts
     if isinstance(methods, dict):
@@ -231,6 +235,13 @@ def _meant(document: Document, edit: Edit) -> Key:
     raise ProfileError(bounded(message, edit.place, "write `method.0.KEY=VALUE` or `method.NAME.KEY=VALUE`"))
 
 
+def _names_a_method(methods: Any, name: str) -> bool:
+    """Whether a part of a key is the number or the name of a method's table, and no key of the one that there is."""
+    tables = methods if isinstance(methods, list) else [methods]
+    known = [(str(number), table.get("name")) for number, table in enumerate(tables) if isinstance(table, dict)]
+    return any(name in (number, called) for number, called in known) and not (len(known) == 1 and name in tables[0])
+
+
 def with_method(document: Document, name: str) -> Document:
     """All method tables give way to one method with its own defaults."""
     return document.stating(("method",), {"name": name}, f"--method {name}")
@@ -242,7 +253,9 @@ def with_teacher(document: Document, target: str) -> Document:
         path = Path(target).expanduser()
         path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:
-        reason = "it begins with the home folder of a user who has none" if isinstance(error, RuntimeError) else str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        if isinstance(error, RuntimeError):
+            reason = "it begins with the home folder of a user who has none"
         raise ProfileError(bounded(f"`{target[:80]}` is not a path: {reason}", "--teacher")) from None
     way = "run" if path.is_dir() else "profile" if path.suffix == ".toml" else "checkpoint" if path.suffix or path.is_file() else "run"
     old = document.data.get("teacher", {})

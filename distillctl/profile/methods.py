@@ -8,9 +8,7 @@ from typing import Any
 
 from distillctl.api.options import Options
 from distillctl.api.specs import MethodSpec
-from distillctl.errors import PluginError
-from distillctl.plugin.registry import load
-from distillctl.profile.checking import Check, Data, split
+from distillctl.profile.checking import Check, Data, option_names, split
 from distillctl.profile.document import dotted
 from distillctl.profile.presets import Pair, preset_values
 from distillctl.profile.schema import MethodChoice, MethodTable, TrainTable
@@ -22,6 +20,9 @@ MAX_METHODS = 32
 _CORE = frozenset(MethodTable.model_fields)
 _OUTSIDE = ("weight", "task_weight", "warmup_epochs", "gather")
 """Keys that belong to the whole of a wrapper and what it wraps."""
+
+_INNER = "inner."
+"""Before a preset's key that is one of the wrapped method."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,17 @@ class Methods:
         data = [m.data | weight for m in methods]
         check.resolved["method"] = data[0] if data and methods[0].key == ("method",) else data
 
-    def _read(self, key: Key, values: Mapping[str, Any], wrapper: MethodSpec | None = None) -> _Method | None:
+    def _read(
+        self,
+        key: Key,
+        values: Mapping[str, Any],
+        wrapper: MethodSpec | None = None,
+        from_wrapper: Mapping[str, tuple[Any, str]] | None = None,
+    ) -> _Method | None:
         """One table, with that of the method that it wraps; None, with problems noted, if something is wrong.
 
         wrapper: the method that wraps this one. Its weights stand before the terms, so that this table has none of its own.
+        from_wrapper: options that the wrapper's presets give to this one, each with its source.
         """
         check = self.check
         stated, own = split(values if wrapper is None else {"name": wrapper.inner, **values}, MethodTable)
@@ -81,8 +89,8 @@ class Methods:
         if wrapper and not self._may_wrap(wrapper, spec, key):
             return None
         self.specs.append((spec, key))
-        option_names = _option_names(spec)
-        inner = self._take_inner(spec, key, own, option_names)
+        names = option_names(spec)
+        inner = self._take_inner(spec, key, own, names)
         wrapped = inner.choice if inner else None
         if wrapper and wrapped and not wrapper.inner_kinds and not _takes_temperature(wrapped):
             message = f"`{wrapper.name}` cannot wrap `{spec.name}` around `{wrapped.spec.name}`, which finds the temperature by itself"
@@ -91,7 +99,8 @@ class Methods:
 
         steered = wrapper is not None and spec.takes_temperature and (wrapper.takes_temperature or not wrapper.inner_kinds)
         idle = () if wrapper is None else (*_OUTSIDE, "temperature") if steered else _OUTSIDE
-        presets = {} if option_names is None else preset_values(spec, self.pair, own, wrapped.spec if wrapped else None, self._epochs)
+        presets = {} if names is None else preset_values(spec, self.pair, own, wrapped.spec if wrapped else None, self._epochs)
+        presets = {name: value for name, value in presets.items() if not name.startswith(_INNER)} | {**(from_wrapper or {})}
         given = {name: value for name, (value, _) in presets.items() if name not in idle}
         defaults = {} if wrapper else {"weight": spec.weight, "task_weight": spec.task_weight, "warmup_epochs": spec.warmup_epochs}
         core = {**defaults, **{k: v for k, v in given.items() if k in _CORE}, **stated}
@@ -112,18 +121,27 @@ class Methods:
             data["inner"] = inner.data
         return _Method(key, values, MethodChoice(spec, table, options, wrapped), data)
 
-    def _take_inner(self, spec: MethodSpec, key: Key, own: Data, option_names: Collection[str] | None) -> _Method | None:
+    def _take_inner(self, spec: MethodSpec, key: Key, own: Data, names: Collection[str] | None) -> _Method | None:
         """Takes the table of the wrapped method out of `own` and reads it; only wrappers may have one."""
         key = (*key, "inner")
         if spec.inner:
             values = own.pop("inner", {})
             if isinstance(values, dict):
-                return self._read(key, values, spec)
+                given = {} if names is None else self._for_inner(spec, own, values.get("name", spec.inner))
+                return self._read(key, values, spec, given)
             self.check.complain(f"`{dotted(key)}` must be a table, [method.inner]", key)
-        elif "inner" in own and option_names is not None and "inner" not in option_names:
+        elif "inner" in own and names is not None and "inner" not in names:
             self.check.no_effect(key, f"on `{spec.name}`, which wraps no other method")
             del own["inner"]
         return None
+
+    def _for_inner(self, spec: MethodSpec, own: Data, name: Any) -> dict[str, tuple[Any, str]]:
+        """Options that the presets of a wrapper give to the method of this name within it."""
+        methods = self.check.registry.methods
+        if not isinstance(name, str) or name not in methods:
+            return {}
+        found = preset_values(spec, self.pair, own, methods.get(name), self._epochs)
+        return {key.removeprefix(_INNER): value for key, value in found.items() if key.startswith(_INNER)}
 
     def _may_wrap(self, wrapper: MethodSpec, spec: MethodSpec, key: Key) -> bool:
         if spec.name != wrapper.name and _can_wrap(wrapper, spec):
@@ -175,14 +193,6 @@ def check_mixed(check: Check, methods: Methods, train: TrainTable | None) -> Non
         if spec.mixed == "refused":
             message = f"`{spec.name}` does not work with `train.{options[0]}`: it takes every image for one of the data set's"
             check.complain(message, (*key, "name"), "leave one of the two out")
-
-
-def _option_names(spec: MethodSpec) -> Collection[str] | None:
-    """The names of a method's options; None where they cannot be loaded, which is noted when they are checked."""
-    try:
-        return load(spec.options, spec.name).model_fields.keys() if spec.options else ()
-    except PluginError:
-        return None
 
 
 def _is_default(options: Options, name: str) -> bool:

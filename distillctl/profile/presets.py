@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from distillctl.api.specs import MethodSpec, Spec
-from distillctl.plugin.registry import load
+from distillctl.plugin.registry import load_options
 
 _WARMUP = "warmup_epochs"
 
@@ -60,7 +60,7 @@ def _has(spec: MethodSpec, stated: Mapping[str, Any], when: Mapping[str, object]
     """Whether options have these values, as stated or by default."""
     if not when:
         return True
-    fields = load(spec.options, spec.name).model_fields
+    fields = load_options(spec).model_fields
     return all(stated.get(name, fields[name].get_default()) == value for name, value in when.items())
 
 

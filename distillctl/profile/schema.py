@@ -67,12 +67,13 @@ class TeacherTable(Options):
     replaces the whole table."""
     mean: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1, max_length=4)] | None = None
     """Mean of each channel with which it was trained, for images scaled to [0, 1], where it is not that of the data: the student's view is
-    normalised anew for the teacher. A `run` or `profile` knows its own."""
+    normalised anew for the teacher. A `run` or `profile` knows its own, and so do `weights` of torchvision."""
     std: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1, max_length=4)] | None = None
     """Standard deviation of each channel with which it was trained, where it is not that of the data. A `run` or `profile` knows its
-    own."""
+    own, and so do `weights` of torchvision."""
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    """Side length in pixels at which it was trained, where it is not that of the data: the student's view is resized for the teacher."""
+    """Side length in pixels at which it was trained, where it is not that of the data: the student's view is resized for the teacher.
+    A model that works at one size alone is built for it."""
     allow_untrained: bool = False
     """Go on with a teacher that is no better than chance (for tests)."""
 
@@ -118,6 +119,11 @@ class ScheduleTable(Options):
     """step: the factor at each milestone."""
     min_lr: Annotated[float, Field(ge=0, le=1e3)] = 0.0
     """cosine: the rate at the end."""
+    cycles: Annotated[float, Field(gt=1, le=1e6)] | None = None
+    """cosine: how often it is gone through after the warm-up; by default once."""
+    cycle: Literal["restart", "wave"] | None = None
+    """With `cycles`: each begins anew at the full rate (`restart`, the default: Loshchilov, Hutter 2017, arXiv 1608.03983), or goes down
+    and up again (`wave`, what torch's `CosineAnnealingLR` does after its `T_max`, which is half a cycle)."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the run over which the rate rises linearly."""
     warmup_lr: Annotated[float, Field(ge=0, le=1e3)] = 0.0
@@ -149,8 +155,9 @@ class TrainTable(Options):
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=1, le=1 << 30)] = 64
     """Images in one step, over all processes together."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the forward passes; weights, optimizer and losses stay in fp32. `fp16` needs a GPU."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Precision of the forward passes; weights, optimizer and losses stay in fp32. `fp16` needs a GPU; `auto`
+    is bf16 on a GPU that has it, fp16 on an older one, and fp32 on a CPU."""
     compile: Literal["auto", "off", "on"] = "auto"
     """`torch.compile` for teacher, student and losses. `auto`: on a GPU for runs long enough to repay it."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -159,6 +166,14 @@ class TrainTable(Options):
     """The decay after n updates is ema·(1 − exp(−n/ema_ramp)); 0 keeps it constant."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the label's mass spread over all classes, in the label loss."""
+    focal: Annotated[float, Field(gt=0, le=20)] | None = None
+    """The label loss is the focal loss (Lin et al. 2017, arXiv 1708.02002) with this γ: what is answered surely counts less."""
+    poly: Annotated[float, Field(gt=-1, le=100)] | None = None
+    """The label loss is the poly loss (Leng et al. 2022, arXiv 2204.12511), Poly-1 with this ε."""
+    class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0, le=1e6)]] | None = None
+    """Weights of the classes in the label loss: one for each, or `balanced`, in inverse proportion to their training images."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop early: after so many epochs without a better figure on the validation split."""
     clip_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Largest norm of all gradients together; 0 means no limit."""
     mixup: Annotated[float, Field(gt=0, le=1e3)] | None = None

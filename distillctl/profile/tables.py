@@ -97,7 +97,7 @@ def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
     if table is None or spec is None or options is None:
         return None, spec
     check.resolved["student"] = check.record(("student",), [table, options], values, spec)
-    return StudentChoice(spec, table, options), spec
+    return StudentChoice(spec.ending_after(getattr(options, "stages", None)), table, options), spec
 
 
 def read_optimizer(check: Check) -> OptimizerChoice | None:
@@ -191,11 +191,16 @@ def _ineffective(table: BaseModel) -> Iterator[tuple[str, str, str]]:
             yield "gamma", 'without `schedule.name = "step"`', "name"
         if table.name != "cosine":
             yield "min_lr", 'without `schedule.name = "cosine"`', "name"
+            yield "cycles", 'without `schedule.name = "cosine"`', "name"
+        if table.cycles is None:
+            yield "cycle", "without `schedule.cycles`", "cycles"
         if table.warmup == 0:
             yield "warmup_lr", "without `schedule.warmup`", "warmup"
     elif isinstance(table, TrainTable):
         if table.ema == 0:
             yield "ema_ramp", "without `train.ema`", "ema"
+        if table.focal is not None:
+            yield "poly", "with `train.focal`: there is one label loss", "focal"
         if not table.mixup and not table.cutmix:
             yield "mix_share", "without `train.mixup` or `train.cutmix`", "mixup"
     elif isinstance(table, EvaluateTable) and table.tta == "flip":

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillctl.profile.checking import Check, Data, split
+from distillctl.api.specs import ModelSpec
+from distillctl.profile.checking import Check, Data, option_names, split
 from distillctl.profile.document import Edit, flat_overrides, split_key
 from distillctl.profile.methods import Methods
 from distillctl.profile.problems import near_files, nearest
@@ -58,12 +59,43 @@ def read_teacher(check: Check, student_of: StudentOf) -> Teacher:
     if not table.name:
         message = f"`teacher.name` is missing: `{way}` does not say which model it is for"
         check.complain(message, ("teacher", way), "`distillctl list-models` lists all")
+    known = {} if spec is None or check.trusted else _input_of_weights(table, spec)
+    table = table.model_copy(update=known)
+    own |= {} if spec is None or table.image_size is None or not has_fixed_size(spec) else {"image_size": table.image_size}
     options = check.options(spec, "model", own, ("teacher",), TeacherTable) if spec else None
     table = with_known_files(check, table, spec, ("teacher",))
     if spec is None or options is None:
         return Teacher(name=table.name)
-    check.resolved["teacher"] = check.record(("teacher",), [table, options], values, spec)
-    return Teacher(TeacherChoice(table, spec, options), spec.qualified)
+    if has_fixed_size(spec):
+        table = table.model_copy(update={"image_size": getattr(options, "image_size", None)})
+    presets = {name: (value, table.weights) for name, value in known.items()}
+    check.resolved["teacher"] = check.record(("teacher",), [table, options], values, spec, presets=presets)
+    return Teacher(TeacherChoice(table, spec.ending_after(getattr(options, "stages", None)), options), spec.qualified)
+
+
+def has_fixed_size(spec: ModelSpec) -> bool:
+    """Whether the model works at one size alone, an option of its own."""
+    return "image_size" in (option_names(spec) or ())
+
+
+def _input_of_weights(table: TeacherTable, spec: ModelSpec) -> Data:
+    """What the weights were made to see, where the profile does not say it: a size only of a model that works at one alone."""
+    seen = spec.weights_input.get(table.weights)
+    if seen is None:
+        return {}
+    known: Data = {"mean": list(seen.mean), "std": list(seen.std)}
+    if seen.size and has_fixed_size(spec):
+        known["image_size"] = seen.size
+    return {name: value for name, value in known.items() if getattr(table, name) is None}
+
+
+def input_of_run(path: Path) -> Mapping[str, Any]:
+    """What a run's `model.json` says of the images that its student sees; empty where it says nothing."""
+    try:
+        told = json.loads(read_start(path / "model.json", MAX_MODEL_JSON))["input"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _known_by_other(check: Check, table: TeacherTable, way: str, own: Data, values: Mapping[str, Any], student_of: StudentOf) -> Teacher:
@@ -87,6 +119,8 @@ def _model_of_run(check: Check, path: Path, given: Path) -> str:
         if not check.trusted and not (path / "model.json").is_file():
             if path.is_file():
                 check.complain(f"`{given}` is a file, not a run directory", key, "a file of weights is named by `checkpoint`")
+            elif path.exists() and not path.is_dir():
+                check.complain(f"`{given}` is a pipe or device, not a run directory", key)
             elif not path.is_dir():
                 check.complain(f"there is no run directory `{given}`", key, near_files(given))
             elif (path / "run.json").is_file():

@@ -83,7 +83,11 @@ class DeclarationChecks(MethodCase):
         for preset in self.spec.presets:
             assert preset.source, f"a preset without a source: {preset}"
             assert preset.values, preset
-            _validate(self.spec, {"name": self.spec.name, **preset.when, **preset.values}, self.inner_spec)
+            ours = {name: value for name, value in preset.values.items() if not name.startswith("inner.")}
+            inner = {name.removeprefix("inner."): value for name, value in preset.values.items() if name not in ours}
+            assert preset.inner or not inner, f"a preset for the method within names it by `inner`: {preset}"
+            table = {"name": preset.inner, **inner}
+            _validate(self.spec, {"name": self.spec.name, **preset.when, **ours, **({"inner": table} if inner else {})}, self.inner_spec)
             assert not preset.inner or self.spec.inner, "only wrappers wrap"
             assert preset != Preset(values=preset.values, source=preset.source), "a preset without a condition is a default"
 

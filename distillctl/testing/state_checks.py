@@ -15,7 +15,7 @@ from distillctl.api.method import Batch, Progress
 from distillctl.testing.cases import MethodCase, assert_finite_gradients, with_head
 from distillctl.testing.tensors import make_progress
 
-_GROUP_KEYS = frozenset({"params", "lr_scale", "weight_decay"})
+_GROUP_KEYS = frozenset({"params", "lr_scale", "weight_decay", "decay"})
 # What compiling warns of; the last on Python 3.13.0 alone.
 _COMPILER = ("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore:Guards may run slower:RuntimeWarning")
 

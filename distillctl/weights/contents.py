@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from distillctl.errors import DataError
-from distillctl.text import one_line
+from distillctl.text import one_line, some
+from distillctl.weights.quantised import refuse_quantised
 
-_CONTAINERS = ("student", "state_dict_ema", "model_ema", "model_state_dict", "state_dict", "model", "net", "network", "weights", "module")
+_CONTAINERS = (
+    *("student", "state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "params_ema"),
+    *("model_state_dict", "state_dict", "model", "net", "network", "weights", "params", "module"),
+)
 """Keys under which programs keep the weights, most telling first. `student`: our own checkpoints.
 
 Moving averages come before what they average, since the programs that write both evaluate and publish the average (timm, and
@@ -63,12 +67,24 @@ def weights_in(value: object, path: Path, key: str = "", side: Side = "student")
                 if not tensors:
                     raise DataError(f"`{path}` has nothing under `{key}`: its content is a mapping with the keys {_list(value)}")
             if tensors:
+                refuse_quantised(value, path)
                 return Found(tensors, ".".join([*place, *rest]), others)
             break
         value, others = inner, others or beside
         place.append(name)
     what = f"a mapping with the keys {_list(value)}" if isinstance(value, Mapping) else f"of type {type(value).__name__.lstrip('_')}"
-    raise DataError(f"`{path}` holds no weights that can be found: its content is {what}", hint="save the `state_dict()` of the model")
+    hint = "save the `state_dict()` of the model"
+    parts = (
+        [name for name, part in value.items() if isinstance(name, str) and _holds_tensors(part, 1, set())]
+        if isinstance(value, Mapping)
+        else []
+    )
+    if parts:
+        hint = f"`{side}.key` says which part of it: {some(parts)}"
+    elif isinstance(value, Mapping) and any(isinstance(name, str) and name.endswith(".weight") for name in value):
+        what += ", of which none is a tensor"
+        hint = "arrays of numpy become tensors by `torch.from_numpy`: save them so"
+    raise DataError(f"`{path}` holds no weights that can be found: its content is {what}", hint=hint)
 
 
 def shown(text: object) -> str:

@@ -22,9 +22,18 @@ _PACKED = {
 _FOREIGN = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes",
     b"\x93NUMPY": "a single array of numpy",
-    b"GGUF": "a GGUF file",
+    b"GGUF": "a GGUF file, mostly of quantised weights",
 }
 """Formats of other programs, which people name by mistake."""
+
+_BY_NAME = {
+    ".onnx": "an ONNX file",
+    ".tflite": "a TensorFlow Lite file",
+    ".pb": "a graph of TensorFlow",
+    ".mlmodel": "a Core ML file",
+    **dict.fromkeys((".engine", ".plan", ".trt"), "a TensorRT engine"),
+}
+"""Those without a beginning of their own."""
 
 _INDEX_BYTES = 32 << 20
 """An index has about 100 bytes a tensor."""
@@ -93,6 +102,8 @@ def _no_weights(path: Path, head: bytes) -> DataError:
     for start, what in _FOREIGN.items():
         if head.startswith(start):
             return DataError(f"`{path}` is {what}, not a file of PyTorch or safetensors", hint="convert it to safetensors")
+    if what := _BY_NAME.get(path.suffix.lower(), ""):
+        return DataError(f"`{path}` is {what}, which has a graph and not a state dict", hint="name the weights from which it was exported")
     return DataError(f"`{path}` is damaged or not a file of weights")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from distillctl.errors import DataError
 from distillctl.weights.contents import shown
 from distillctl.weights.opening import open_file
+from distillctl.weights.quantised import HINT
 
 _HEADER_BYTES = 32 << 20
 """A header has about 100 bytes a tensor: room for 300 000."""
@@ -30,6 +31,9 @@ _TYPES = {
     *("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
 }
 """Numeric types of the format that torch computes with."""
+
+_PACKED = ("F4", "F6", "I4", "U4", "F8_E8M0")
+"""Beginnings of those that quantised weights have, several of which share a byte or a scale."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -77,8 +81,10 @@ def _check_entry(path: Path, name: str, entry: object) -> None:
         raise _damaged(path, f"{shown(name)} is not described")
     kind, shape = entry.get("dtype"), entry.get("shape")
     if not isinstance(kind, str) or kind not in _TYPES:
+        packed = isinstance(kind, str) and kind.startswith(_PACKED)
         raise DataError(
-            f"{shown(name)} in `{path}` is of the type {shown(kind)}, which is not read", hint="save the weights as floating point numbers"
+            f"{shown(name)} in `{path}` is of the type {shown(kind)}, which is not read" + (": the file is quantised" if packed else ""),
+            hint=HINT if packed else "save the weights as floating point numbers",
         )
     if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in shape):
         raise _damaged(path, f"{shown(name)} has no shape")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distillctl.errors import DataError
+from distillctl.text import counted
 from distillctl.weights import find_in_file
 from distillctl.weights.contents import Side, is_plain, not_plain
 from distillctl.weights.renaming import COUNTER, WRAPPERS, Renaming, renamings
@@ -91,6 +92,9 @@ def _strip(state: dict[str, Tensor], side: Side) -> tuple[dict[str, Tensor], tup
                 changed = True
         order = ("teacher", "student") if side == "teacher" else ("student",)
         parts = [part for part in order if any(name.startswith(f"{part}.") for name in state)]
+        for above in {} if parts else dict.fromkeys(name.partition(".")[0] for name in state):  # `model.teacher.` beside `model.student.`
+            if all(any(name.startswith(f"{above}.{part}.") for name in state) for part in ("student", "teacher")):
+                state, parts = {name.removeprefix(f"{above}."): value for name, value in state.items()}, list(order)
         if parts:
             front = f"{parts[0]}."
             other = "student" if parts[0] == "teacher" else "teacher"
@@ -105,13 +109,20 @@ def _to_float(value: Tensor) -> Tensor:
 
 
 def load_into(
-    model: nn.Module, state: Mapping[str, Tensor], *, what: str, classifier: str = "", allow_new_classifier: bool = False
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    what: str,
+    classifier: str = "",
+    allow_new_classifier: bool = False,
+    replaceable: Sequence[str] = (),
 ) -> list[str]:
     """Puts weights into a model: all of them, or none and an error.
 
     what: names the model in messages, such as "student `vgg8`".
     classifier: path of the model's last layer; if empty, the one module whose tensors differ only in the number of classes.
     allow_new_classifier: leave the classifier as it is where the file has none, or one for other classes.
+    replaceable: paths of modules that are left as they are where the file has them in another shape.
 
     Returns:
         Notes on what was done to make them fit, each a sentence without a full stop.
@@ -120,15 +131,30 @@ def load_into(
         DataError: they do not fit, or are not finite; the message counts what is missing, unknown or of another shape.
     """
     target = model.state_dict()
+    state, kept = _keep(state, target, replaceable)
     fitted, notes = _fit_names(state, target, classifier, body=allow_new_classifier, what=what)
     if allow_new_classifier:
         notes += _leave_out_classifier(fitted, target, classifier)
+    notes += kept
     _check(fitted, target, what, classifier)
     ready = OrderedDict((name, fitted[name]) for name in target)
     # Versions of module layouts; some modules (MNASNet) refuse weights without. The names are today's by now.
     ready._metadata = target._metadata  # type: ignore[attr-defined]
     model.load_state_dict(ready)
     return notes
+
+
+def _keep(state: Mapping[str, Tensor], target: Mapping[str, Tensor], modules: Sequence[str]) -> tuple[Mapping[str, Tensor], list[str]]:
+    """The state with the model's own tensors in place of those of these modules that have another shape, and a note on each."""
+    own = {
+        name: target[name]
+        for name in target
+        if name.rpartition(".")[0] in modules and name in state and state[name].shape != target[name].shape
+    }
+    return {**state, **own}, [
+        f"the file's `{name}` of shape {tuple(state[name].shape)} was left out for the own of {tuple(value.shape)}, which starts untrained"
+        for name, value in own.items()
+    ]
 
 
 def _fit_names(
@@ -176,7 +202,8 @@ def _notes(way: Renaming, classifier: str) -> list[str]:
     heads = {there.rpartition(".")[0] for name, there in way.names.items() if classifier and name.startswith(f"{classifier}.")}
     notes += [f"the file's `{place}` is the classifier `{classifier}`" for place in heads if not f".{place}".endswith(f".{classifier}")]
     if rest := [name for name in way.left_out if not name.startswith(_AUXILIARY)]:
-        notes.append(f"{len(rest)} tensors of the file that the model does not have were left out (first `{rest[0]}`)")
+        were = "was" if len(rest) == 1 else "were"
+        notes.append(f"{counted(len(rest), 'tensor')} of the file that the model does not have {were} left out (first `{rest[0]}`)")
     return notes
 
 

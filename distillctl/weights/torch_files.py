@@ -23,6 +23,7 @@ from distillctl.errors import DataError
 from distillctl.weights.claims import check_claims
 from distillctl.weights.contents import Found, Side, is_plain, not_plain, shown, weights_in
 from distillctl.weights.opening import open_file
+from distillctl.weights.quantised import refuse_object
 
 
 class _Placeholder:
@@ -153,6 +154,7 @@ def _refusal(path: Path, reason: str) -> DataError:
     found = re.search(r"GLOBAL (\S+)", reason) or re.search(r"unrecognized function <\S+ (\S+?)>", reason)
     if found is None:
         return DataError(f"`{path}` is damaged or not a file of weights")
+    refuse_object(path, found[1])
     return DataError(
         f"`{path}` holds a pickled object {shown(found[1])}, which is not read, since building it can run code",
         hint='in the program that wrote it, save the weights alone: torch.save(model.state_dict(), "weights.pth")',

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillctl import LenientBatchNorm2d, matching_convolution
+from distillctl import LenientBatchNorm2d, end_after, matching_convolution
 
 
 def norms():
@@ -43,6 +43,41 @@ def test_lenient_norm_takes_the_running_statistics_for_one_value_per_channel():
     torch.testing.assert_close(one.grad.flatten(), torch.tensor([0.5, -1.0, 0.25]), rtol=1e-5, atol=0)
     assert all(p.grad.isfinite().all() for p in ours.parameters())
     torch.testing.assert_close(ours.state_dict(), before, rtol=0, atol=0)
+
+
+class Three(nn.Module):
+    """Three stages, pooled."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.ReLU()) for i, o in ((3, 4), (4, 6), (6, 8)))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, images):
+        return self.fc(self.c(self.b(self.a(images))).mean((2, 3)))
+
+
+def test_a_network_ends_after_a_stage():
+    images = torch.randn(2, 3, 16, 16)
+    for count, width in ((1, 4), (2, 6)):
+        model = Three()
+        before = model.state_dict()
+        end_after(model, count, ("a", "b", "c"), "fc")
+        kept = {name for name in before if name[0] in "abc"[:count]}
+        assert model.state_dict().keys() == {*kept, "fc.weight", "fc.bias"}
+        assert all(torch.equal(model.state_dict()[name], before[name]) for name in kept)
+        assert model.fc.weight.shape == (5, width)
+        first = model.a(images) if count == 1 else model.b(model.a(images))
+        torch.testing.assert_close(model(images), model.fc(first.mean((2, 3))))
+    model = Three()
+    end_after(model, 1, ("a", "b", "c"), "fc", 7)
+    assert model.fc.weight.shape == (5, 7)
+    model = Three()
+    end_after(model, 3, ("a", "b", "c"), "fc")
+    assert model.fc.weight.shape == (5, 8)
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"it has 3 stages, not {count}"):
+            end_after(model, count, ("a", "b", "c"), "fc")
 
 
 TABLE = [  # sizes of student and teacher; layer, kernel, stride, padding

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 
 from distillctl.api.method import Progress
+from distillctl.api.task import LossOptions
 from distillctl.build.data import build_task
 from distillctl.build.experiment import assemble
 from distillctl.build.models import build_teacher
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.precision import precision_on
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
@@ -79,6 +82,78 @@ def test_label_smoothing_reaches_the_label_loss(build: Any) -> None:
     assert not torch.isclose(task, F.cross_entropy(logits, batch.labels))
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("focal=2.0", {"focal": 2.0}), ("poly=0.5", {"poly": 0.5}), ('class_weights="balanced"', {"class_weights": "balanced"})],
+)
+def test_what_shapes_the_label_loss_reaches_it(build: Any, option: str, expected: dict[str, Any]) -> None:
+    made = build(f"train.{option}")
+    assert made.task.loss == LossOptions(**expected)
+    batch = next(iter(made.loader.epoch(0)))
+    logits = torch.randn(batch.count, made.task.outputs)
+    changed = made.task.label_loss({"logits": logits}, batch)[""]
+    plain = F.cross_entropy(logits, batch.labels)
+    balanced = "class_weights" in expected and len(set(torch.bincount(made.task.data.train.labels).tolist())) == 1
+    assert bool(torch.isclose(changed, plain)) == balanced
+
+
+def test_auto_is_the_best_precision_of_the_device(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build('train.precision="auto"')
+    assert made.settings.precision == "fp32"
+    assert '`train.precision = "auto"` is fp32 here' in made.notes
+    for capability, expected in (((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert precision_on(torch.device("cuda"), "auto") == expected
+    assert precision_on(torch.device("cuda"), "fp32") == "fp32"
+
+
+def test_cycles_reach_the_schedule(build: Any) -> None:
+    (main,) = build('schedule={name="cosine", cycles=2.0}').parts
+    assert main.schedule(0.5) == pytest.approx(0.05)
+    (main,) = build('schedule={name="cosine", cycles=2.0, cycle="wave"}').parts
+    assert main.schedule(0.25) == pytest.approx(0.0)
+
+
+def test_a_student_that_is_the_beginning_of_its_teacher(build: Any) -> None:
+    """It starts from the teacher's weights, and has the teacher's first stages and no others."""
+    experiment = build("student={name='resnet14', checkpoint='teacher.pt', stages=2}", "method={name='at'}")
+    assert list(experiment.student.spec.stages) == ["stem", "stage1:pre", "stage1", "stage2:pre", "stage2"]
+    assert any("left out (first `layer3." in note for note in experiment.notes)
+    for name, value in experiment.model.state_dict().items():
+        same = torch.equal(value, torch.load("teacher.pt").get(name, torch.zeros(0)))
+        assert same is not name.startswith("fc."), name
+
+
+def test_a_student_is_told_what_its_weights_were_made_to_see(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a loader of weights that takes the options of the model gets them."""
+    asked = []
+
+    def load_weights(name: str, weights: str, options: Any) -> dict[str, torch.Tensor]:
+        asked.append((name, weights, options.stages))
+        state: dict[str, torch.Tensor] = torchvision.models.resnet18().state_dict()
+        return state
+
+    monkeypatch.setattr("distillctl.builtin.torchvision_models.load_weights", load_weights)
+    experiment = build("student={name='torchvision/resnet18', weights='IMAGENET1K_V1', stages=1}")
+    assert asked == [("resnet18", "IMAGENET1K_V1", 1)]
+    (note,) = [note for note in experiment.notes if "were made with" in note]
+    assert note.startswith(
+        "the weights `IMAGENET1K_V1` of the student were made with mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225], "
+        "and it sees mean [0.3"
+    )
+    assert not [note for note in build().notes if "were made with" in note]
+
+
+def test_a_teacher_that_ends_early_has_no_later_stages(build: Any) -> None:
+    from distillctl_cifar.builder import build as network
+    from distillctl_cifar.model_options import ResNetOptions
+
+    torch.save(network("resnet14", 10, ResNetOptions(stages=2)).state_dict(), "short.pt")
+    teacher = build("teacher.checkpoint='short.pt'", "teacher.stages=2", "method={name='at'}").network
+    assert "stage2" in teacher.spec.stages
+    assert "stage3" not in teacher.spec.stages
+
+
 def test_a_phase_has_its_own_rate(build: Any) -> None:
     experiment = build('method=[{name="ft", init_epochs=1, init_lr=0.003}, {name="kd", task_weight=1.0}]')
     phase, main = experiment.parts
@@ -132,3 +207,42 @@ def test_the_weight_of_a_method_and_of_the_labels(build: Any) -> None:
     objective = build("method.weight=0.25", "method.task_weight=0.75", "method.warmup_epochs=2").objective
     (entry,) = objective.weighted
     assert (entry.weight, entry.warmup_epochs, objective.task_weight) == (0.25, 2.0, 0.75)
+
+
+@pytest.fixture
+def pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of torchvision that are not fetched."""
+    from distillctl.builtin import torchvision_models
+
+    def fresh(name: str, weights: str) -> dict[str, torch.Tensor]:
+        size = {"image_size": 32} if name.startswith("vit") else {}
+        return torchvision.models.get_model(name, num_classes=10, **size).state_dict()
+
+    monkeypatch.setattr(torchvision_models, "load_weights", fresh)
+
+
+def test_a_teacher_with_pretrained_weights_sees_what_they_were_made_to_see(build: Any, pretrained: None) -> None:
+    made = build('teacher={name="torchvision/mobilenet_v3_small", weights="IMAGENET1K_V1", allow_untrained=true}')
+    assert made.notes[-2:] == (
+        "the teacher sees images normalised by mean [0.485, 0.456, 0.406] and std [0.229, 0.224, 0.225] of IMAGENET1K_V1",
+        "IMAGENET1K_V1 was made for 224 pixels and sees 8: `teacher.image_size = 224` resizes for it",
+    )
+    seen: list[torch.Tensor] = []
+    made.network.model.features[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    batch = next(iter(made.loader.epoch(0)))
+    made.teacher.look(batch, ("running",))
+    data = made.splits
+    pixels = batch.images * torch.tensor(data.std).reshape(1, 3, 1, 1) + torch.tensor(data.mean).reshape(1, 3, 1, 1)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
+    torch.testing.assert_close(seen[0], (pixels - mean) / std, rtol=1e-4, atol=1e-4)
+    keys = 'name="torchvision/mobilenet_v3_small", weights="IMAGENET1K_V1", allow_untrained=true'
+    assert build(f"teacher={{{keys}, mean=[0.5, 0.5, 0.5], image_size=16}}").notes[-1] == (
+        "the teacher sees images normalised by mean [0.5, 0.5, 0.5] and std [0.229, 0.224, 0.225] and at 16 instead of 8 pixels"
+    )
+
+
+def test_a_transformer_sees_the_size_for_which_it_is_built(build: Any, pretrained: None) -> None:
+    """Its weights would bring theirs, which is 224; another one reaches the network too."""
+    made = build('teacher={name="torchvision/vit_b_32", weights="IMAGENET1K_V1", image_size=32, allow_untrained=true}')
+    assert made.network.model.image_size == 32
+    assert made.notes[-1].endswith("of IMAGENET1K_V1 and at 32 instead of 8 pixels")

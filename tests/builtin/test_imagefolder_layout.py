@@ -182,3 +182,38 @@ def test_classes_in_a_stated_order(tmp_path):
     for wrong in (["dog"], ["dog", "cat", "emu"], ["dog", "cat", "cat"]):
         with pytest.raises(ProfileError, match="`class_order` must name each of the 2 classes once"):
             built(tmp_path, class_order=wrong)
+
+
+def test_classes_called_by_their_split_do_not_become_classes_of_their_own(tmp_path):
+    for number, names in enumerate((["train_cat", "train_dog", "test_cat", "test_dog"], ["CatTrain", "CatVal", "DogTrain"])):
+        root = write_tree(tmp_path / str(number), dict.fromkeys(names, 2))
+        problem = refusal(root)
+        assert "look like the classes of several splits" in problem.message
+        assert 'dataset.train = "."' in problem.hint
+        assert len(built(root, train=".").classes) == len(names)
+    trains = write_tree(tmp_path / "trains", {"steam_train": 2, "model_train": 2, "train_station": 2})
+    assert built(trains).classes == ("model_train", "steam_train", "train_station")
+
+
+def test_a_copy_of_the_classes_among_them_is_no_class(tmp_path):
+    root = tree(tmp_path / "x", "", "augmented")
+    problem = refusal(root)
+    assert problem.message == f"`augmented` in `{root}` has folders of the classes beside it: `cat`, `dog`"
+    assert built(root, train=".").classes == ("augmented", "cat", "dog")
+
+
+def test_a_folder_above_the_classes_of_each_split(tmp_path):
+    root = tree(tmp_path / "x", "train/images", "val/images")
+    problem = refusal(root)
+    assert "there is only one class" in problem.message
+    assert problem.hint == 'state them in [dataset]: `train = "train/images"`, `val = "val/images"`'
+    assert built(root, train="train/images", val="val/images").classes == ("cat", "dog")
+    assert refusal(tree(tmp_path / "y", "train/images")).hint == f"`{tmp_path / 'y/train/images'}` has several folders: name that one"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("Cat", "rename it: `Cat` for `cat`"), ("unknown", '`dataset.test = ""` leaves out the split')]
+)
+def test_a_class_that_only_the_test_has(tmp_path, name, words):
+    root = write_tree(tmp_path / "x", {"train/cat": 2, "train/dog": 2, f"test/{name}": 2})
+    assert words in refusal(root).hint

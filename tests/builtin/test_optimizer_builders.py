@@ -50,3 +50,15 @@ def test_a_group_with_a_decay_of_its_own_keeps_it() -> None:
     model = net()
     groups = build_sgd([{"params": [*model.parameters()], "weight_decay": 0.0}], SGDOptions(weight_decay=0.1)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.0]
+
+
+@pytest.mark.parametrize(("build", "options"), [(build_sgd, SGDOptions), (build_adamw, AdamWOptions)])
+@pytest.mark.parametrize(("own", "others"), [("all", "weights"), ("weights", "all")])
+def test_a_group_may_say_what_decays_in_it(build, options, own, others) -> None:
+    first, second = net(), net()
+    groups = [{"params": [*first.parameters()]}, {"params": [*second.parameters()], "decay": own}]
+    made = build(groups, options(weight_decay=0.1, decay=others)).param_groups
+    decays = {id(p): group["weight_decay"] for group in made for p in group["params"]}
+    expected = {"all": [0.1] * 4, "weights": [0.1, 0.0, 0.0, 0.0]}
+    assert [[decays[id(p)] for p in model.parameters()] for model in (first, second)] == [expected[others], expected[own]]
+    assert not any("decay" in group for group in made)

@@ -46,6 +46,44 @@ def test_deepest_stage_is_the_map_that_is_pooled(name):
         torch.testing.assert_close(model(images), features["logits"])
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_resnet_ends_after_a_stage_and_starts_from_the_whole_one(name):
+    whole, spec = built(name).eval(), SPECS[name].ending_after(2)
+    assert list(spec.stages) == ["stem", "stage1", "stage2", "stage1:pre", "stage2:pre"]
+    cut = built(name, 7, stages=2)
+    notes = load_into(cut, whole.state_dict(), what="student", classifier="fc", allow_new_classifier=True)
+    assert [note.partition(" tensors")[2] or note for note in notes] == [
+        " of the file that the model does not have were left out (first `layer3.0.conv1.weight`)",
+        "the file's classifier `fc` for 5 classes was left out: it starts untrained",
+    ]
+    images = torch.randn(2, 3, 64, 64)
+    one, other = Tapped(cut.eval(), spec, ["stages", "last", "pooled"]), Tapped(whole, SPECS[name], ["stage1", "stage2"])
+    with torch.no_grad():
+        mine, theirs = one(images), other(images)
+    for stage in ("stage1", "stage2"):
+        assert torch.equal(mine[stage], theirs[stage])
+    assert torch.equal(mine["last"], theirs["stage2"])
+    torch.testing.assert_close(mine["pooled"], theirs["stage2"].mean((2, 3)))
+    assert mine["logits"].shape == (2, 7)
+
+
+def test_small_images_keep_their_size_in_the_stem():
+    small, usual = built("resnet18", small_images=True), built("resnet18")
+    shapes = Tapped(small, SPECS["resnet18"], ["stem", "stages"]).probe((3, 32, 32))
+    assert shapes["stem"] == (64, 32, 32)
+    assert [shapes[f"stage{number}"][1] for number in (1, 2, 3, 4)] == [32, 16, 8, 4]
+    assert float(small.conv1.weight.detach().std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+    own = small.conv1.weight.clone()
+    notes = load_into(
+        small, usual.state_dict(), what="student", classifier="fc", allow_new_classifier=True, replaceable=SPECS["resnet18"].replaceable
+    )
+    assert notes == ["the file's `conv1.weight` of shape (64, 3, 7, 7) was left out for the own of (64, 3, 3, 3), which starts untrained"]
+    assert torch.equal(small.conv1.weight, own)
+    assert torch.equal(small.layer4[1].conv2.weight, usual.layer4[1].conv2.weight)
+    with pytest.raises(DataError, match="1 has another shape"):
+        load_into(small, usual.state_dict(), what="teacher", classifier="fc")
+
+
 def test_densenet_keeps_what_its_functional_relu_overwrites():
     tapped = Tapped(built("densenet121").eval(), SPECS["densenet121"], ["stage4", "pooled"])
     tapped.probe((3, 64, 64))

@@ -95,6 +95,11 @@ def test_weights_and_size(name):
     sizes = [weights.transforms.keywords["crop_size"] for weights in enum]
     assert SPECS[name].input_size in sizes
     assert SPECS[name].input_size == min(sizes) or name.startswith("efficientnet")
+    seen = SPECS[name].weights_input
+    assert set(seen) == set(SPECS[name].weights)
+    for weights, told in seen.items():
+        transforms = enum[weights].transforms()
+        assert [list(told.mean), list(told.std), [told.size]] == [transforms.mean, transforms.std, transforms.crop_size]
     if name != "inception_v3":  # whose figure has the auxiliary head in it
         counted = {w.meta["num_params"] for w in enum if w.transforms.keywords["crop_size"] == SPECS[name].input_size}
         assert counted == {SPECS[name].parameters}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -54,6 +55,7 @@ def test_values_with_origins(profile, capsys):
         "batch_size = 8 # command line",
         "epochs = 4 # profile:14",
         "lr = 0.05 # default",
+        "mean = [0.485, 0.456, 0.406] # IMAGENET1K_V2",
         "data: 2 classes (`cat`, `dog`); images: train 5, val 1",
         "ok: good.toml has no problems",
     ):
@@ -78,7 +80,7 @@ def test_every_value_is_shown_once(profile):
     checked = load(profile, registry=Registry.load())
     lines = resolved_lines(checked)
     assert len(lines) == len(checked.origins)
-    assert {origin for *_, origin in lines} == {"default", *(f"profile:{n}" for n in (1, 3, 4, 6, 8, 9, 11, 12, 14))}
+    assert {origin for *_, origin in lines} == {"default", "IMAGENET1K_V2", *(f"profile:{n}" for n in (1, 3, 4, 6, 8, 9, 11, 12, 14))}
 
 
 def test_several_methods(profile, capsys):
@@ -133,3 +135,16 @@ def test_malformed_profiles_in_a_process(profile, name):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("error: ") == (2 if name == "many" else 1)
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_run_sees_as_a_teacher_is_said(profile, capsys):
+    told = {"qualified": "torchvision/resnet50", "input": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}}
+    (profile.parent / "runs/done").mkdir(parents=True)
+    (profile.parent / "runs/done/model.json").write_text(json.dumps(told))
+    assert run(["check", "good.toml", "--teacher", "runs/done"]) == 0
+    line = "teacher: sees mean [0.5, 0.4, 0.3] and std [0.2, 0.2, 0.1] of its run (`done/model.json`) where none is stated"
+    assert line in capsys.readouterr().out.splitlines()
+    for broken in ("[]", "{}", '{"qualified": "torchvision/resnet50", "input": [1]}'):
+        (profile.parent / "runs/done/model.json").write_text(broken)
+        run(["check", "good.toml", "--teacher", "runs/done"])
+        assert "of its run" not in capsys.readouterr().out

@@ -9,9 +9,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load, load_teacher_profile
+from distillctl.rundir.directory import place
+from distillctl.rundir.lock import locked
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +51,14 @@ def run(folder: Path, command: str, *more: str) -> subprocess.CompletedProcess[s
         timeout=180,
         check=False,
     )
+
+
+def test_all_processes_may_run_the_file_that_one_may(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("from distillctl_cifar.models import resnet8\n")
+    (tmp_path / "p.toml").write_text(PROFILE.replace('"resnet8"', '"file:nets.py:resnet8"'))
+    done = run(tmp_path, "distillctl train p.toml --nproc 2 --allow-code --set train.epochs=1 --set dataset.limit=40")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["processes"] == 2
 
 
 def test_two_processes_train_teacher_and_student_and_speak_with_one_voice(tmp_path: Path) -> None:
@@ -86,3 +100,32 @@ def test_torchrun_on_two_nodes_trains_what_nproc_trains(tmp_path: Path) -> None:
     assert (tmp_path / "torchrun/student.safetensors").read_bytes() == (tmp_path / "nproc/student.safetensors").read_bytes()
     info = json.loads((tmp_path / "torchrun/run.json").read_text())
     assert (info["processes"], info["state"]) == (2, "finished")
+
+
+def test_two_processes_wait_for_a_teacher_that_others_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than the patience with which they wait for each other in training; then they train it themselves, for nobody did."""
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    monkeypatch.chdir(tmp_path)
+    registry = Registry.load()
+    profile = load("profiles/quickstart.toml", registry=registry, overrides=SHORT[1::2])
+    trainer = load_teacher_profile(profile, registry)
+    path, _ = place(trainer.name, trainer.digest)
+    command = [sys.executable, "-m", "distillctl", "train", "profiles/quickstart.toml", "--nproc", "2", *SHORT]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "DISTILLCTL_PATIENCE": "5"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        with locked(path):
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                if "waiting until the teacher is there" in line:
+                    break
+            else:
+                pytest.fail("".join(said))
+            time.sleep(8)
+            assert process.poll() is None
+        rest, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, rest
+    assert "waiting" not in rest
+    assert "teacher: trained in" in rest
+    assert {json.loads(one.read_text())["processes"] for one in tmp_path.glob("runs/*/run.json")} == {2}

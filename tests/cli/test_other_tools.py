@@ -7,7 +7,7 @@ import re
 import pytest
 
 from distillctl.cli import app, run
-from distillctl.cli.other_tools import COMMANDS, OPTIONS
+from distillctl.cli.other_tools import COMMANDS, OF_TRAIN, OPTIONS
 from distillctl.profile.schema import DatasetTable, MethodTable, OptimizerTable, ScheduleTable, StudentTable, TrainTable
 
 PLUGINS = {("optimizer", "lr"), ("optimizer", "weight_decay"), ("method", "temperature"), ("dataset", "root")}
@@ -56,3 +56,19 @@ def test_a_run_that_is_named_without_its_folder_or_by_its_profile(tmp_path, monk
     ):
         assert run(["eval", name]) == 2
         assert hint in capsys.readouterr().err
+
+
+def test_options_of_train_that_other_commands_are_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for option in OF_TRAIN:
+        assert run(["show", "kd", option]) == 2
+        assert f"no option is called `{option}`\n\nhint: it is one of `distillctl train`; " in capsys.readouterr().err
+        run(["train", "nowhere.toml", option, "--help"])
+        assert "no option is called" not in capsys.readouterr().err
+
+
+def test_a_key_without_set_and_a_profile_without_train(capsys):
+    assert run(["train", "flowers.toml", "train.epochs=3"]) == 2
+    assert "hint: a key of the profile is set by `--set KEY=VALUE`; " in capsys.readouterr().err
+    assert run(["flowers.toml"]) == 2
+    assert "hint: `distillctl train flowers.toml` trains by it" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
-from distillctl.errors import DataError, RunError, StoppedError
+from distillctl.errors import DataError, ProfileError, RunError, StoppedError
 from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Experiment]
@@ -293,3 +293,32 @@ def test_precision_reaches_the_networks_but_not_the_losses(experiment: Make, wat
     Loop(made, new_run(tmp_path / "run"), watcher).train()
     assert seen == {torch.float32 if precision == "fp32" else torch.bfloat16}
     assert terms == {torch.float32}
+
+
+@pytest.mark.parametrize(("every", "end"), [(1, 5), (2, 6)])
+def test_a_run_with_patience_stops_and_a_resumed_one_as_well(
+    experiment: Make, watcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, end: int
+) -> None:
+    """The best epoch is the second; three more bring nothing."""
+    settings: dict[str, Any] = {"epochs": 9, "patience": 3, "evaluate_every": every}
+    figures = {1: 0.4, 2: 0.9}
+
+    def evaluated(loop: Loop) -> dict[str, Any]:
+        return {"val": {"top1": figures.get(loop.position.epoch + 1, 0.5)}}
+
+    monkeypatch.setattr(Loop, "_evaluate", evaluated)
+    straight = Loop(experiment(**settings), new_run(tmp_path / "straight"), watcher)
+    assert straight.train().epoch == end
+    assert straight.position.best_epoch == 2
+    run = new_run(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt, match="of the test"):
+        Loop(experiment(**settings), run, _StopsAfter(3)).train()
+    assert Loop(experiment(**settings), run, watcher).train().epoch == end
+    again = Loop(experiment(**settings), run, watcher)  # ended between its last epoch and the evaluation of its student
+    assert again.train().epoch == end
+    assert Loop(experiment(**{**settings, "patience": 8}), new_run(tmp_path / "patient"), watcher).train().epoch == 9
+
+
+def test_patience_needs_a_validation_split(experiment: Make) -> None:
+    with pytest.raises(ProfileError, match=r"`train.patience` needs a validation split"):
+        experiment(val=False, patience=3)

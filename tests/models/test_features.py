@@ -143,6 +143,20 @@ def test_tokens_become_maps() -> None:
     assert Tap("x", ("nhwc",)).arrange(torch.zeros(1, 4, 5, 3)).shape == (1, 3, 4, 5)
 
 
+def test_a_suffix_says_how_many_tokens_are_no_part_of_the_map() -> None:
+    """A class token and four registers, as DINOv2 has them, stand before four patches."""
+    tokens = torch.arange(2 * 9 * 3.0).reshape(2, 9, 3)
+    folded = Tap.parse("blocks.11:tokens5").arrange(tokens)
+    assert folded.shape == (2, 3, 2, 2)
+    assert torch.equal(folded[1, :, 0, 1], tokens[1, 6])
+    assert Tap.parse("x:tokens").arrange(tokens).shape == (2, 3, 3, 3), "without a number it is a square of nine"
+    for count in (8, 3):
+        with pytest.raises(RunError, match=f"gives {count} tokens, which are no square with 5 others"):
+            Tap.parse("x:tokens5").arrange(torch.zeros(1, count, 3))
+    with pytest.raises(ProfileError, match="unknown suffix"):
+        Tap.parse("x:tokensfive")
+
+
 class Odd(nn.Module):
     """Runs one layer twice, never runs another, and returns a pair from a third."""
 

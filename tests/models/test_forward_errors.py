@@ -108,3 +108,14 @@ def test_one_image_in_batch_normalisation(inside: bool) -> None:
     ):
         norm(torch.zeros(1, 3, 1, 1))
     assert "train.batch_size" in caught.value.problems[0].hint
+
+
+def test_one_image_in_batch_normalisation_of_a_method() -> None:
+    first, second = nn.Sequential(nn.BatchNorm2d(3)), nn.Sequential(nn.BatchNorm2d(3))
+    with (
+        pytest.raises(RunError, match=r"batch normalisation of the method `second` cannot train on one image"),
+        explained_forward((3, 1, 1), methods={"first": first, "second": second}),
+    ):
+        second(torch.zeros(1, 3, 1, 1))
+    with pytest.raises(ValueError, match="a bug"), explained_forward((3, 1, 1), methods={"first": Picky(lambda: ValueError("a bug"))}) as _:
+        raise ValueError("a bug")

@@ -42,7 +42,7 @@ def test_the_view_is_normalised_anew(mean: Any, std: Any) -> None:
     said = adapt_input(model, data(), mean, std, None)
     model.double()(normalised(PIXELS, MEAN, STD))
     torch.testing.assert_close(model.seen, normalised(PIXELS, mean or MEAN, std or STD), rtol=1e-6, atol=1e-6)
-    assert said.startswith("the teacher sees images normalised by mean [")
+    assert said[0].startswith("the teacher sees images normalised by mean [")
 
 
 def test_the_view_is_resized_after_it() -> None:
@@ -51,12 +51,12 @@ def test_the_view_is_resized_after_it() -> None:
     model.double()(normalised(PIXELS, MEAN, STD))
     expected = F.interpolate(normalised(PIXELS, (0.5,) * 3, (0.5,) * 3), size=(12, 12), mode="bilinear", antialias=True)
     torch.testing.assert_close(model.seen, expected, rtol=1e-5, atol=1e-5)
-    assert said == "the teacher sees images normalised by mean [0.5, 0.5, 0.5] and std [0.5, 0.5, 0.5] and at 12 instead of 8 pixels"
+    assert said == ("the teacher sees images normalised by mean [0.5, 0.5, 0.5] and std [0.5, 0.5, 0.5] and at 12 instead of 8 pixels",)
 
 
 def test_nothing_is_done_where_nothing_differs() -> None:
     model = Keeps()
-    assert adapt_input(model, data(), list(MEAN), STD, 8) == adapt_input(model, data(), None, None, None) == ""
+    assert adapt_input(model, data(), list(MEAN), STD, 8) == adapt_input(model, data(), None, None, None) == ()
     model(PIXELS)
     assert model.seen is PIXELS
     assert not model._forward_pre_hooks

@@ -19,11 +19,12 @@ from distillctl import (
     PluginError,
     TaskSpec,
     TrackerSpec,
+    WeightsInput,
     hookimpl,
 )
 from distillctl.api import hooks
 from distillctl.plugin.catalog import Plugin
-from distillctl.plugin.registry import Kind, Registry, load, load_class
+from distillctl.plugin.registry import Kind, Registry, load, load_class, load_options
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
@@ -169,6 +170,11 @@ class TestKinds:
             (spec(DatasetSpec, task="a b"), "`task` of `x` is not a name"),
             (spec(DatasetSpec, task=1), "`task` of `x` is not of the type that DatasetSpec declares"),
             (spec(MethodSpec, kind="logits", gives_head=1), "`gives_head` of `x` is not of the type that MethodSpec declares"),
+            (
+                spec(ModelSpec, weights_input={"V1": WeightsInput(mean=(0.5,), std=("a",))}),
+                "`weights_input.std` of `x` is not of the type that WeightsInput declares",
+            ),
+            (spec(ModelSpec, weights_input={"V1": (0.5,)}), "`weights_input` of `x` is not of the type that ModelSpec declares"),
             (spec(CommandSpec, options="a:B"), "the command `x` has `options`, which are the parameters of its function"),
             (spec(TaskSpec, ""), "TaskSpec without a `name`"),
             (spec(TrackerSpec, "a b"), "TrackerSpec with a name that is no name, 'a b'"),
@@ -241,3 +247,10 @@ def test_each_of_ours_says_for_which_interface_it_is_written(module):
     declared = (module.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(rf'^\[project.entry-points.distillctl\]\n\w+ = "{module.parent.name}.plugin"$', declared, re.MULTILINE)
     assert f"\nDISTILLCTL_API = {hooks.API_VERSION}\n" in module.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("reference", ["builtins:dict", "json:loads", "distillctl.api.options:Temperature"])
+def test_options_of_another_class_are_the_plugins_fault(reference):
+    with pytest.raises(PluginError, match=r"the options of `x`, is not a subclass of `distillctl\.Options`"):
+        load_options(spec(ModelSpec, options=reference))
+    assert load_options(spec(ModelSpec)).model_fields == {}

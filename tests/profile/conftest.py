@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from distillctl import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Options, PathOption, Preset, hookimpl
+from distillctl import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Options, PathOption, Preset, WeightsInput, hookimpl
 from distillctl.builtin import methods, optimizers
 from distillctl.plugin.catalog import Plugin
 from distillctl.plugin.registry import Registry
@@ -35,6 +35,11 @@ class BigOptions(Options):
     """Share of features that is dropped."""
     depth: int | None = None
     """Number of blocks; by the model's name if not given."""
+
+
+class FixedOptions(Options):
+    image_size: Annotated[int, Field(ge=16, multiple_of=16)] = 32
+    """Side length in pixels of the images."""
 
 
 class DkOptions(Options):
@@ -87,7 +92,10 @@ def register_method() -> list[MethodSpec]:
             inner="kd",
             weight=0.9,
             task_weight=0.1,
-            presets=(Preset(inner="dk", values={"weight": 4.0}, source="table 4"),),
+            presets=(
+                Preset(inner="dk", values={"weight": 4.0}, source="table 4"),
+                Preset(inner="dk", student="seeing", values={"inner.beta": 1.5, "inner.low": -1}, source="table 6"),
+            ),
             **common,
         ),
         MethodSpec(
@@ -101,6 +109,7 @@ def register_method() -> list[MethodSpec]:
         MethodSpec(name="feat", **{**common, "kind": "features"}),
         MethodSpec(name="remembers", mixed="refused", **{**common, "kind": "features"}),
         MethodSpec(name="alone", needs_teacher=False, **common),
+        MethodSpec(name="odd", options="distillctl_test_options:NoOptions", **common),
         MethodSpec(name="lost", options="distillctl_test_missing:Options", **common),
         MethodSpec(
             name="lost_preset",
@@ -117,6 +126,19 @@ def register_model() -> list[ModelSpec]:
     return [
         ModelSpec(name="small", **common),
         ModelSpec(name="big", options="distillctl_test_options:BigOptions", weights=("V1", "V2"), weights_loader="nowhere:load", **common),
+        ModelSpec(
+            name="seeing",
+            weights=("V1", "V2"),
+            weights_input={"V2": WeightsInput(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=64)},
+            **common,
+        ),
+        ModelSpec(
+            name="fixed",
+            options="distillctl_test_options:FixedOptions",
+            weights=("V1",),
+            weights_input={"V1": WeightsInput(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size=64)},
+            **common,
+        ),
         ModelSpec(name="vgg13", namespace="one", **common),
         ModelSpec(name="vgg13", namespace="two", **common),
     ]
@@ -143,7 +165,13 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """kd, none, sgd and adamw as they are, and made-up plugins for all else."""
     options = ModuleType("distillctl_test_options")
     options.__dict__.update(
-        ToyOptions=ToyOptions, BigOptions=BigOptions, DkOptions=DkOptions, WrapOptions=WrapOptions, AroundOptions=AroundOptions
+        ToyOptions=ToyOptions,
+        BigOptions=BigOptions,
+        FixedOptions=FixedOptions,
+        DkOptions=DkOptions,
+        WrapOptions=WrapOptions,
+        AroundOptions=AroundOptions,
+        NoOptions=dict,
     )
     monkeypatch.setitem(sys.modules, "distillctl_test_options", options)
     made = SimpleNamespace(

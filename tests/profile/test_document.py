@@ -127,6 +127,8 @@ def test_overrides(read, overrides, message):
         ("method.2.weight=1", "there is no [[method]] table number 2, only 0 to 1"),
         ("method.weight=1", "does not say which it means"),
         ("method.dk.weight=1", "several [[method]] tables are called `dk`"),
+        ("method.0=dk", "`method.0` is a whole table, and `--set` sets a key of it"),
+        ("method.dk=1", "`method.dk` is a whole table, and `--set` sets a key of it"),
     ],
 )
 def test_overrides_of_several_methods(read, text, override, message):
@@ -159,3 +161,28 @@ def test_overrides_through_what_is_not_a_table(read, text, changes, override, me
         read(text(**changes), overrides=[override])
     assert any(message in p.message for p in caught.value.problems)
     assert all(p.where == f"--set {override}" for p in caught.value.problems if "is not a table" in p.message)
+
+
+@pytest.mark.parametrize("table", ['name = "dk"', "[[method]]"])
+def test_a_whole_method_is_no_key_of_the_only_table_either(read, text, table):
+    content = text(method='name = "dk"') if table != "[[method]]" else text(method='[[method]]\nname = "dk"')
+    for override in ("method.0=kd", "method.dk={beta=2}"):
+        with pytest.raises(ProfileError, match=r"is a whole table") as caught:
+            read(content, overrides=[override])
+        assert "`--method NAME` replaces all methods" in caught.value.problems[0].hint
+    assert read(content, overrides=["method.0.beta=3.0"]).methods[0].options.beta == 3.0
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("train.lr=0.1", "it is `optimizer.lr`; allowed are"),
+        ("optimizer.learning_rate=0.1", "it is `optimizer.lr`; `distillctl show"),
+        ("student.epochs=2", "it is `train.epochs`; `distillctl show"),
+        ("train.epoch=2", "did you mean `epochs`? allowed are"),
+    ],
+)
+def test_a_key_of_another_table_is_named(read, override, hint):
+    with pytest.raises(ProfileError) as caught:
+        read(overrides=[override])
+    assert caught.value.problems[0].hint.startswith(hint)

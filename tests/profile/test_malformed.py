@@ -27,7 +27,7 @@ TYPES = {
     "zero rate": ({"optimizer": "lr = 0"}, ["`optimizer.lr` must be above 0, not 0"]),
     "choice": (
         {"train": 'epochs = 1\nprecision = "bf_16"'},
-        ['`train.precision` must be one of `fp32`, `bf16`, `fp16`, not "bf_16"\n.*did you mean `bf16`'],
+        ['`train.precision` must be one of `fp32`, `bf16`, `fp16`, `auto`, not "bf_16"\n.*did you mean `bf16`'],
     ),
     "choice as boolean": ({"train": "epochs = 1\ncompile = true"}, ["`train.compile` must be one of `auto`, `off`, `on`, not true"]),
     "integer or word": (
@@ -179,6 +179,9 @@ EFFECTS = {
     "rate without warm-up": ({"train": "epochs = 1\n[schedule]\nwarmup_lr = 0.5"}, ["`schedule.warmup_lr` has no effect"]),
     "step without milestones": ({"train": 'epochs = 1\n[schedule]\nname = "step"'}, ["`schedule.milestones` is missing"]),
     "ramp without average": ({"train": "epochs = 1\nema_ramp = 5"}, ["`train.ema_ramp` has no effect without `train.ema`"]),
+    "cycles without cosine": ({"train": "epochs = 1\n[schedule]\ncycles = 3.0"}, ["`schedule.cycles` has no effect"]),
+    "kind of no cycles": ({"train": 'epochs = 1\n[schedule]\nname = "cosine"\ncycle = "wave"'}, ["`schedule.cycle` has no effect"]),
+    "two label losses": ({"train": "epochs = 1\nfocal = 2.0\npoly = 1.0"}, ["`train.poly` has no effect with `train.focal`"]),
     "share of no mixing": (
         {"train": "epochs = 1\nmix_share = 0.5"},
         ["`train.mix_share` has no effect without `train.mixup`"],
@@ -240,6 +243,12 @@ EFFECTS = {
         {"teacher": None, "method": 'name = "none"\ntask_weight = 0'},
         ["all weights are 0, so that nothing is trained"],
     ),
+    "options of a plugin that are of another class": (
+        {"method": 'name = "odd"'},
+        ["`distillctl_test_options:NoOptions`, the options of `odd`, is not a subclass of `distillctl.Options`"],
+    ),
+    "key of another table": ({"train": "epochs = 2\nlr = 0.1"}, ["unknown key `lr` in \\[train\\]"]),
+    "option of another table": ({"student": 'name = "big"\nepochs = 3'}, ["unknown option `epochs` for model `big`"]),
     "second of several methods": (
         {"method": '[[method]]\nname = "dk"\n[[method]]\nname = "feat"\nnope = 2'},
         ["unknown option `nope` for method `feat`"],

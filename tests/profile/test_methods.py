@@ -81,6 +81,20 @@ def test_presets_may_depend_on_options_and_on_what_is_wrapped(read, text):
     assert weight('name = "wrap"\n[method.inner]\nname = "kd"') == (0.9, "default")
 
 
+def test_a_wrappers_preset_sets_options_of_what_it_wraps(read, text):
+    """They win over its own presets, and the profile over both."""
+    inner = 'name = "wrap"\n[method.inner]\nname = "dk"'
+    pair = {"student": 'name = "seeing"'}
+    profile = read(text(method=inner, **pair))
+    (method,) = profile.methods
+    assert (method.inner.options.beta, method.inner.options.low, method.table.weight) == (1.5, -1, 4.0)
+    assert (profile.origins["method.inner.beta"], profile.origins["method.inner.high"]) == ("table 6", "default")
+    assert profile.resolved["method"]["inner"] == {"name": "dk", "beta": 1.5, "low": -1, "high": 1}
+    assert "inner.beta" not in profile.resolved["method"]
+    assert read(text(method=f"{inner}\nbeta = 3.0", **pair)).methods[0].inner.options.beta == 3.0
+    assert read(text(method=inner, student='name = "big"')).methods[0].inner.options.beta == 6.0, "of its own preset"
+
+
 def test_wrappers_wrap_wrappers(read, text):
     profile = read(text(method='name = "around"\n[method.inner.inner]\nname = "dk"\nbeta = 3'))
     (outer,) = profile.methods

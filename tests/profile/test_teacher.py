@@ -8,7 +8,8 @@ import pytest
 
 from distillctl import ProfileError
 from distillctl.plugin.registry import Registry
-from distillctl.profile.reading import load, load_teacher_profile
+from distillctl.profile.reading import from_resolved, load, load_teacher_profile
+from distillctl.profile.writing import write_toml
 
 
 def test_ways_on_the_command_line(read, folder):
@@ -92,3 +93,66 @@ def test_teachers_in_a_circle(read, text, folder):
     (folder / "b.toml").write_text(text(teacher='profile = "a.toml"'))
     with pytest.raises(ProfileError, match="leads back"):
         read(text(teacher='profile = "a.toml"'))
+
+
+@pytest.mark.parametrize(
+    ("stated", "mean", "std", "source"),
+    [
+        ("", [0.5, 0.5, 0.5], [0.25, 0.25, 0.25], "V2"),
+        ("mean = [0.1, 0.2, 0.3]", [0.1, 0.2, 0.3], [0.25, 0.25, 0.25], "profile:"),
+    ],
+)
+def test_pretrained_weights_bring_their_mean_and_deviation(read, text, stated, mean, std, source):
+    profile = read(text(teacher=f'name = "seeing"\nweights = "V2"\n{stated}'))
+    table = profile.teacher.table
+    assert (table.mean, table.std, table.image_size) == (mean, std, None)
+    assert profile.origins["teacher.mean"].startswith(source)
+    assert profile.origins["teacher.std"] == "V2"
+    assert (profile.resolved["teacher"]["mean"], "image_size" in profile.resolved["teacher"]) == (mean, False)
+    assert read(text(teacher='name = "seeing"\nweights = "V1"')).teacher.table.mean is None, "nothing is known of these weights"
+
+
+def test_a_file_of_weights_brings_nothing(read, text, folder):
+    profile = read(text(teacher='name = "seeing"\ncheckpoint = "teacher.pth"'))
+    assert (profile.teacher.table.mean, profile.teacher.table.image_size) == (None, None)
+
+
+def test_a_run_from_before_keeps_what_it_had(folder, registry, read, text):
+    profile = read(text(teacher='name = "seeing"\nweights = "V2"'))
+    resolved = dict(profile.resolved)
+    resolved["teacher"] = {k: v for k, v in profile.resolved["teacher"].items() if k not in ("mean", "std")}
+    (folder / "resolved.toml").write_text(write_toml(resolved))
+    again = from_resolved(folder / "resolved.toml", registry)
+    assert again.teacher.table.mean is None
+    assert again.resolved == resolved
+
+
+@pytest.mark.parametrize(
+    ("weights", "stated", "size", "origin"),
+    [
+        ('weights = "V1"', "", 64, "V1"),
+        ('weights = "V1"', "image_size = 48", 48, "profile:"),
+        ('checkpoint = "teacher.pth"', "", 32, "default"),
+        ('checkpoint = "teacher.pth"', "image_size = 96", 96, "profile:"),
+    ],
+)
+def test_a_model_of_one_size_is_built_for_it_and_sees_it(read, text, weights, stated, size, origin):
+    profile = read(text(teacher=f'name = "fixed"\n{weights}\n{stated}'))
+    assert (profile.teacher.options.image_size, profile.teacher.table.image_size) == (size, size)
+    assert profile.resolved["teacher"]["image_size"] == size
+    assert profile.origins["teacher.image_size"].startswith(origin)
+    with pytest.raises(ProfileError, match=r"`teacher\.image_size`"):
+        read(text(teacher=f'name = "fixed"\n{weights}\nimage_size = 50'))
+
+
+def test_a_name_that_no_file_can_have_is_told_in_words(read):
+    with pytest.raises(ProfileError) as caught:
+        read(teacher="n" * 300 + ".pt")
+    assert caught.value.problems[0].message.endswith("is not a path: file name too long")
+
+
+def test_a_device_is_not_taken_for_its_own_nearest_name(read):
+    with pytest.raises(ProfileError) as caught:
+        read(teacher="/dev/null")
+    (problem,) = caught.value.problems
+    assert (problem.message, problem.hint) == ("`/dev/null` is a pipe or device, not a run directory", "")

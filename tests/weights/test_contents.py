@@ -75,3 +75,30 @@ def test_a_key_that_leads_nowhere_lists_what_there_is(tmp_path: Path) -> None:
     torch.save({"state_dict": weights(1)}, tmp_path / "file.pt")
     with pytest.raises(DataError, match=r"has nothing under `state_dict_ema`: its content is a mapping with the keys `conv\.weight`"):
         find_weights(tmp_path / "file.pt", "state_dict_ema")
+
+
+@pytest.mark.parametrize(("side", "value"), [("student", 1), ("teacher", 2)])
+def test_a_distiller_within_a_program(tmp_path: Path, side: str, value: float) -> None:
+    content = {"state_dict": {"criterion.center": torch.ones(1), **named("model.student.", 1), **named("model.teacher.", 2)}}
+    taken, notes = found(tmp_path, content, side=side)
+    assert taken == value
+    assert any(f"`{side}.key` chooses" in note for note in notes)
+
+
+@pytest.mark.parametrize("average", ["ema_model", "params_ema", "ema_state_dict"])
+def test_averages_by_other_names(tmp_path: Path, average: str) -> None:
+    value, notes = found(tmp_path, {"model": weights(1), average: weights(2)})
+    assert value == 2
+    assert notes == [f"the weights are `{average}` of the file, which also has `model`: `student.key` chooses"]
+
+
+def test_what_to_state_where_no_key_is_known(tmp_path: Path) -> None:
+    torch.save({"generator": weights(1), "discriminator": weights(2), "optimizer": {"lr": 0.1}}, tmp_path / "file.pt")
+    with pytest.raises(DataError) as caught:
+        find_weights(tmp_path / "file.pt", side="teacher")
+    assert caught.value.problems[0].hint == "`teacher.key` says which part of it: `generator`, `discriminator`"
+    assert found(tmp_path, {"generator": weights(1), "discriminator": weights(2)}, "discriminator")[0] == 2
+    torch.save({name: value.numpy() for name, value in weights(1).items()}, tmp_path / "arrays.pt")
+    with pytest.raises(DataError, match="of which none is a tensor") as caught:
+        find_weights(tmp_path / "arrays.pt")
+    assert "torch.from_numpy" in caught.value.problems[0].hint

@@ -504,6 +504,23 @@ def test_new_classifier_excuses_nothing_else():
     assert "1 has another shape (first `stem.0.weight`" in refused(net(), state, classifier="fc", allow_new_classifier=True).message
 
 
+def test_only_a_replaceable_module_may_have_another_shape():
+    state = {**WEIGHTS, "stem.0.weight": torch.ones(4, 3, 1, 1)}
+    model = net()
+    own = values(model)
+    notes = load_into(model, state, what="student `tiny`", classifier="fc", allow_new_classifier=True, replaceable=("stem.0",))
+    assert len(notes) == 1
+    assert notes[0].startswith("the file's `stem.0.weight` of shape (4, 3, 1, 1) was left out for the own of ")
+    assert torch.equal(model.state_dict()["stem.0.weight"], own["stem.0.weight"])
+    assert torch.equal(model.fc.weight, WEIGHTS["fc.weight"])
+    for modules in ((), ("stem",), ("stem.1",)):
+        problem = refused(net(), state, classifier="fc", allow_new_classifier=True, replaceable=modules)
+        assert "1 has another shape (first `stem.0.weight`" in problem.message
+    model = net()
+    assert load_into(model, WEIGHTS, what="student `tiny`", classifier="fc", replaceable=("stem.0",)) == []
+    assert torch.equal(model.state_dict()["stem.0.weight"], WEIGHTS["stem.0.weight"]), "what fits is loaded"
+
+
 def test_prefix_that_makes_all_names_match_is_taken_off():
     model = TinyCNN(5, 4)
     notes = load_into(model, prefixed("backbone."), what="student `tiny`")
@@ -548,7 +565,7 @@ def test_weights_of_a_kind_that_cannot_be_taken(kind, tmp_path):
     name = next(n for n, v in WEIGHTS.items() if v.ndim == 4)
     torch.save({**WEIGHTS, name: KINDS[kind](WEIGHTS[name])}, tmp_path / "file.pt")
     model = net()
-    with pytest.raises(DataError, match="are not all plain numbers"):
+    with pytest.raises(DataError, match="are not all plain numbers" if kind != "quantised" else r"is quantised \(torch"):
         load_into(model, read_state_dict(tmp_path / "file.pt"), what="student `tiny`")
     assert all(torch.equal(value, WEIGHTS[key]) for key, value in model.state_dict().items())
 

@@ -64,7 +64,8 @@ class BYOT(Method):
         _, *deepest = side.feature_map(names[-1], "byot")
         width = math.prod(side.shapes["pooled"])
         self.exits = nn.ModuleList(
-            Exit(side.feature_map(name, "byot"), (deepest[0], deepest[1]), width, setup.num_classes) for name in self.stages
+            Exit(side.feature_map(name, "byot"), (deepest[0], deepest[1]), width, setup.num_classes, kaiming=options.init == "kaiming")
+            for name in self.stages
         )
         self.register_buffer("right", torch.zeros(len(self.stages)))  # images of the epoch that each exit got right
         self.register_buffer("seen", torch.zeros(()))

@@ -17,9 +17,12 @@ class Exit(nn.Module):
     shape: (C, H, W) of the stage.
     deepest: (H, W) of the deepest stage.
     width: number of features.
+    kaiming: draw the convolutions from He's normal distribution by fan-out; otherwise by PyTorch's default.
     """
 
-    def __init__(self, shape: tuple[int, int, int], deepest: tuple[int, int], width: int, num_classes: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], deepest: tuple[int, int], width: int, num_classes: int, *, kaiming: bool = False
+    ) -> None:
         super().__init__()
         channels, height, across = shape
         patch = (max(1, height // deepest[0]), max(1, across // deepest[1]))
@@ -36,6 +39,9 @@ class Exit(nn.Module):
             nn.ReLU(),
         )
         self.classifier = nn.Linear(width, num_classes)
+        for module in self.bottleneck if kaiming else ():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) → features (B, width) and logits (B, num_classes)."""

@@ -22,3 +22,6 @@ class BYOTOptions(Options):
     """β, factor of the distance between the features of exits and network."""
     feature_reduction: Literal["sum", "mean"] = "sum"
     """Reduction of that distance over images and features. With `mean` the same force needs a `beta` that is B·d times larger."""
+    init: Literal["kaiming"] | None = None
+    """First weights of the exits' convolutions: `kaiming` draws them from He's normal distribution by fan-out, as the public code does;
+    unset, PyTorch's default."""

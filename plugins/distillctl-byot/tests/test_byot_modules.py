@@ -40,6 +40,17 @@ def test_an_exit_is_a_bottleneck_an_average_and_a_linear_layer():
     torch.testing.assert_close(logits, expected @ exit_.classifier.weight.T + exit_.classifier.bias)
 
 
+def test_exits_begin_as_the_option_says():
+    """He's normal distribution by fan-out has √(2 / (outputs · kernel)), PyTorch's default √(1 / (3 · inputs · kernel)) with bounds."""
+    for options, deviations in (({}, (0.072, 0.0064, 0.051)), ({"init": "kaiming"}, (0.125, 0.0156, 0.0625))):
+        torch.manual_seed(0)
+        first = byot(RESNET18, **options).exits[0].bottleneck
+        for convolution, deviation in zip((first[0], first[3], first[6]), deviations, strict=True):
+            assert convolution.weight.std().item() == pytest.approx(deviation, rel=0.05)
+            bound = 3**0.5 * deviation
+            assert (convolution.weight.abs().max() > 1.2 * bound) == bool(options), "normal, or uniform"
+
+
 def test_exits_of_a_resnet18():
     method = byot(RESNET18, num_classes=100)
     convolutions = [[tuple(exit_.bottleneck[k].weight.shape) for k in (0, 3, 6)] for exit_ in method.exits]

@@ -14,14 +14,16 @@ _WRN = "Zagoruyko, Komodakis 2016, arXiv 1605.07146"
 _VGG = "Simonyan, Zisserman 2015, arXiv 1409.1556"
 
 
-def _spec(name: str, summary: str, paper: str, stages: dict[str, str], classifier: str, parameters: int) -> ModelSpec:
+def _spec(
+    name: str, summary: str, paper: str, stages: dict[str, str], classifier: str, parameters: int, options: str = "CIFARModelOptions"
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         namespace="cifar",
         summary=summary,
         paper=paper,
         implementation="distillctl_cifar.builder:build",
-        options="distillctl_cifar.model_options:CIFARModelOptions",
+        options=f"distillctl_cifar.model_options:{options}",
         stages=stages,
         classifier=classifier,
         input_size=32,
@@ -45,7 +47,8 @@ def _narrow_resnets() -> Iterator[ModelSpec]:
         (56, False, 861_620), (110, False, 1_736_564), (8, True, 1_233_540), (32, True, 7_433_860),
     ):  # fmt: skip
         name, summary = f"resnet{depth}{'x4' if wide else ''}", f"ResNet of {depth} layers{', 4 times as wide' if wide else ''}"
-        yield _spec(name, summary, _RESNET, _residual("relu", ((depth - 2) // 6,) * 3), "fc", parameters)
+        stages = _residual("relu", ((depth - 2) // 6,) * 3)
+        yield _spec(name, summary, _RESNET, stages, "fc", parameters, "ResNetOptions")
 
 
 def _wide_resnets() -> Iterator[ModelSpec]:
@@ -92,7 +95,7 @@ def _large_resnets() -> Iterator[ModelSpec]:
         (152, (3, 8, 36, 3), 58_341_028),
     ):  # fmt: skip
         summary = f"ImageNet's ResNet-{depth} on small images"
-        yield _spec(f"ResNet{depth}", summary, _RESNET, _residual("relu", blocks), "linear", parameters)
+        yield _spec(f"ResNet{depth}", summary, _RESNET, _residual("relu", blocks), "linear", parameters, "ResNetOptions")
 
 
 SPECS = (*_narrow_resnets(), *_wide_resnets(), *_vggs(), *_mobile(), *_large_resnets())

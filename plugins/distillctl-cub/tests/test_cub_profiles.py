@@ -45,6 +45,7 @@ def test_the_student_learns_by_mgd_from_the_other_profile(registry):
     options = method.options
     assert (options.mask, options.mask_ratio, options.normalize) == ("channel", 0.15, "sum")
     assert (options.student_stage, options.teacher_stage) == ("last", "last")
+    assert options.decay_biases
 
 
 def test_the_teacher_learns_from_labels_alone(registry):

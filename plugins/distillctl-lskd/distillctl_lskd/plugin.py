@@ -14,6 +14,12 @@ _SETTINGS = {  # (teacher, student) on CIFAR-100, where the authors' runs of KD 
     ("ResNet50", "MobileNetV2"): {"temperature": 3.0, "weight": 1.0},
     ("resnet110", "resnet20"): {"temperature": 4.0, "weight": 12.0},
 }
+_AROUND_DKD: dict[tuple[str, str], dict[str, object]] = {  # (teacher, student) on CIFAR-100
+    ("wrn_40_2", "wrn_16_2"): {"temperature": 2.0, "weight": 12.0, "inner.beta": 2.0},
+    ("vgg13", "vgg8"): {"weight": 15.0, "inner.beta": 2.0},
+    ("ResNet50", "MobileNetV2"): {"weight": 15.0, "inner.beta": 2.0},
+    ("resnet56", "resnet20"): {"temperature": 3.0, "weight": 18.0, "inner.beta": 2.0},
+}
 
 SPEC = MethodSpec(
     name="lskd",
@@ -42,6 +48,10 @@ SPEC = MethodSpec(
             values={"task_weight": 1.0, "warmup_epochs": 20.0},
             of_epochs=240,
             source="the authors' runs of DKD, most of which also have β 2 and weights from 9 to 18",
+        ),
+        *(
+            Preset(dataset="cifar100", teacher=t, student=s, inner="dkd", values=values, source="the authors' run of DKD for this pair")
+            for (t, s), values in _AROUND_DKD.items()
         ),
     ),
 )

@@ -229,5 +229,22 @@ def test_published_settings(teacher, student, values):
 
 @pytest.mark.parametrize(("inner", "values"), [(DKD_SPEC, {"task_weight": 1.0, "warmup_epochs": 20.0}), (CTKD_SPEC, {})])
 def test_settings_around_other_methods(inner, values):
-    found = preset_values(SPEC, Pair(("cifar100",), ("vgg13",), ("vgg8",)), {}, inner)
+    found = preset_values(SPEC, Pair(("cifar100",), ("vgg8",), ("vgg8",)), {}, inner)
     assert {key: value for key, (value, _) in found.items()} == values
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "values"),
+    [
+        ("wrn_40_2", "wrn_16_2", {"temperature": 2.0, "weight": 12.0, "inner.beta": 2.0}),
+        ("vgg13", "vgg8", {"weight": 15.0, "inner.beta": 2.0}),
+        ("ResNet50", "MobileNetV2", {"weight": 15.0, "inner.beta": 2.0}),
+        ("resnet56", "resnet20", {"temperature": 3.0, "weight": 18.0, "inner.beta": 2.0}),
+        ("resnet32x4", "resnet8x4", {}),
+    ],
+)
+def test_published_settings_around_dkd(teacher, student, values):
+    common = {"task_weight": 1.0, "warmup_epochs": 20.0}
+    found = preset_values(SPEC, Pair(("cifar100",), (teacher,), (student,)), {}, DKD_SPEC)
+    assert {key: value for key, (value, _) in found.items()} == common | values
+    assert preset_values(SPEC, Pair(("imagenet",), (teacher,), (student,)), {}, DKD_SPEC).keys() == common.keys()

@@ -14,6 +14,8 @@ there); `normalize = "mean"` is offered, since with the sum the right weight dep
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +54,11 @@ class MGD(Method):
     def wants(cls, options: MGDOptions) -> Wants:
         """One feature map of each side."""
         return Wants(student=(options.student_stage,), teacher=(options.teacher_stage,))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All in one; with `decay_biases` the biases decay whatever the optimizer spares."""
+        groups = super().parameter_groups()
+        return [{**group, "decay": "all"} for group in groups] if self.options.decay_biases else groups
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor:
         """The unweighted loss, 0-dim, float32 (float64 for float64 features)."""

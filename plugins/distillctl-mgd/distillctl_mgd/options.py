@@ -22,3 +22,5 @@ class MGDOptions(Options):
     """λ, the probability that a channel or a position is hidden."""
     normalize: Literal["sum", "mean"] = "sum"
     """Reduction over channels and positions. `sum` is the paper's; `mean` divides by C·H·W, so that one weight suits maps of any size."""
+    decay_biases: bool | None = None
+    """Whether the biases of generator and alignment decay where the optimizer's `decay = "weights"` spares biases; unset, they do not."""

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from distillctl import RunError
+from distillctl import RunError, split_decay
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
 from distillctl_mgd.losses import generation_loss
 from distillctl_mgd.method import MGD, draw_mask
@@ -133,3 +133,11 @@ def test_sum_of_squares_does_not_overflow_float16() -> None:
 def test_reductions_differ_by_the_size_of_the_map() -> None:
     generated, target = torch.randn(5, 3, 2, 4), torch.randn(5, 3, 2, 4)
     torch.testing.assert_close(generation_loss(generated, target, "sum"), generation_loss(generated, target, "mean") * 24)
+
+
+def test_biases_decay_where_the_option_says_so() -> None:
+    for options, decays in (({}, [0.1, 0.0]), ({"decay_biases": True}, [0.1])):
+        method, _ = build((4, 3, 3), **options)
+        groups = split_decay([{**group, "weight_decay": 0.1} for group in method.parameter_groups()], "weights")
+        assert [group["weight_decay"] for group in groups] == decays
+        assert sum(len(group["params"]) for group in groups) == 6

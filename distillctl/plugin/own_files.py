@@ -1,0 +1,87 @@
+"""Models in a file of one's own, `file:nets.py:Net`, which is run where the command line allows it and nowhere else.
+
+A profile that somebody sends can name any file; so the name means nothing before `Registry.allow_code` was called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from distillctl.api.specs import ModelSpec
+from distillctl.errors import PluginError
+from distillctl.plugin.catalog import PREFIX, Plugin
+from distillctl.plugin.importing import RefusedError, attempt
+from distillctl.plugin.validation import malformed
+
+_FORM = "write `file:nets.py:Net`: a file from the current directory, and a class or function in it"
+
+
+class OwnFiles:
+    """The models of files that were named, and what stands for their package: the file, with the start of its hash as its version."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, ModelSpec] = {}
+        self.plugins: dict[str, Plugin] = {}
+
+    # Any, as a family's: the type of a catalog's specs is open.
+    def find(self, name: str) -> Any:
+        """The model of a name that begins with `file:`. The file is run, once.
+
+        `NAME(num_classes=…)` builds it. The file may state `STAGES` and `CLASSIFIER`, as `ModelSpec` has them, and `INPUT_SIZE`.
+
+        Raises:
+            PluginError: the name is of another form, there is no such file, it raises, or has nothing of that name.
+        """
+        if name not in self._known:
+            file, _, attribute = name.removeprefix(PREFIX).rpartition(":")
+            if not file.endswith(".py") or not attribute.isidentifier():
+                raise PluginError(f"`{name}` does not name a model in a file", hint=_FORM)
+            module, digest = _module(file)
+            made = getattr(module, attribute, None)
+            if not callable(made):
+                raise PluginError(f"`{file}` has no class or function `{attribute}`", hint=_FORM)
+
+            def build(_name: str, num_classes: int, _options: object) -> Any:
+                return made(num_classes=num_classes)
+
+            setattr(module, f"_build_{attribute}", build)
+            spec = ModelSpec(
+                name=name,
+                summary=f"`{attribute}` of `{file}`",
+                implementation=f"{module.__name__}:_build_{attribute}",
+                stages=getattr(module, "STAGES", {}),
+                classifier=getattr(module, "CLASSIFIER", ""),
+                input_size=getattr(module, "INPUT_SIZE", 224),
+            )
+            if wrong := malformed(replace(spec, name=attribute)):
+                raise PluginError(f"what `{file}` states is not right: {wrong}")
+            self._known[name] = spec
+            self.plugins[name] = Plugin(file, f"{PREFIX}{file}", digest[:12])
+        return self._known[name]
+
+
+def _module(file: str) -> tuple[ModuleType, str]:
+    """The file, run, under a name that its content decides; and the hash of what was run."""
+    try:
+        content = Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise PluginError(f"`{file}` cannot be read: {getattr(error, 'strerror', None) or error}", hint=_FORM) from error
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"distillctl_file_{digest[:16]}"
+    if name not in sys.modules:
+        module = sys.modules[name] = ModuleType(name)  # first, since dataclasses and pickle look there
+        module.__file__ = str(Path(file).absolute())
+        try:
+            attempt(lambda: exec(compile(content, file, "exec"), module.__dict__))
+        except RefusedError as error:
+            del sys.modules[name]
+            raise PluginError(f"`{file}` cannot be run: {error}") from error.__cause__
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name], digest

@@ -1,0 +1,1 @@
+"""MobileNetV1, the student of the ImageNet benchmark."""

@@ -1,0 +1,1 @@
+"""Every classifier of timm as a student or a teacher."""
