@@ -174,7 +174,7 @@ MUTANTS = (
     Mutant('a changed value of the profile goes unnoticed', 'distillctl/commands/resume_check.py', 'if _differ(before, after, key) and not _moved', 'if False and not _moved', 'tests/commands/test_resume_check.py'),
     Mutant('an accepted change is not written down', 'distillctl/commands/resume_check.py', '"changes": [*info.get("changes", ()), note]}', '"changes": info.get("changes", [])}', 'tests/commands/test_resume_check.py'),
     Mutant('the listing of the data leaves out the labels', 'distillctl/commands/resume_check.py', '(images.labels.tolist(), targets) if column]', '(targets,) if column]', 'tests/commands/test_resume_check.py'),
-    Mutant("whatever Pillow can open is opened", "distillctl/data/decode.py", "Image.open(path, formats=FORMATS)", "Image.open(path)", "tests/data/test_decode_formats.py"),
+    Mutant("whatever Pillow can open is opened", "distillctl/data/decode.py", "Image.open(file, formats=FORMATS)", "Image.open(file)", "tests/data/test_decode_formats.py"),
     Mutant("Pillow's own bound stays lifted", "distillctl/data/decode.py", "Image.MAX_IMAGE_PIXELS = self._before", "pass", "tests/data/test_decode_formats.py"),
     Mutant("a TIFF file is turned by us as well as by Pillow", "distillctl/data/decode.py", 'if image.format == "TIFF":', 'if False:', "tests/data/test_decode_formats.py"),
     Mutant("transparency is dropped", "distillctl/data/decode.py", "if not image.has_transparency_data:", "if True:", "tests/data/test_decode_formats.py"),
