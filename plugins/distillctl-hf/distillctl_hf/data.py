@@ -45,7 +45,7 @@ def build(options: HFOptions, seed: int) -> Splits:
         distillctl.ProfileError: there is no such folder.
         distillctl.DataError: it cannot be read, a column or a split is missing, or rows have no label.
     """
-    source = str(options.root if options.root is not None else options.hub)
+    source = options.hub or str(options.root)
     tables = open_tables(options)
     names = _names(options, tables, source)
     features = tables[names["train"]].features

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from distillctl import FileAugment, Options, PathOption, check_image_sizes
 
+ROOT = Path("data/hf")
 VAL_FRACTION = 0.1
 Channel = Annotated[float, Field(gt=0, lt=1)]
 
@@ -15,10 +17,10 @@ Channel = Annotated[float, Field(gt=0, lt=1)]
 class HFOptions(Options):
     """Options of `hf`."""
 
-    root: PathOption | None = None
+    root: PathOption = ROOT
     """Folder that `save_to_disk` wrote, or with Parquet or Arrow files, or with images as Hugging Face's `imagefolder` reads them."""
-    hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
-    """Name of a data set of the hub (`OWNER/NAME`) in place of `root`."""
+    hub: Annotated[str, Field(pattern=r"^(\w[\w.-]*(/\w[\w.-]*)?)?$")] = ""
+    """Name of a data set of the hub (`OWNER/NAME`), which is then read in place of `root`."""
     download: bool = False
     """Fetch what is not in the cache from the hub; without it nothing is asked of a network."""
     config: str = ""
@@ -59,9 +61,9 @@ class HFOptions(Options):
 
     @model_validator(mode="after")
     def _fit(self) -> HFOptions:
-        if (self.root is None) == (self.hub is None):
-            raise ValueError("state one of `root`, a folder, and `hub`, the name of a data set")
-        if self.download and self.hub is None:
+        if self.hub and self.root != ROOT:
+            raise ValueError("`root` and `hub` cannot both be given: one is a folder, the other a data set of the hub")
+        if self.download and not self.hub:
             raise ValueError("`download` has no effect without `hub`")
         check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize)
         return self

@@ -35,7 +35,7 @@ def preview(options: HFOptions) -> str:
     Raises:
         ProfileError, DataError: nowhere, or nothing that is read.
     """
-    if options.root is None:
+    if options.hub:
         how = "downloaded if the cache lacks it" if options.download else "from its cache"
         return f"`{options.hub}` of the Hugging Face hub, {how}"
     check_folder(options.root)

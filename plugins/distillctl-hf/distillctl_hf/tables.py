@@ -23,11 +23,11 @@ def open_tables(options: HFOptions) -> dict[str, Any]:
     """
     import datasets  # type: ignore[import-untyped]
 
-    source = str(options.root if options.root is not None else options.hub)
-    if options.root is not None:
+    source = options.hub or str(options.root)
+    if not options.hub:
         check_folder(options.root)
     try:
-        if options.root is not None and was_saved(options.root):
+        if not options.hub and was_saved(options.root):
             found = datasets.load_from_disk(source)
         else:
             with _network(allowed=options.download):

@@ -21,7 +21,7 @@ from distillctl.data.decode import read_image
 from distillctl.testing import DatasetContract
 from distillctl.testing.trees import write_image, write_tree
 from distillctl_hf.data import build
-from distillctl_hf.options import HFOptions
+from distillctl_hf.options import ROOT, HFOptions
 from distillctl_hf.places import preview
 from distillctl_hf.plugin import HF
 
@@ -122,10 +122,10 @@ def test_the_hubs_cache_is_read_without_a_network(tmp_path):
     """As `datasets` leaves it: `OWNER___NAME/CONFIG/VERSION/HASH` with Arrow files."""
     built(parquet(tmp_path))
     shutil.move(tmp_path / "hf" / "parquet", tmp_path / "hf" / "somebody___parquet")
-    splits = built(None, hub="somebody/parquet")
+    splits = built(ROOT, hub="somebody/parquet")
     assert (len(splits.train), len(splits.test), splits.classes) == (12, 6, tuple(NAMES))
     with pytest.raises(DataError, match="`somebody/else` cannot be read") as caught:
-        built(None, hub="somebody/else")
+        built(ROOT, hub="somebody/else")
     assert "`dataset.download = true`" in caught.value.problems[0].hint
     assert not datasets.config.HF_HUB_OFFLINE
 
@@ -286,13 +286,8 @@ def test_what_is_not_there_or_broken_is_told(tmp_path):
 
 
 def test_options_that_cannot_work(tmp_path):
-    for options in (
-        {},
-        {"root": tmp_path, "hub": "a/b"},
-        {"root": tmp_path, "download": True},
-        {"hub": "../x/y"},
-        {"hub": "a/b", "train": ""},
-    ):
+    both, wrong = {"root": tmp_path, "hub": "a/b"}, {"root": tmp_path, "download": True}
+    for options in (both, wrong, {"hub": "a/b/c"}, {"hub": "../b"}, {"hub": "a/b", "train": ""}):
         with pytest.raises(ValidationError):
             HFOptions(**options)
 
