@@ -43,13 +43,15 @@ def _alone(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
 
-    connect = socket.socket.connect
+    asked = []
 
-    def refuse(one, address):
-        assert one.family not in (socket.AF_INET, socket.AF_INET6), "a network was asked"
-        return connect(one, address)
+    def refuse(host, *_args, **_more):
+        asked.append(host)
+        raise OSError("there is no network")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not asked, "a network was asked"
 
 
 def encoded(tmp_path, seed, ending="png"):
