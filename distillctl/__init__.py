@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from distillctl.api.data import ArrayImages, FileImages, Images, Splits, View
+    from distillctl.api.class_folders import ClassFolders, list_images, require_folder, scan_classes
+    from distillctl.api.data import ArrayImages, FileImages, Images, ImageStore, Splits, StoredImages, View
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.distributed import draw_rows, gather_rows
     from distillctl.api.hooks import hookimpl
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
     from distillctl.files import cache_folder
 
 _WHERE = {
-    "distillctl.api.data": ("ArrayImages", "FileImages", "Images", "Splits", "View"),
+    "distillctl.api.class_folders": ("ClassFolders", "list_images", "require_folder", "scan_classes"),
+    "distillctl.api.data": ("ArrayImages", "FileImages", "ImageStore", "Images", "Splits", "StoredImages", "View"),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
     "distillctl.api.layers": ("LenientBatchNorm2d", "end_after", "input_of", "matching_convolution"),
@@ -94,15 +96,16 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor", "Features",
-    "FileAugment", "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec",
-    "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress",
-    "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task",
-    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__",
-    "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32", "gather_rows", "hookimpl", "input_of", "is_target",
-    "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others",
-    "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split",
-    "to_rgb", "unit_rows", "unpacked", "widen",
+    "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation",
+    "Factor", "Features", "FileAugment", "FileImages", "Head", "ImageStore", "Images", "LenientBatchNorm2d", "Meter", "Method",
+    "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset",
+    "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName",
+    "StageNames", "StepReport", "StoredImages", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec",
+    "View", "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32",
+    "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "match_size",
+    "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_folder", "require_positions",
+    "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "unit_rows",
+    "unpacked", "widen",
 ]  # fmt: skip
 
 

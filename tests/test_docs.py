@@ -25,14 +25,9 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 GUIDE = ROOT / "plugins" / "README.md"
 PLUGINS = sorted(p.parent for p in ROOT.glob("plugins/distillctl-*/pyproject.toml"))
-DOCUMENTS = [
-    README,
-    GUIDE,
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "CHANGELOG.md",
-    ROOT / "distillctl" / "README.md",
-]
-DOCUMENTS += [ROOT / "profiles" / "README.md", *sorted(ROOT.glob("plugins/*/README.md"))]
+DOCUMENTS = [README, GUIDE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "distillctl" / "README.md"]
+DOCUMENTS.append(ROOT / "profiles" / "README.md")  # `tests/test_profiles.py` runs its commands
+DOCUMENTS += sorted(ROOT.glob("plugins/*/README.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # How the test cuts what would take long. Every command of the two READMEs is here, or a test fails.

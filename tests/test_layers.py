@@ -42,6 +42,7 @@ WITHOUT_TORCH = (
     "profile",
     "rundir",
     "slurm",
+    "api.class_folders",
     "api.hooks",
     "api.options",
     "api.specs",

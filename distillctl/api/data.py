@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -73,7 +73,92 @@ class FileImages:
         return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index))
 
 
-Images = ArrayImages | FileImages
+class ImageStore(Protocol):
+    """Encoded images that lie together in larger files. It is pickled where processes that decode are spawned, and used after a fork.
+
+    name: what messages call it; stores of different images have different names, which end in the same two parts wherever they lie.
+    files: the larger files, whose sizes and times of change stand for those of the images.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def files(self) -> Sequence[Path]: ...
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image file in one of the formats of `FileImages`."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One image of a store, which stands where a file's path does."""
+
+    store: ImageStore
+    row: int
+
+    def read_bytes(self) -> bytes:
+        """What a file with the image would hold."""
+        return self.store.read(self.row)
+
+    def __str__(self) -> str:
+        return f"{self.store.name}[{self.row}]"
+
+
+class StoredPaths(Sequence[StoredImage]):
+    """Images of one store, made when they are asked for: of a million there is a tensor and no list of objects.
+
+    rows: int64, (N,).
+    """
+
+    def __init__(self, store: ImageStore, rows: Tensor) -> None:
+        self.store, self.rows = store, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> StoredImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredPaths: ...
+    def __getitem__(self, index: int | slice) -> StoredImage | StoredPaths:
+        return StoredPaths(self.store, self.rows[index]) if isinstance(index, slice) else StoredImage(self.store, int(self.rows[index]))
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Encoded images within larger files, such as the tables of a data set, that are decoded when they are needed.
+
+    store: reads them.
+    rows: int64, (N,): which of its images, each once.
+    labels: int64, (N,); empty where the task has no labels.
+    targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
+    """
+
+    store: ImageStore
+    rows: Tensor
+    labels: Tensor = NO_LABELS
+    targets: Any = None
+
+    def __post_init__(self) -> None:
+        if self.rows.dtype != torch.int64 or self.rows.ndim != 1:
+            raise DataError(f"rows must be int64 of shape (N,), not {self.rows.dtype} {tuple(self.rows.shape)}")
+        _check_targets(self.labels, self.targets, len(self.rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def paths(self) -> StoredPaths:
+        """What stands for the paths of files."""
+        return StoredPaths(self.store, self.rows)
+
+    def subset(self, index: Tensor) -> StoredImages:
+        """The images at these positions, in this order."""
+        return StoredImages(self.store, self.rows[index], take_labels(self.labels, index), take_targets(self.targets, index))
+
+
+Images = ArrayImages | FileImages | StoredImages
 
 
 def take_labels(labels: Tensor, index: Tensor) -> Tensor:
@@ -107,6 +192,7 @@ class View:
     padding: pixels of zeros around an array image before the random crop.
     resize: length of the short side to which files are resized before a crop in training; 0 means `size`.
     eval_resize: the same in evaluation, before the centre crop; 0 means `size`.
+    rotation: files are turned in training, once they are cut, by an angle drawn from ± so many degrees; corners without a pixel are black.
     max_megapixels: a file with more pixels, in millions, is refused before it is decoded; None means `MAX_MEGAPIXELS`.
     white: value of white in files of grey with more than 8 bits; None: a training measures it (see `distillctl.data.inspection`).
     background: red, green and blue behind transparent pixels of files; None means white.
@@ -117,6 +203,7 @@ class View:
     padding: int = 0
     resize: int = 0
     eval_resize: int = 0
+    rotation: float = 0.0
     max_megapixels: float | None = None
     white: float | None = None
     background: Sequence[int] | None = None

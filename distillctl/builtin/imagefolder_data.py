@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from distillctl.api.class_folders import ClassFolders
 from distillctl.api.data import FileImages, Splits, View
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
-from distillctl.builtin.imagefolder_scan import ClassFolders
 from distillctl.builtin.imagefolder_tree import DEFAULTS, read_tree
 from distillctl.data.splits import listing_hash, three_way_split
 from distillctl.errors import DataError

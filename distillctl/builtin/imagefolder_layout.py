@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from distillctl.api.class_folders import has_images, require_folder, subfolders
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
-from distillctl.builtin.imagefolder_scan import has_images, require_folder, subfolders
 from distillctl.errors import DataError
 from distillctl.text import some
 

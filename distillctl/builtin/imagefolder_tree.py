@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillctl.api.class_folders import EXTENSIONS, ClassFolders, scan_classes
 from distillctl.builtin.imagefolder_layout import refuse_nested_splits, split_folders, wrapped
 from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
-from distillctl.builtin.imagefolder_scan import EXTENSIONS, ClassFolders, scan_classes
 from distillctl.errors import DataError, ProfileError
 from distillctl.text import counted, natural_key, some
 

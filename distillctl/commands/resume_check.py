@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from distillctl import __version__
-from distillctl.api.data import FileImages, Images, Splits
+from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.task import Task
 from distillctl.data.inspection import file_states
 from distillctl.data.splits import content_hash, listing_hash
@@ -71,7 +71,8 @@ def listing(splits: Splits, names: Sequence[str] = ("train", "val", "test")) -> 
 
 def file_facts(splits: Splits) -> dict[str, dict[str, str]]:
     """Sizes and times of change of the files of every split, since names alone do not tell that an image is another now."""
-    files = {name: images.paths for name in ("train", "val", "test") if isinstance(images := getattr(splits, name), FileImages)}
+    found = {name: images for name in ("train", "val", "test") if (images := getattr(splits, name)) is not None}
+    files = {name: images.paths for name, images in found.items() if not isinstance(images, ArrayImages)}
     states = {name: file_states(paths) for name, paths in files.items()}
     return {
         "file_sizes": {n: f"{sum(s for s, _ in found)} bytes, {listing_hash(str(s) for s, _ in found)}" for n, found in states.items()},
@@ -85,9 +86,9 @@ def _time(states: Sequence[tuple[int, int]]) -> str:
 
 
 def _listing(images: Images) -> str:
-    if isinstance(images, FileImages):
+    if not isinstance(images, ArrayImages):
         # Two folders up, the class and the file, tell images apart; where the data lie does not matter.
-        names = ("/".join(path.parts[-2:]) for path in images.paths)
+        names = ("/".join(PurePath(str(path)).parts[-2:]) for path in images.paths)
         targets = [] if images.targets is None else [one.tolist() if isinstance(one, torch.Tensor) else one for one in images.targets]
         stated = [column for column in (images.labels.tolist(), targets) if column]
         return f"{len(images)} images, {listing_hash(' '.join(map(str, row)) for row in zip(names, *stated, strict=True))}"

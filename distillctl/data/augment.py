@@ -11,6 +11,8 @@
 | `trivialaugment` | as `random_resized_crop`, then TrivialAugment's wide space (Müller, Hutter 2021, arXiv 2103.10158) |
 | `augmix` | as `random_resized_crop`, then AugMix, 3 chains of severity 3 (Hendrycks et al. 2020, arXiv 1912.02781) |
 
+`rotation` turns whatever comes out, by torchvision's `RandomRotation` with its defaults (nearest pixel, black corners).
+
 The four policies work on Pillow images, as published, which is also faster than on tensors. All draw from torch's global
 generator, which the loader seeds for every image.
 """
@@ -26,6 +28,10 @@ from distillctl.api.data import View
 
 def training_transform(view: View) -> nn.Module:
     """uint8 (3, H, W) → uint8 (3, size, size), at random."""
+    return nn.Sequential(_cut(view), v2.RandomRotation(view.rotation)) if view.rotation else _cut(view)
+
+
+def _cut(view: View) -> nn.Module:
     crop = [v2.Resize(view.resize or view.size, antialias=True), v2.RandomCrop(view.size)]
     zoom, flip = v2.RandomResizedCrop(view.size, antialias=True), v2.RandomHorizontalFlip()
     match view.augment:

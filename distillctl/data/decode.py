@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
@@ -16,7 +17,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from distillctl.api.data import MAX_MEGAPIXELS
+from distillctl.api.data import MAX_MEGAPIXELS, StoredImage
 from distillctl.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -33,11 +34,11 @@ _BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b
 
 
 @contextmanager
-def open_image(path: str | Path, *, max_megapixels: float | None = None) -> Iterator[Image.Image]:
+def open_image(path: str | Path | StoredImage, *, max_megapixels: float | None = None) -> Iterator[Image.Image]:
     """An image file whose header has been read; what goes wrong with it afterwards is told in the same way.
 
     Args:
-        path: a file in one of `FORMATS`, whatever its ending.
+        path: a file in one of `FORMATS`, whatever its ending, or an image that lies in a larger one.
         max_megapixels: the most pixels that it may have, in millions, compared before anything is decoded; None means `MAX_MEGAPIXELS`.
 
     Raises:
@@ -45,7 +46,8 @@ def open_image(path: str | Path, *, max_megapixels: float | None = None) -> Iter
     """
     most = MAX_MEGAPIXELS if max_megapixels is None else max_megapixels
     try:
-        with _BOUND.lifted(), Image.open(path, formats=FORMATS) as image:
+        file = BytesIO(path.read_bytes()) if isinstance(path, StoredImage) else path
+        with _BOUND.lifted(), Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             if width * height > most * 1e6:
                 raise DataError(
@@ -62,14 +64,18 @@ def open_image(path: str | Path, *, max_megapixels: float | None = None) -> Iter
 
 
 def read_image(
-    path: str | Path, *, max_megapixels: float | None = None, white: float | None = None, background: Sequence[int] | None = None
+    path: str | Path | StoredImage,
+    *,
+    max_megapixels: float | None = None,
+    white: float | None = None,
+    background: Sequence[int] | None = None,
 ) -> Tensor:
     """The first picture of a file, turned upright as its EXIF data say: uint8, (3, H, W), with the strides of (H, W, 3).
 
     Grey, palette and CMYK pictures become RGB. A wrong EXIF block turns nothing.
 
     Args:
-        path: a file in one of `FORMATS`.
+        path: as in `open_image`.
         max_megapixels: as in `open_image`.
         white: value of white where grey has more than 8 bits: 0 … white becomes 0 … 255, by ⌊256·v / (white + 1)⌋ for integers and by
             rounding 255·v / white for floating point. None: 65535 for integers, and an error for floating point.
@@ -175,17 +181,17 @@ def _opaque(image: Image.Image, paper: tuple[int, ...]) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, (*paper, 255)), image)
 
 
-def _reason(error: Exception, path: str | Path) -> str:
+def _reason(error: Exception, path: str | Path | StoredImage) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"it is not an image of a known format ({', '.join(FORMATS)}){_guess(path)}"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]
 
 
-def _guess(path: str | Path) -> str:
+def _guess(path: str | Path | StoredImage) -> str:
     """What a file of another format is, by its first bytes."""
     try:
-        with open(path, "rb") as file:
+        with BytesIO(path.read_bytes()) if isinstance(path, StoredImage) else open(path, "rb") as file:
             start = file.read(12)
     except OSError:
         return ""

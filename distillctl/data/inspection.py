@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from distillctl.api.data import FileImages, Splits, View
+from distillctl.api.data import ArrayImages, Splits, StoredImage, StoredPaths, View
 from distillctl.data.decode import is_deep, open_image, orientation, read_image
 from distillctl.data.workers import available_cores
 from distillctl.errors import DataError
@@ -40,6 +40,7 @@ WHITES = (1, 255, 1023, 4095, 16383, 65535, 2**31 - 1)
 """What may be white in grey of more than 8 bits; 1 in floating point alone."""
 
 T = TypeVar("T")
+Paths = Sequence[Path | StoredImage]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def inspect(splits: Splits, *, measure: bool = True, white: float | None = None)
     Raises:
         DataError: files are missing, broken or too large; the message has their number and names the first.
     """
-    files = {name: images.paths for name in ("train", "val", "test") if isinstance(images := getattr(splits, name), FileImages)}
+    found_in = {name: images for name in ("train", "val", "test") if (images := getattr(splits, name)) is not None}
+    files = {name: images.paths for name, images in found_in.items() if not isinstance(images, ArrayImages)}
     view = splits.view if white is None or splits.view.white is not None else replace(splits.view, white=white)
     places = _places(files, splits.view, view, measure)
     found = next((known for place in places if (known := _remembered(place)) is not None), None)
@@ -82,12 +84,15 @@ def inspect(splits: Splits, *, measure: bool = True, white: float | None = None)
     return found
 
 
-def file_states(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Size and time of change (in ns) of each file; −1 where it is missing."""
+def file_states(paths: Paths) -> list[tuple[int, int]]:
+    """Size and time of change (in ns) of each file; −1 where it is missing. Of stored images, those of all files of their store."""
+    if isinstance(paths, StoredPaths):
+        states = [_state(path) for path in paths.store.files]
+        return [(sum(size for size, _ in states), max((time_ns for _, time_ns in states), default=-1))] * len(paths)
     return _in_threads(_state, paths)
 
 
-def _inspect(files: Mapping[str, Sequence[Path]], view: View, measure: bool) -> Inspection:
+def _inspect(files: Mapping[str, Paths], view: View, measure: bool) -> Inspection:
     looks = {name: _in_threads(lambda path: _look(path, view), paths) for name, paths in files.items()}
     broken = {name: [look for look in found if look.problem is not None] for name, found in looks.items()}
     if count := sum(map(len, broken.values())):
@@ -109,7 +114,7 @@ def _inspect(files: Mapping[str, Sequence[Path]], view: View, measure: bool) -> 
     return Inspection(white if deep else None, tuple(notes))
 
 
-def _measured(paths: Sequence[Path], notes: list[str]) -> float:
+def _measured(paths: Paths, notes: list[str]) -> float:
     """The smallest of the usual whites that holds the largest value of these images.
 
     Raises:
@@ -128,7 +133,7 @@ def _measured(paths: Sequence[Path], notes: list[str]) -> float:
     return float(white)
 
 
-def _range(path: Path) -> tuple[float, float, bool]:
+def _range(path: Path | StoredImage) -> tuple[float, float, bool]:
     """Smallest and largest value of a picture, and whether they are of floating point."""
     with open_image(path, max_megapixels=math.inf) as image:
         values = np.asarray(image)
@@ -138,7 +143,7 @@ def _range(path: Path) -> tuple[float, float, bool]:
     return (float(values.min()), float(values.max()), real) if values.size else (0.0, 0.0, real)
 
 
-def _dark(paths: Sequence[Path], view: View) -> list[str]:
+def _dark(paths: Paths, view: View) -> list[str]:
     """A warning if colours of 16 bits, of which the upper eight are read, have nothing in them."""
     highest = max((most for most, _ in _sampled(paths, view)), default=255)
     if highest >= _DARK:
@@ -149,7 +154,7 @@ def _dark(paths: Sequence[Path], view: View) -> list[str]:
     ]
 
 
-def _constant(paths: Sequence[Path], view: View) -> list[str]:
+def _constant(paths: Paths, view: View) -> list[str]:
     """A warning if many images have one colour."""
     sample = _sampled(paths, view)
     blank = sum(constant for _, constant in sample)
@@ -158,21 +163,21 @@ def _constant(paths: Sequence[Path], view: View) -> list[str]:
     return [f"WARNING: {blank} of {len(sample)} training images that were looked at have the same colour everywhere"]
 
 
-def _sampled(paths: Sequence[Path], view: View) -> list[tuple[int, bool]]:
+def _sampled(paths: Paths, view: View) -> list[tuple[int, bool]]:
     """Of some images, evenly spread: their largest value, and whether all pixels are the same."""
 
-    def work(path: Path) -> tuple[int, bool]:
+    def work(path: Path | StoredImage) -> tuple[int, bool]:
         pixels = read_image(path, **view.reading).numpy()  # torch would start threads of its own in each of ours
         return int(pixels.max()), bool((pixels == pixels[:, :1, :1]).all())
 
     return _in_threads(work, paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE])
 
 
-def _counted(paths: Sequence[Path]) -> str:
+def _counted(paths: Paths) -> str:
     return f"{len(paths)} image{'s have' if len(paths) > 1 else ' has'}"
 
 
-def _named(paths: Sequence[Path]) -> str:
+def _named(paths: Paths) -> str:
     return some([str(path) for path in paths])
 
 
@@ -185,14 +190,14 @@ class _Look:
     odd_exif: its EXIF block cannot be read.
     """
 
-    path: Path
+    path: Path | StoredImage
     problem: DataError | None = None
     deep: bool = False
     wide: bool = False
     odd_exif: bool = False
 
 
-def _look(path: Path, view: View) -> _Look:
+def _look(path: Path | StoredImage, view: View) -> _Look:
     try:
         with open_image(path, max_megapixels=view.max_megapixels) as image:
             look = _Look(
@@ -250,7 +255,7 @@ def _ends_well(image: Image.Image) -> bool:
     return end is not None and end <= size
 
 
-def _is_filled_up(path: Path, kind: str | None) -> bool:
+def _is_filled_up(path: Path | StoredImage, kind: str | None) -> bool:
     """Whether a JPEG or WEBP file has zeros for its end, which their decoders take for pixels."""
     content = path.read_bytes() if kind in ("JPEG", "MPO", "WEBP") else b""
     if kind == "WEBP":
@@ -284,7 +289,7 @@ def _state(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _in_threads(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
+def _in_threads(work: Callable[[Any], T], paths: Paths) -> list[T]:
     """The work on every path, in their order. Threads wait for the disk; they share one interpreter."""
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with ThreadPoolExecutor(min(16, 4 * available_cores())) as pool:
@@ -296,7 +301,7 @@ def _in_threads(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
             raise
 
 
-def _places(files: Mapping[str, Sequence[Path]], stated: View, view: View, measure: bool) -> list[Path]:
+def _places(files: Mapping[str, Paths], stated: View, view: View, measure: bool) -> list[Path]:
     """Files that may remember an inspection of files in this state: as a new run makes it, and as one that goes on with its white."""
     cache = cache_folder()
     if cache is None or not any(files.values()):
@@ -305,7 +310,7 @@ def _places(files: Mapping[str, Sequence[Path]], stated: View, view: View, measu
     for name, paths in files.items():
         known_by.update(f"\n{name}\n".encode())
         for path, state in zip(paths, file_states(paths), strict=True):
-            known_by.update(os.fsencode(os.path.abspath(path)) + f"\0{state}\0".encode())
+            known_by.update(os.fsencode(os.path.abspath(str(path))) + f"\0{state}\0".encode())
     name = known_by.hexdigest()[:24]
     given = [] if view == stated else [f"{name}-{view.white}.json"]
     return [cache / "inspected" / file for file in (f"{name}.json", *given)]

@@ -116,6 +116,8 @@ def _check_view(splits: Splits) -> None:
     if isinstance(images, ArrayImages):
         if view.augment not in get_args(ArrayAugment):
             raise ProfileError(f"images in memory can be augmented by `none` or `crop_flip`, not by `{view.augment}`")
+        if view.rotation:
+            raise ProfileError("images in memory are not rotated", hint="leave `rotation` out")
         short = min(images.images.shape[1:3])
         if view.augment == "crop_flip" and short + 2 * view.padding < view.size:
             raise ProfileError(f"a crop of {view.size} pixels does not fit into images of {short} with a padding of {view.padding}")

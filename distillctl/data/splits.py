@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -75,8 +76,8 @@ def shared_images(first: Images, second: Images) -> int:
         return sum(one in known for one in ones)
     if isinstance(first, ArrayImages) or isinstance(second, ArrayImages):
         return 0
-    files = {path.absolute() for path in second.paths}
-    return sum(path.absolute() in files for path in first.paths)
+    files = {os.path.abspath(str(path)) for path in second.paths}
+    return sum(os.path.abspath(str(path)) in files for path in first.paths)
 
 
 def listing_hash(names: Iterable[str]) -> str:

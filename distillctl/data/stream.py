@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from distillctl.api.data import FileImages, Splits, View, take_labels, take_targets
+from distillctl.api.data import ArrayImages, FileImages, Splits, StoredImages, StoredPaths, View, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
@@ -40,8 +40,9 @@ _Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is
 class _Views(Dataset[_Loaded]):
     """What a worker does: decode the files of a batch and cut a view out of each."""
 
-    def __init__(self, paths: Sequence[Path], view: View, transform: nn.Module, seed: int) -> None:
-        self._paths, self._view, self._transform, self._seed = [str(p) for p in paths], view, transform, seed
+    def __init__(self, paths: Sequence[Path] | StoredPaths, view: View, transform: nn.Module, seed: int) -> None:
+        self._paths = paths if isinstance(paths, StoredPaths) else [str(p) for p in paths]
+        self._view, self._transform, self._seed = view, transform, seed
 
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
@@ -92,7 +93,13 @@ class _Pipeline:
     """Worker processes, started when the first batch is asked for, and the way of a batch to the device."""
 
     def __init__(
-        self, views: _Views, keys: _Keys, source: FileImages, normalise: Normalise, device: torch.device, workers: Workers
+        self,
+        views: _Views,
+        keys: _Keys,
+        source: FileImages | StoredImages,
+        normalise: Normalise,
+        device: torch.device,
+        workers: Workers,
     ) -> None:
         self._keys, self._source, self._normalise, self._device = keys, source, normalise, device
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -166,7 +173,7 @@ class StreamTrainLoader:
         share: Share = WHOLE,
     ) -> None:
         images = splits.train
-        assert isinstance(images, FileImages)
+        assert not isinstance(images, ArrayImages)
         self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
         keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
         views = _Views(images.paths, splits.view, training_transform(splits.view), seed)
@@ -197,7 +204,7 @@ class StreamEvalLoader:
     def __init__(
         self,
         splits: Splits,
-        images: FileImages,
+        images: FileImages | StoredImages,
         *,
         batch_size: int,
         device: torch.device,

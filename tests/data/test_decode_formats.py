@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distillctl.builtin.imagefolder_scan import EXTENSIONS
+from distillctl.api.class_folders import EXTENSIONS
 from distillctl.data.decode import read_image
 from distillctl.errors import DataError
 

@@ -85,6 +85,26 @@ def test_policies_beside_a_random_resized_crop(augment, policy):
     assert [type(part) for part in parts].count(policy) == 1
 
 
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_rotation_turns_what_was_cut_in_both_directions(augment):
+    """The grey square keeps its middle and loses its corners to black, whichever way it turns."""
+    view = View(size=31, augment=augment, rotation=20)
+    grey = torch.full((3, 31, 31), 128, dtype=torch.uint8)
+    corners = [bool(v[:, 0, 0].eq(0).all() and v[:, -1, -1].eq(0).all()) for v in drawn(training_transform(view), grey, range(12))]
+    assert sum(corners) > 6
+    assert torch.equal(evaluation_transform(view)(grey), grey)
+
+
+def test_rotation_reaches_the_angle_on_both_sides():
+    transform = training_transform(View(size=31, rotation=20))
+    assert torch.equal(*drawn(transform, image(31, 31), [5, 5]))
+    line = torch.zeros(3, 31, 31, dtype=torch.uint8)
+    line[:, 15] = 255  # a horizontal line: its right end is above or below the middle by 15·tan(angle)
+    heights = [15 - int(v[0, :, 29].float().argmax()) for v in drawn(transform, line, range(200))]
+    assert (min(heights), max(heights)) == (-5, 5)
+    assert abs(sum(heights)) < 200
+
+
 def test_resize_0_means_the_crop():
     whole = training_transform(View(size=12, augment="resize_crop"))
     assert torch.equal(whole(coordinates(12)), coordinates(12))

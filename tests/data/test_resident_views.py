@@ -20,9 +20,9 @@ def arrays(count=23, height=8, width=8, channels=3, seed=0):
     return ArrayImages(images, torch.arange(count) % 4)
 
 
-def splits_of(images, *, size=8, augment="crop_flip", padding=2, val=None):
+def splits_of(images, *, size=8, augment="crop_flip", padding=2, val=None, rotation=0.0):
     channels = images.images.shape[-1]
-    view = View(size=size, augment=augment, padding=padding)
+    view = View(size=size, augment=augment, padding=padding, rotation=rotation)
     return Splits(images, val, None, tuple("abcd"), MEAN[:channels], STD[:channels], view, "made up")
 
 
@@ -151,6 +151,8 @@ def test_what_cannot_be_cut_is_refused():
         loader_of(splits_of(images, size=13))
     with pytest.raises(ProfileError, match="not by `autoaugment`"):
         loader_of(splits_of(images, augment="autoaugment"))
+    with pytest.raises(ProfileError, match="images in memory are not rotated"):
+        loader_of(splits_of(images, rotation=20.0))
     with pytest.raises(ProfileError, match="`ten_crop` needs image files"):
         eval_loader(splits_of(images), images, batch_size=2, device=CPU, workers=0, tta="ten_crop")
     with pytest.raises(DataError, match="no training images"):

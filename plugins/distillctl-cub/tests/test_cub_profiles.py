@@ -83,7 +83,7 @@ def test_the_published_rate_swings_and_the_run_stops_early(registry, name):
 
 
 def test_the_profiles_in_cub_are_all_looked_at():
-    assert {path.stem for path in (FOLDER / "cub").glob("*.toml")} == set(PUBLISHED)
+    assert {path.stem for path in (FOLDER / "cub").glob("*.toml")} == {*PUBLISHED, "patient"}  # of the last nothing is published here
 
 
 @pytest.mark.parametrize("name", ["cub_mgd", "cub_resnet50"])

@@ -19,7 +19,7 @@ _BETA = {  # (teacher, student) on CIFAR-100
     ("resnet56", "resnet20"): 2.0,
     ("resnet110", "resnet32"): 2.0,
 }
-_IMAGENET = {("resnet34", "resnet18"): 0.5, ("resnet50", "mobilenetv1*"): 2.0}
+_IMAGENET = {("resnet34", "resnet18"): 0.5, ("resnet50", "mobile*v1*"): 2.0}
 
 SPEC = MethodSpec(
     name="dkd",

@@ -49,7 +49,7 @@ SPEC = MethodSpec(
         Preset(
             dataset="imagenet",
             teacher="resnet50",
-            student="mobilenetv1*",
+            student="mobile*v1*",
             values={"weight": 8.0, "mid_channels": 256, **_IMAGENET},
             of_epochs=100,
             source="mdistiller's setting for this pair, `mid_channels` from the authors' code",

@@ -66,6 +66,15 @@ def scan_classes(root: Path) -> ClassFolders:
     return result
 
 
+def list_images(folder: Path) -> list[Path]:
+    """The images in one folder, sorted by name; hidden files, other endings and folders are left out.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    return [folder / entry.name for entry in _entries(folder) if _is_image(entry)]
+
+
 def class_name(folder: str) -> str:
     """The name as text that can be written anywhere: composed characters, bytes that are no UTF-8 replaced."""
     return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "replace"))
@@ -112,7 +121,7 @@ def _images(folder: Path, result: ClassFolders, above: tuple[str, ...]) -> list[
             if real not in above:
                 found += _images(Path(entry.path), result, (*above, real))
         elif _is_image(entry):
-            found.append(Path(entry.path))
+            found.append(folder / entry.name)
         else:
             result.ignore(entry)
     return found

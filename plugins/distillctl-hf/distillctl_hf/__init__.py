@@ -1,0 +1,1 @@
+"""Image sets of Hugging Face for distillctl."""

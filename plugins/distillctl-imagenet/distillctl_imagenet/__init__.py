@@ -1,0 +1,1 @@
+"""The images of ImageNet (ILSVRC 2012) for distillctl."""

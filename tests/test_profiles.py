@@ -1,0 +1,163 @@
+"""`profiles/README.md`: every row is a command, has the published values, and trains an epoch on made-up images in the official layout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision import models
+
+from distillctl import cli
+from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load
+from distillctl.testing.trees import write_image
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "profiles" / "README.md"
+FOLDERS = ("tiny_imagenet/", "imagenet/")
+
+# Command behind `distillctl train profiles/` → student, learning rate, images in a batch, DOT's delta, and what the method's table says.
+KD_TINY = {"name": "kd", "weight": 0.9, "task_weight": 0.1, "temperature": 4.0}
+KD = {"name": "kd", "weight": 0.5, "task_weight": 0.5, "temperature": 1.0}
+AT = {"name": "at", "weight": 1000.0, "task_weight": 1.0, "student_stages": ["stages"]}
+OFD = {"name": "ofd", "weight": 1e-4, "task_weight": 1.0}
+CRD = {"name": "crd", "weight": 0.8, "task_weight": 1.0, "feat_dim": 128, "negatives": 16384, "temperature": 0.07, "momentum": 0.5}
+DKD = {"name": "dkd", "weight": 1.0, "task_weight": 1.0, "temperature": 1.0, "alpha": 1.0, "warmup_epochs": 1.0}
+REVIEW = {"name": "reviewkd", "task_weight": 1.0, "warmup_epochs": 1.0, "student_stages": ["stages:pre"]}
+ROWS = {
+    **{
+        f"tiny_imagenet/ResNet18_{file}.toml{more}": (student, 0.2, 256, delta, KD_TINY)
+        for file, student in (("MobileNetV2", "tiny_mobilenet_v2"), ("ShuffleV2", "ShuffleV2"))
+        for more, delta in (("", None), (" --set optimizer.name=dot", 0.075))
+    },
+    **{
+        f"imagenet/{pair}.toml{more}": (pair.partition("_")[2], *values)
+        for pair, beta, review in (
+            ("resnet34_resnet18", 0.5, {"weight": 1.0, "mid_channels": 512}),
+            ("resnet50_mobilenet_v1", 2.0, {"weight": 8.0, "mid_channels": 256}),
+        )
+        for more, *values in (
+            ("", 0.2, 512, None, KD),
+            (" --set optimizer.name=dot --set optimizer.delta=0.09", 0.2, 512, 0.09, KD),
+            (" --method dkd", 0.2, 512, None, {**DKD, "beta": beta}),
+            (" --method at", 0.2, 512, None, AT),
+            (" --method ofd --set train.batch_size=128 --set optimizer.lr=0.05", 0.05, 128, None, OFD),
+            (" --method crd --set train.batch_size=256 --set optimizer.lr=0.1", 0.1, 256, None, CRD),
+            (" --method reviewkd --set train.batch_size=256 --set optimizer.lr=0.1", 0.1, 256, None, {**REVIEW, **review}),
+        )
+    },
+}
+RECIPES = {"tiny-imagenet": (200, [60, 120, 160], 5e-4), "imagenet": (100, [30, 60, 90], 1e-4)}
+
+
+def commands() -> list[str]:
+    lines = [
+        line for block in re.findall(r"^```sh\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S) for line in block.splitlines()
+    ]
+    assert all(line.startswith("distillctl train profiles/") for line in lines)
+    return [line.removeprefix("distillctl train profiles/") for line in lines]
+
+
+def test_the_rows_are_these():
+    assert sorted(commands()) == sorted(ROWS)
+
+
+def test_no_profile_is_forgotten():
+    files = {f"{folder}{path.name}" for folder in FOLDERS for path in (ROOT / "profiles" / folder).glob("*.toml")}
+    assert files == {row.split()[0] for row in ROWS}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.load({})
+
+
+def read(row, registry):
+    """The profile of a row, with its options."""
+    file, *options = shlex.split(row)
+    pairs = list(zip(options[::2], options[1::2], strict=True))
+    overrides = [value for flag, value in pairs if flag == "--set"]
+    method = next((value for flag, value in pairs if flag == "--method"), None)
+    return load(ROOT / "profiles" / file, overrides=overrides, registry=registry, method=method)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_has_the_published_values(row, registry):
+    student, lr, batch, delta, method = ROWS[row]
+    profile = read(row, registry)
+    assert profile.student.spec.name == student
+    assert (profile.optimizer.options.lr, profile.optimizer.options.momentum, profile.train.batch_size) == (lr, 0.9, batch)
+    assert profile.optimizer.spec.name == ("sgd" if delta is None else "dot")
+    assert delta is None or profile.optimizer.options.delta == delta
+    (choice,) = profile.methods
+    table = {"name": choice.spec.name, "task_weight": profile.task_weight, **choice.table.model_dump(), **choice.options.model_dump()}
+    assert {key: table[key] for key in method} == method
+    schedule = profile.schedule
+    assert (schedule.name, schedule.gamma, schedule.warmup) == ("step", 0.1, 0)
+    epochs, milestones, decay = RECIPES[profile.dataset.spec.name]
+    assert [round(share * profile.train.epochs) for share in schedule.milestones] == milestones
+    assert (profile.train.epochs, profile.optimizer.options.weight_decay, profile.optimizer.options.decay) == (epochs, decay, "all")
+    data = profile.dataset.options
+    if profile.dataset.spec.name == "imagenet":
+        assert (data.val_fraction, data.image_size, data.augment) == (0, 224, "random_resized_crop")
+        assert (profile.teacher.spec.qualified, profile.teacher.table.weights) == (
+            f"torchvision/{row.partition('/')[2].partition('_')[0]}",
+            "IMAGENET1K_V1",
+        )
+    else:
+        assert (data.val_fraction, data.image_size, data.augment, data.rotation) == (0, 64, "crop_flip", 20)
+
+
+IDS = ("n01440764", "n02119789", "n03000684")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the profiles, made-up images where they look for them, and files of the teachers that a network has."""
+    path = tmp_path_factory.mktemp("profiles")
+    shutil.copytree(ROOT / "profiles", path / "profiles")
+    tiny, large = path / "data" / "tiny-imagenet-200", path / "data" / "imagenet"
+    annotations, labels = [], []
+    for number, name in enumerate(IDS):
+        for i in range(4):
+            write_image(tiny / "train" / name / "images" / f"{name}_{i}.JPEG", seed=10 * number + i)
+            write_image(large / "train" / name / f"{name}_{i}.JPEG", seed=10 * number + i)
+        write_image(tiny / "val" / "images" / f"val_{number}.JPEG", seed=100 + number)
+        write_image(large / "val" / f"ILSVRC2012_val_{number:08d}.JPEG", seed=100 + number)
+        annotations.append(f"val_{number}.JPEG\t{name}\t0\t0\t62\t62\n")
+        labels.append(f"ILSVRC2012_val_{number:08d}.JPEG {name}\n")
+    (tiny / "val" / "val_annotations.txt").write_text("".join(annotations))
+    (tiny / "wnids.txt").write_text("".join(f"{name}\n" for name in reversed(IDS)))
+    (large / "val.txt").write_text("".join(labels))
+    for name in ("resnet34", "resnet50"):
+        torch.manual_seed(0)
+        torch.save(getattr(models, name)(num_classes=len(IDS)).state_dict(), path / f"{name}.pth")
+    return path
+
+
+CUT = ("train.epochs=1", "train.batch_size=6", "train.workers=0", "dataset.image_size={}")
+OF_TEACHERS = tuple(f"teacher.overrides.{cut}" for cut in CUT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_trains(row, place):
+    file, *options = shlex.split(row)
+    large = file.startswith("imagenet/")
+    cut = [key.format(64 if large else 32) for key in (*CUT, "teacher.allow_untrained=true", *(() if large else OF_TEACHERS))]
+    teacher = ["--teacher", f"{file.partition('/')[2].partition('_')[0]}.pth"] if large else []
+    cut += ["method.negatives=8"] if "crd" in options else []
+    sets = [part for value in cut for part in ("--set", value)]
+    before = set(place.glob("runs/*"))
+    with contextlib.chdir(place):
+        assert cli.run(["train", f"profiles/{file}", *options, *teacher, *sets]) == 0
+    (run,) = (new for new in set(place.glob("runs/*")) - before if new.name.startswith(Path(file).stem))
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"
+    (record,) = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert record["total"] > 0
