@@ -201,13 +201,22 @@ def _look(path: Path, view: View) -> _Look:
                 wide=not is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())[:1]),
                 odd_exif="exif" in image.info and orientation(image) is None,
             )
-            if not _ends_well(image):
-                image.load()
-                if _is_filled_up(path, image.format):
-                    raise ValueError("its end is missing, with zeros in its place")
+            require_end(image, path)
     except DataError as error:
         return _Look(path, problem=error)
     return look
+
+
+def require_end(image: Image.Image, path: Path) -> None:
+    """Decodes a picture whose file has not the end of its format.
+
+    Raises:
+        OSError, ValueError: its end is missing.
+    """
+    if not _ends_well(image):
+        image.load()
+        if _is_filled_up(path, image.format):
+            raise ValueError("its end is missing, with zeros in its place")
 
 
 def _broken(broken: Mapping[str, Sequence[_Look]], count: int, total: int) -> DataError:

@@ -7,10 +7,7 @@ generators.
 
 from __future__ import annotations
 
-import multiprocessing
 import random
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +26,7 @@ from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
 from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
-from distillctl.data.workers import prepare_worker, worker_count, worker_deaths
+from distillctl.data.workers import no_advice, prepare_worker, start_method, worker_count, worker_deaths
 from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
@@ -46,7 +43,7 @@ class _Views(Dataset[_Loaded]):
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
-            with _no_advice():
+            with no_advice():
                 views = [self._cut(epoch, index) for epoch, index in keys]
         except DataError as error:
             return error.problems[0]
@@ -97,7 +94,7 @@ class _Pipeline:
         self._keys, self._source, self._normalise, self._device = keys, source, normalise, device
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = worker_count(workers, len(keys), device)
-        with _no_advice():
+        with no_advice():
             self._loader: DataLoader[_Loaded] | None = DataLoader(
                 views,
                 batch_sampler=keys,
@@ -105,7 +102,7 @@ class _Pipeline:
                 num_workers=count,
                 persistent_workers=count > 0,
                 worker_init_fn=prepare_worker if count else None,
-                multiprocessing_context=_start_method() if count else None,
+                multiprocessing_context=start_method() if count else None,
                 pin_memory=device.type == "cuda",
                 generator=torch.Generator(),  # otherwise every epoch would draw from the run's own generator
             )
@@ -115,7 +112,7 @@ class _Pipeline:
         if self._loader is None:
             raise RuntimeError("the loader is closed")
         self._keys.epoch, self._keys.first = epoch, first
-        with _no_advice():
+        with no_advice():
             batches = iter(self._loader)
         while True:
             with worker_deaths():
@@ -223,22 +220,6 @@ class StreamEvalLoader:
     def close(self) -> None:
         """Ends the worker processes."""
         self._pipeline.close()
-
-
-def _start_method() -> str | None:
-    """Forked workers begin at once and share the list of files; they touch no GPU. A method that the program has chosen stays."""
-    return "fork" if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) is None else None
-
-
-@contextmanager
-def _no_advice() -> Iterator[None]:
-    """Silences torch on more workers than cores, Python (from 3.12) on forking beside threads, and Pillow on odd files.
-
-    The first two are chosen here; of files a note tells before training.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _as_it_is(loaded: Any) -> Any:

@@ -264,6 +264,11 @@ MUTANTS = (
     _of('sp', 'losses.py', 'sums = products.abs().sum(1, keepdim=True)', 'sums = products.sum(1, keepdim=True)'),
     _of('tfkd', 'losses.py', '.mean() * student_temperature**2', '.mean()'),
     _of('vid', 'losses.py', '(errors / variance + variance.log()).mean() / 2', '(errors / variance - variance.log()).mean() / 2'),
+    # Every file decoded.
+    Mutant("the size of a picture is no part of its digest", "distillctl/data/examine.py", 'person=b"%dx%d" % (width, height)', 'person=b""', "tests/data/test_examine.py"),
+    Mutant("checksums of PNG are not compared", "distillctl/data/examine.py", 'if image.format == "PNG":', "if False:", "tests/data/test_examine.py"),
+    Mutant("copies are sought within a split alone", "distillctl/commands/check_data.py", "{place.split for place in places}) > 1]", "{place.split for place in places}) > 9]", "tests/commands/test_check_data.py"),
+    Mutant("check-data ends with 0 whatever is broken", "distillctl/cli/check_data.py", "    if report.broken:\n        raise", "    if False:\n        raise", "tests/commands/test_check_data.py"),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
     Mutant('a run that went on after a change is a control', 'distillctl/commands/control.py', 'info.get("method") == "none" and "changes" not in info', 'info.get("method") == "none"', 'tests/commands/test_control.py'),
