@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +139,7 @@ class Splits:
     train, val, test: `val` and `test` may be missing; the validation split chooses the best epoch, the test split never does.
     classes: names, sorted in the order of the labels; empty where the task has no classes.
     mean, std: one number a channel, for images scaled to [0, 1].
+    skipped: broken files that were left out, by split, where `on_error` is `skip`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
 
@@ -150,6 +151,7 @@ class Splits:
     std: tuple[float, ...]
     view: View
     description: str = ""
+    skipped: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     @property
     def overview(self) -> str:

@@ -100,7 +100,7 @@ def check_data(profile: Profile) -> DataReport:
         DistillError: the data are not there, or their layout is wrong.
         RunError: a worker process died.
     """
-    splits = build_splits(profile)
+    splits = build_splits(profile, skips=False)
     parts: dict[str, Images] = {name: images for name in ("train", "val", "test") if (images := getattr(splits, name)) is not None}
     files = {name: images.paths for name, images in parts.items() if isinstance(images, FileImages)}
     found = examine(files, splits.view, profile.train.workers)

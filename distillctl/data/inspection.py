@@ -87,6 +87,16 @@ def file_states(paths: Sequence[Path]) -> list[tuple[int, int]]:
     return _in_threads(_state, paths)
 
 
+def files_digest(what: object, files: Mapping[str, Sequence[Path]]) -> str:
+    """24 hex digits that stand for files with their places, sizes and times of change, and for `what` is done with them."""
+    known_by = hashlib.sha256(json_bytes(what))
+    for name, paths in files.items():
+        known_by.update(f"\n{name}\n".encode())
+        for path, state in zip(paths, file_states(paths), strict=True):
+            known_by.update(os.fsencode(os.path.abspath(path)) + f"\0{state}\0".encode())
+    return known_by.hexdigest()[:24]
+
+
 def _inspect(files: Mapping[str, Sequence[Path]], view: View, measure: bool) -> Inspection:
     looks = {name: _in_threads(lambda path: _look(path, view), paths) for name, paths in files.items()}
     broken = {name: [look for look in found if look.problem is not None] for name, found in looks.items()}
@@ -310,12 +320,7 @@ def _places(files: Mapping[str, Sequence[Path]], stated: View, view: View, measu
     cache = cache_folder()
     if cache is None or not any(files.values()):
         return []
-    known_by = hashlib.sha256(json_bytes([_VERSION, stated.reading, measure]))
-    for name, paths in files.items():
-        known_by.update(f"\n{name}\n".encode())
-        for path, state in zip(paths, file_states(paths), strict=True):
-            known_by.update(os.fsencode(os.path.abspath(path)) + f"\0{state}\0".encode())
-    name = known_by.hexdigest()[:24]
+    name = files_digest([_VERSION, stated.reading, measure], files)
     given = [] if view == stated else [f"{name}-{view.white}.json"]
     return [cache / "inspected" / file for file in (f"{name}.json", *given)]
 

@@ -269,6 +269,10 @@ MUTANTS = (
     Mutant("checksums of PNG are not compared", "distillctl/data/examine.py", 'if image.format == "PNG":', "if False:", "tests/data/test_examine.py"),
     Mutant("copies are sought within a split alone", "distillctl/commands/check_data.py", "{place.split for place in places}) > 1]", "{place.split for place in places}) > 9]", "tests/commands/test_check_data.py"),
     Mutant("check-data ends with 0 whatever is broken", "distillctl/cli/check_data.py", "    if report.broken:\n        raise", "    if False:\n        raise", "tests/commands/test_check_data.py"),
+    Mutant("what the system refuses is remembered", "distillctl/data/skipping.py", "kind in OF_THE_SYSTEM for", "kind in () for", "tests/data/test_skipping.py"),
+    Mutant("broken files are left out of evaluations alone", "distillctl/data/skipping.py", 'for name in ("train", "val", "test") if isinstance', 'for name in ("val", "test") if isinstance', "tests/data/test_skipping.py"),
+    Mutant("evaluations read what training left out", "distillctl/build/data.py", 'if skips and getattr(choice.options, "on_error", "stop") == "skip":', "if False:", "tests/commands/test_skipped_images.py"),
+    Mutant("a run does not count what it left out", "distillctl/commands/train.py", "        if task.data.skipped:\n", "        if False:\n", "tests/commands/test_skipped_images.py"),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
     Mutant('a run that went on after a change is a control', 'distillctl/commands/control.py', 'info.get("method") == "none" and "changes" not in info', 'info.get("method") == "none"', 'tests/commands/test_control.py'),
