@@ -25,6 +25,11 @@ class ImageFolderOptions(Options):
     """Folder of the validation images in `root` where it is not called `val`; empty leaves out a folder that is."""
     test: str | None = None
     """Folder of the test images in `root` where it is not called `test`; empty leaves out a folder that is."""
+    labels: str | None = None
+    """CSV file, as a path from `root`, that says which image has which label, where images do not lie in folders of classes; its first line
+    names the columns `path` (from `root`, with or without its ending), `label` and, if it has one, `split`."""
+    columns: Annotated[list[str], Field(min_length=2, max_length=3)] | None = None
+    """How path, label and split are called in the first line of `labels`, in this order, such as `["id", "breed"]`."""
     class_order: Literal["natural"] | list[str] | None = None
     """Order of the classes, which number the outputs of the networks: `natural` puts `2` before `10`; a list names every class. By default
     they are sorted as text."""
@@ -59,5 +64,9 @@ class ImageFolderOptions(Options):
 
     @model_validator(mode="after")
     def _sizes(self) -> ImageFolderOptions:
+        if self.labels is None and self.columns is not None:
+            raise ValueError("`columns` has no effect without `labels`")
+        if self.labels is not None and (stated := [name for name in ("train", "val", "test") if getattr(self, name) is not None]):
+            raise ValueError(f"`{stated[0]}` has no effect with `labels`: a column `split` says which images are of which split")
         check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize)
         return self

@@ -273,6 +273,9 @@ MUTANTS = (
     Mutant("broken files are left out of evaluations alone", "distillctl/data/skipping.py", 'for name in ("train", "val", "test") if isinstance', 'for name in ("val", "test") if isinstance', "tests/data/test_skipping.py"),
     Mutant("evaluations read what training left out", "distillctl/build/data.py", 'if skips and getattr(choice.options, "on_error", "stop") == "skip":', "if False:", "tests/commands/test_skipped_images.py"),
     Mutant("a run does not count what it left out", "distillctl/commands/train.py", "        if task.data.skipped:\n", "        if False:\n", "tests/commands/test_skipped_images.py"),
+    Mutant("a path that is listed twice is taken twice", "distillctl/builtin/imagefolder_list.py", "        if path in lines:", "        if False:", "tests/builtin/test_imagefolder_list.py"),
+    Mutant("rows of every split are trained on", "distillctl/builtin/imagefolder_list.py", 'name = "train" if split is None else', 'name = "train" if split is not None else', "tests/builtin/test_imagefolder_list.py"),
+    Mutant("labels of an array may be of another length", "distillctl/builtin/npz_file.py", "if labels.shape != (count,) or", "if", "tests/builtin/test_npz.py"),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
     Mutant('a run that went on after a change is a control', 'distillctl/commands/control.py', 'info.get("method") == "none" and "changes" not in info', 'info.get("method") == "none"', 'tests/commands/test_control.py'),
