@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Epsilon,
         Factor,
         FileAugment,
+        FileCache,
         Options,
         PathOption,
         StageName,
@@ -75,7 +76,8 @@ _WHERE = {
     ),
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": (
-        "Epsilon", "Factor", "FileAugment", "Options", "PathOption", "StageName", "StageNames", "Temperature", "check_image_sizes",
+        "Epsilon", "Factor", "FileAugment", "FileCache", "Options", "PathOption", "StageName", "StageNames", "Temperature",
+        "check_image_sizes",
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": (
@@ -95,14 +97,14 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "ArrayImages", "Batch", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor", "Features",
-    "FileAugment", "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec",
-    "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress",
-    "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "Task",
-    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__",
-    "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32", "gather_rows", "hookimpl", "input_of", "is_target",
-    "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others",
-    "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split",
-    "to_rgb", "unit_rows", "unpacked", "widen",
+    "FileAugment", "FileCache", "FileImages", "Head", "Images", "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily",
+    "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError",
+    "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames",
+    "StepReport", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput",
+    "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32", "gather_rows", "hookimpl",
+    "input_of", "is_target", "kd_loss", "kl_divergence", "listing_hash", "match_size", "matching_convolution", "open_image",
+    "other_divergence", "others", "pair_stages", "require_positions", "split_decay", "split_target", "stratified_split",
+    "target_divergence", "three_way_split", "to_rgb", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

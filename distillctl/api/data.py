@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distillctl.api.options import FileAugment
+from distillctl.api.options import FileAugment, FileCache
 from distillctl.errors import DataError
 from distillctl.text import some
 
@@ -107,6 +107,7 @@ class View:
     padding: pixels of zeros around an array image before the random crop.
     resize: length of the short side to which files are resized before a crop in training; 0 means `size`.
     eval_resize: the same in evaluation, before the centre crop; 0 means `size`.
+    cache: where files are kept as they are after the resize: `none`, `ram` or `disk` (see `distillctl.data.resized`).
     max_megapixels: a file with more pixels, in millions, is refused before it is decoded; None means `MAX_MEGAPIXELS`.
     white: value of white in files of grey with more than 8 bits; None: a training measures it (see `distillctl.data.inspection`).
     background: red, green and blue behind transparent pixels of files; None means white.
@@ -117,6 +118,7 @@ class View:
     padding: int = 0
     resize: int = 0
     eval_resize: int = 0
+    cache: FileCache = "none"
     max_megapixels: float | None = None
     white: float | None = None
     background: Sequence[int] | None = None

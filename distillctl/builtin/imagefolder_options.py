@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl.api.options import FileAugment, Options, PathOption, check_image_sizes
+from distillctl.api.options import FileAugment, FileCache, Options, PathOption, check_image_sizes
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channel = Annotated[float, Field(gt=0, lt=1)]
@@ -51,6 +51,9 @@ class ImageFolderOptions(Options):
     """Mean of red, green and blue, for images scaled to [0, 1]; the default is ImageNet's."""
     std: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
     """Standard deviation of red, green and blue; the default is ImageNet's."""
+    cache: FileCache = "none"
+    """Where images are kept decoded and resized, so that an epoch decodes none: `ram` in memory, for this command; `disk` in the cache
+    folder, for all. The views are the same. For an `augment` that resizes first, not `random_resized_crop`, `trivialaugment`, `augmix`."""
     max_megapixels: Annotated[float, Field(gt=0)] | None = None
     """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
     on_error: Literal["stop", "skip"] = "stop"
@@ -68,5 +71,5 @@ class ImageFolderOptions(Options):
             raise ValueError("`columns` has no effect without `labels`")
         if self.labels is not None and (stated := [name for name in ("train", "val", "test") if getattr(self, name) is not None]):
             raise ValueError(f"`{stated[0]}` has no effect with `labels`: a column `split` says which images are of which split")
-        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize)
+        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize, self.cache)
         return self

@@ -20,12 +20,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from distillctl.api.data import FileImages, Splits, View, take_labels, take_targets
 from distillctl.api.method import Batch
-from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
+from distillctl.data.augment import evaluation_transform, short_side, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
 from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
+from distillctl.data.resized import Store, stored
 from distillctl.data.workers import no_advice, prepare_worker, start_method, worker_count, worker_deaths
 from distillctl.errors import DataError, Problem
 
@@ -37,8 +38,9 @@ _Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is
 class _Views(Dataset[_Loaded]):
     """What a worker does: decode the files of a batch and cut a view out of each."""
 
-    def __init__(self, paths: Sequence[Path], view: View, transform: nn.Module, seed: int) -> None:
+    def __init__(self, paths: Sequence[Path], view: View, transform: nn.Module, seed: int, store: Store | None = None) -> None:
         self._paths, self._view, self._transform, self._seed = [str(p) for p in paths], view, transform, seed
+        self._store = store
 
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
@@ -51,7 +53,7 @@ class _Views(Dataset[_Loaded]):
         return stacked, torch.tensor([index for _, index in keys])
 
     def _cut(self, epoch: int, index: int) -> Tensor:
-        image = read_image(self._paths[index], **self._view.reading)
+        image = read_image(self._paths[index], **self._view.reading) if self._store is None else self._store[index]
         with own_generator(mix(self._seed, epoch, VIEW, index)):
             return self._transform(image)  # type: ignore[no-any-return]
 
@@ -166,7 +168,8 @@ class StreamTrainLoader:
         assert isinstance(images, FileImages)
         self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
         keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
-        views = _Views(images.paths, splits.view, training_transform(splits.view), seed)
+        store = stored(images, splits.view, short_side(splits.view), workers)
+        views = _Views(images.paths, splits.view, training_transform(splits.view), seed, store)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self.share = share
@@ -208,7 +211,8 @@ class StreamEvalLoader:
         count = len(images)
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._pipeline = _Pipeline(_Views(images.paths, splits.view, transform, 0), keys, images, normalise, device, workers)
+        store = None if tta == "ten_crop" else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
+        self._pipeline = _Pipeline(_Views(images.paths, splits.view, transform, 0, store), keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count
 

@@ -276,6 +276,11 @@ MUTANTS = (
     Mutant("a path that is listed twice is taken twice", "distillctl/builtin/imagefolder_list.py", "        if path in lines:", "        if False:", "tests/builtin/test_imagefolder_list.py"),
     Mutant("rows of every split are trained on", "distillctl/builtin/imagefolder_list.py", 'name = "train" if split is None else', 'name = "train" if split is not None else', "tests/builtin/test_imagefolder_list.py"),
     Mutant("labels of an array may be of another length", "distillctl/builtin/npz_file.py", "if labels.shape != (count,) or", "if", "tests/builtin/test_npz.py"),
+    Mutant("a cache is blind to how files are read", "distillctl/data/resized.py", "[_VERSION, short, view.reading, made_by]", "[_VERSION, short, made_by]", "tests/data/test_resized.py"),
+    Mutant("a cache is blind to the length of the short side", "distillctl/data/resized.py", "[_VERSION, short, view.reading, made_by]", "[_VERSION, view.reading, made_by]", "tests/data/test_resized.py"),
+    Mutant("the index of a cache is not checked", "distillctl/data/resized.py", "if zlib.crc32(index) != checksum:", "if False:", "tests/data/test_resized.py"),
+    Mutant("a training without augmentation is resized for a crop", "distillctl/data/augment.py", 'return (view.eval_resize if view.augment == "none" else view.resize) or view.size', "return view.resize or view.size", "tests/data/test_resized.py"),
+    Mutant("another cache is another run", "distillctl/profile/identity.py", '("dataset", "cache"), ', "", "tests/profile/test_identity.py"),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
     Mutant('a run that went on after a change is a control', 'distillctl/commands/control.py', 'info.get("method") == "none" and "changes" not in info', 'info.get("method") == "none"', 'tests/commands/test_control.py'),
