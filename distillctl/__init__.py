@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Epsilon,
         Factor,
         FileAugment,
+        FileCache,
         Options,
         PathOption,
         StageName,
@@ -77,7 +78,8 @@ _WHERE = {
     ),
     "distillctl.api.optimizer": ("SeparateGradients", "split_decay"),
     "distillctl.api.options": (
-        "Epsilon", "Factor", "FileAugment", "Options", "PathOption", "StageName", "StageNames", "Temperature", "check_image_sizes",
+        "Epsilon", "Factor", "FileAugment", "FileCache", "Options", "PathOption", "StageName", "StageNames", "Temperature",
+        "check_image_sizes",
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.specs": (
@@ -96,12 +98,12 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation",
-    "Factor", "Features", "FileAugment", "FileImages", "Head", "ImageStore", "Images", "LenientBatchNorm2d", "Meter", "Method",
+    "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor",
+    "Features", "FileAugment", "FileCache", "FileImages", "Head", "ImageStore", "Images", "LenientBatchNorm2d", "Meter", "Method",
     "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset",
     "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName",
-    "StageNames", "StepReport", "StoredImages", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec",
-    "View", "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32",
+    "StageNames", "StepReport", "StoredImages", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View",
+    "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32",
     "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "match_size",
     "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_folder", "require_positions",
     "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "unit_rows",

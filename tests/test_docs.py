@@ -55,6 +55,7 @@ RUN = {
     "distillctl init imagefolder --out my.toml": (),
     "distillctl show kd": (),
     "distillctl list-methods": (),
+    "distillctl check-data profiles/quickstart.toml": (),
     "distillctl bench profiles/quickstart.toml --steps 5": ("--warmup", "1", "--set", "dataset.limit=200"),
     "distillctl train profiles/cifar100/resnet32x4_resnet8x4.toml --method crd": CIFAR,
 }

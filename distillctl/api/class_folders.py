@@ -99,7 +99,9 @@ def require_folder(root: Path) -> None:
     if root.is_dir():
         return
     if root.exists():
-        raise ProfileError(f"`{root}` is not a folder", where="[dataset]", hint="`root` must be a folder of folders of images")
+        arrays = root.suffix == ".npz"
+        hint = 'images in arrays are another data set: `name = "npz"`' if arrays else "`root` must be a folder of folders of images"
+        raise ProfileError(f"`{root}` is not a folder", where="[dataset]", hint=hint)
     existing = next((p for p in root.parents if p.is_dir()), Path("."))
     missing = root.relative_to(existing).parts[0] if existing in root.parents else root.name
     near = difflib.get_close_matches(missing, [n for n in _names(existing) if n != missing], 3, 0.5)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor
 
-from distillctl.api.options import FileAugment
+from distillctl.api.options import FileAugment, FileCache
 from distillctl.errors import DataError
 from distillctl.text import some
 
@@ -193,6 +193,7 @@ class View:
     resize: length of the short side to which files are resized before a crop in training; 0 means `size`.
     eval_resize: the same in evaluation, before the centre crop; 0 means `size`.
     rotation: files are turned in training, once they are cut, by an angle drawn from ± so many degrees; corners without a pixel are black.
+    cache: where files are kept as they are after the resize: `none`, `ram` or `disk` (see `distillctl.data.resized`).
     max_megapixels: a file with more pixels, in millions, is refused before it is decoded; None means `MAX_MEGAPIXELS`.
     white: value of white in files of grey with more than 8 bits; None: a training measures it (see `distillctl.data.inspection`).
     background: red, green and blue behind transparent pixels of files; None means white.
@@ -204,6 +205,7 @@ class View:
     resize: int = 0
     eval_resize: int = 0
     rotation: float = 0.0
+    cache: FileCache = "none"
     max_megapixels: float | None = None
     white: float | None = None
     background: Sequence[int] | None = None
@@ -226,6 +228,7 @@ class Splits:
     train, val, test: `val` and `test` may be missing; the validation split chooses the best epoch, the test split never does.
     classes: names, sorted in the order of the labels; empty where the task has no classes.
     mean, std: one number a channel, for images scaled to [0, 1].
+    skipped: broken files that were left out, by split, where `on_error` is `skip`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
 
@@ -237,6 +240,7 @@ class Splits:
     std: tuple[float, ...]
     view: View
     description: str = ""
+    skipped: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     @property
     def overview(self) -> str:

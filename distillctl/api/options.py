@@ -71,14 +71,24 @@ _ANY_SIZE = ("none", "random_resized_crop", "trivialaugment", "augmix")
 """Those that take an image as large as it is."""
 
 
-def check_image_sizes(image_size: int, augment: str, resize: int, eval_resize: int) -> None:
+FileCache = Literal["none", "ram", "disk"]
+"""Where files are kept decoded and resized: what an option `cache` of a data set of files can be."""
+
+
+def check_image_sizes(image_size: int, augment: str, resize: int, eval_resize: int, cache: str = "none") -> None:
     """Checks the options of these names, those of a data set of image files; for a validator of its options.
 
     image_size: side length in pixels of what the network sees. resize, eval_resize: lengths in pixels of the short side, or 0.
+    cache: see `FileCache`.
 
     Raises:
-        ValueError: `resize` is given with an `augment` that has no use for it, or a length is smaller than `image_size`.
+        ValueError: `resize` or `cache` is given with an `augment` that has no use for it, or a length is smaller than `image_size`.
     """
+    if cache != "none" and augment in _ANY_SIZE[1:]:
+        raise ValueError(
+            f'`cache = "{cache}"` keeps images after their resize, and `augment = "{augment}"` cuts at random from images of full size; '
+            "`crop_flip`, `resize_crop`, `autoaugment`, `randaugment` and `none` resize first"
+        )
     if resize and augment in _ANY_SIZE:
         raise ValueError(f'`resize` has no effect with `augment = "{augment}"`')
     for name, value in (("resize", resize), ("eval_resize", eval_resize)):

@@ -12,16 +12,22 @@ from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.task import PLAIN_LOSS, LossOptions, Task
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training
 from distillctl.data.inspection import inspect
+from distillctl.data.skipping import told, without_broken
 from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry, load, load_class
 from distillctl.profile.schema import Profile
 
 
-def build_splits(profile: Profile) -> Splits:
-    """The data of a profile, cut to `dataset.limit`."""
+def build_splits(profile: Profile, *, skips: bool = True) -> Splits:
+    """The data of a profile, without broken files if its `dataset.on_error` is `skip`, cut to `dataset.limit`.
+
+    skips: whether `on_error` counts.
+    """
     choice = profile.dataset
     splits: Splits = load(choice.spec.implementation, choice.spec.name)(choice.options, profile.seed)
+    if skips and getattr(choice.options, "on_error", "stop") == "skip":
+        splits = without_broken(splits, profile.train.workers)
     return limit_training(splits, choice.table.limit, profile.seed) if choice.table.limit else splits
 
 
@@ -65,7 +71,8 @@ def inspected_task(profile: Profile, registry: Registry, white: float | None = N
         splits = replace(splits, view=replace(splits.view, white=found.white))
         table: Any = profile.resolved["dataset"]
         profile = replace(profile, resolved={**profile.resolved, "dataset": {**table, "white": found.white}})
-    return profile, build_task(profile, registry, splits), found.notes
+    skipped = [f"WARNING: {told(splits.skipped)}"] if splits.skipped else []
+    return profile, build_task(profile, registry, splits), [*skipped, *found.notes]
 
 
 def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:

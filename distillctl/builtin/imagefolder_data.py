@@ -66,6 +66,7 @@ def _view(options: ImageFolderOptions) -> View:
         augment=options.augment,
         resize=options.resize or default,
         eval_resize=options.eval_resize or default,
+        cache=options.cache,
         max_megapixels=options.max_megapixels,
         white=options.white,
         background=options.background,

@@ -140,6 +140,11 @@ def refuse_nested_splits(root: Path, below: Mapping[str, list[str]]) -> None:
             )
 
 
+def split_of_name(name: str) -> str:
+    """`train`, `val` or `test` if a word says that; otherwise empty."""
+    return _split_of(_words(name))
+
+
 def wrapped(root: Path) -> Path | None:
     """The first folder below with more than one folder in it, if each on the way has only one; None if there is none."""
     for _ in range(8):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl.api.options import FileAugment, Options, PathOption, check_image_sizes
+from distillctl.api.options import FileAugment, FileCache, Options, PathOption, check_image_sizes
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channel = Annotated[float, Field(gt=0, lt=1)]
@@ -25,6 +25,11 @@ class ImageFolderOptions(Options):
     """Folder of the validation images in `root` where it is not called `val`; empty leaves out a folder that is."""
     test: str | None = None
     """Folder of the test images in `root` where it is not called `test`; empty leaves out a folder that is."""
+    labels: str | None = None
+    """CSV file, as a path from `root`, that says which image has which label, where images do not lie in folders of classes; its first line
+    names the columns `path` (from `root`, with or without its ending), `label` and, if it has one, `split`."""
+    columns: Annotated[list[str], Field(min_length=2, max_length=3)] | None = None
+    """How path, label and split are called in the first line of `labels`, in this order, such as `["id", "breed"]`."""
     class_order: Literal["natural"] | list[str] | None = None
     """Order of the classes, which number the outputs of the networks: `natural` puts `2` before `10`; a list names every class. By default
     they are sorted as text."""
@@ -46,8 +51,14 @@ class ImageFolderOptions(Options):
     """Mean of red, green and blue, for images scaled to [0, 1]; the default is ImageNet's."""
     std: Annotated[list[Channel], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
     """Standard deviation of red, green and blue; the default is ImageNet's."""
+    cache: FileCache = "none"
+    """Where images are kept decoded and resized, so that an epoch decodes none: `ram` in memory, for this command; `disk` in the cache
+    folder, for all. The views are the same. For an `augment` that resizes first, not `random_resized_crop`, `trivialaugment`, `augmix`."""
     max_megapixels: Annotated[float, Field(gt=0)] | None = None
     """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What is done about broken image files: `stop` ends the command before anything is trained; `skip` decodes all files once and
+    leaves those out, in every command that reads the same files, and counts them in the run."""
     white: Annotated[float, Field(gt=0)] | None = None
     """Value of white in grey images of more than 8 bits (255, 4095, 65535). By default it is measured before training: the smallest of 255,
     1023, 4095, 16383, 65535 and 2147483647, or 1 for floating point, that holds the largest value of the training images."""
@@ -56,5 +67,9 @@ class ImageFolderOptions(Options):
 
     @model_validator(mode="after")
     def _sizes(self) -> ImageFolderOptions:
-        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize)
+        if self.labels is None and self.columns is not None:
+            raise ValueError("`columns` has no effect without `labels`")
+        if self.labels is not None and (stated := [name for name in ("train", "val", "test") if getattr(self, name) is not None]):
+            raise ValueError(f"`{stated[0]}` has no effect with `labels`: a column `split` says which images are of which split")
+        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize, self.cache)
         return self

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distillctl.api.class_folders import EXTENSIONS, ClassFolders, scan_classes
 from distillctl.builtin.imagefolder_layout import refuse_nested_splits, split_folders, wrapped
+from distillctl.builtin.imagefolder_list import read_list
 from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
 from distillctl.errors import DataError, ProfileError
 from distillctl.text import counted, natural_key, some
@@ -18,7 +19,10 @@ DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
 
 @dataclass(frozen=True)
 class Tree:
-    """folders, scans: of each split that has a folder; `train` always has one. classes: in the order of their labels."""
+    """folders, scans: of each split that has a folder, or rows in the file of labels, as `train` always has.
+
+    classes: in the order of their labels.
+    """
 
     folders: Mapping[str, Path]
     scans: Mapping[str, ClassFolders]
@@ -26,12 +30,16 @@ class Tree:
 
 
 def read_tree(options: ImageFolderOptions) -> Tree:
-    """The folders with the names of their files.
+    """The folders with the names of their files, or what the file of labels says.
 
     Raises:
         DataError: the folder is missing, has no images, or its parts do not fit each other.
         ProfileError: a fraction is asked for where a folder decides, or `class_order` names other classes.
     """
+    if options.labels is not None:
+        folders, scans = read_list(options)
+        _check_fractions(options, folders)
+        return Tree(folders, scans, _in_order(_check_classes(scans, folders), options))
     folders = split_folders(options)
     _check_fractions(options, folders)
     scans = {name: scan_classes(folder) for name, folder in folders.items()}
@@ -71,7 +79,7 @@ def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path
             f"{counted(len(empty), 'class', 'es')} of `{root}` without an image: {some(empty)}", hint="remove the folder or fill it"
         )
     if len(train) < 2:
-        deeper = wrapped(root)
+        deeper = wrapped(root) if root.is_dir() else None
         hint = "" if deeper in (None, root) else _ways_down(deeper, folders)
         raise DataError(f"there is only one class in `{root}`: {some(list(train))}", hint=hint)
     for name in ("val", "test"):

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Command] = {
     "eval": Command("eval:eval_", "Evaluate a run."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),
     "check": Command("check:check", "Check a profile and explain every value."),
+    "check-data": Command("check_data:check_data", "Decode every image and report what is broken."),
     "init": Command("init:init", "Write a commented profile to start from."),
     "new": Command("new:new", "Write a package that adds a method, model or data set."),
     "show": Command("show:show", "Show a method, model, data set or optimizer."),

@@ -36,11 +36,12 @@ _WORDS = {
     "data_listing": "the data",
     "file_sizes": "the sizes of the files in",
     "file_times": "the times at which files were changed (a copy may have others) in",
+    "skipped": "the number of broken files that are left out of",
     "teacher_profile": "the teacher's profile",
     "teacher_sha256": "the teacher's weights",
     "processes": "the number of processes",
 }
-_OF_FILES = ("file_sizes", "file_times")
+_OF_FILES = ("file_sizes", "file_times", "skipped")
 _OLD_WHITE = 65535  # before it was measured
 _HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -199,6 +199,7 @@ class _Plan:
             packages=packages(profile, registry),
             data_listing=listing(task.data),
             **file_facts(task.data),
+            **({"skipped": counts} if (counts := {name: len(paths) for name, paths in task.data.skipped.items()}) else {}),
             teacher_profile=None if trainer is None else trainer.digest,
             processes=processes.count,
         )
@@ -353,6 +354,8 @@ class _Plan:
                 last = loop.evaluate(model, split)
         if epochs < profile.train.epochs:
             summary["stopped_early"] = epochs
+        if task.data.skipped:
+            summary["skipped"] = {name: len(paths) for name, paths in task.data.skipped.items()}
         if judged is not None:
             summary["teacher"] = dict(judged[0].figures)
         if best is not None and last is not None:

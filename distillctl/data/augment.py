@@ -26,6 +26,11 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 from distillctl.api.data import View
 
 
+def short_side(view: View) -> int:
+    """Length in pixels of the short side after the first step of a training view that begins with a resize."""
+    return (view.eval_resize if view.augment == "none" else view.resize) or view.size
+
+
 def training_transform(view: View) -> nn.Module:
     """uint8 (3, H, W) → uint8 (3, size, size), at random."""
     return nn.Sequential(_cut(view), v2.RandomRotation(view.rotation)) if view.rotation else _cut(view)

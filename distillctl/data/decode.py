@@ -7,10 +7,11 @@ Pillow decodes, for it reads every format that people have and torchvision's own
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -30,6 +31,15 @@ _TURNS = {
 _EXIF_STARTS = (b"Exif\0\0II*\0", b"Exif\0\0MM\0*", b"II*\0", b"MM\0*")
 _EMPTY_EXIF = 14  # bytes of a block without entries
 _FOREIGN = {b"%!PS": "PostScript", b"%PDF": "PDF", b"<htm": "HTML", b"<!do": "HTML", b"<svg": "SVG", b"<?xm": "XML", b"8BPS": "Photoshop"}
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG", ()),
+    (b"\x89PNG", "PNG", ((16, 20), (20, 24))),
+    (b"GIF8", "GIF", ((6, 8), (8, 10))),
+    (b"BM", "BMP", ((18, 22), (22, 26))),
+    (b"II*\0", "TIFF", ()),
+    (b"MM\0*", "TIFF", ()),
+)
+"""First bytes of formats, and where their header has width and height, if it always lies there."""
 _BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"jp2 ": "JPEG 2000"}
 
 
@@ -183,15 +193,32 @@ def _opaque(image: Image.Image, paper: tuple[int, ...]) -> Image.Image:
 
 def _reason(error: Exception, path: str | Path | StoredImage) -> str:
     if isinstance(error, UnidentifiedImageError):
+        if begun := _begun(path):
+            return begun
         return f"it is not an image of a known format ({', '.join(FORMATS)}){_guess(path)}"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]
 
 
+def _opened(path: str | Path | StoredImage) -> BinaryIO:
+    return BytesIO(path.read_bytes()) if isinstance(path, StoredImage) else open(path, "rb")
+
+
+def _begun(path: str | Path | StoredImage) -> str:
+    """What is wrong with the header of a file that begins as one of the known formats; empty where it does not."""
+    with suppress(OSError), _opened(path) as file:
+        start = file.read(26)
+        for first, kind, sides in _SIGNATURES:
+            if start.startswith(first):
+                zero = any(len(start) >= end and not any(start[begin:end]) for begin, end in sides)
+                return "it has no pixels" if zero else f"it begins as {kind}, but its header is broken"
+    return ""
+
+
 def _guess(path: str | Path | StoredImage) -> str:
     """What a file of another format is, by its first bytes."""
     try:
-        with BytesIO(path.read_bytes()) if isinstance(path, StoredImage) else open(path, "rb") as file:
+        with _opened(path) as file:
             start = file.read(12)
     except OSError:
         return ""

@@ -92,6 +92,16 @@ def file_states(paths: Paths) -> list[tuple[int, int]]:
     return _in_threads(_state, paths)
 
 
+def files_digest(what: object, files: Mapping[str, Paths]) -> str:
+    """24 hex digits that stand for files with their places, sizes and times of change, and for `what` is done with them."""
+    known_by = hashlib.sha256(json_bytes(what))
+    for name, paths in files.items():
+        known_by.update(f"\n{name}\n".encode())
+        for path, state in zip(paths, file_states(paths), strict=True):
+            known_by.update(os.fsencode(os.path.abspath(str(path))) + f"\0{state}\0".encode())
+    return known_by.hexdigest()[:24]
+
+
 def _inspect(files: Mapping[str, Paths], view: View, measure: bool) -> Inspection:
     looks = {name: _in_threads(lambda path: _look(path, view), paths) for name, paths in files.items()}
     broken = {name: [look for look in found if look.problem is not None] for name, found in looks.items()}
@@ -206,13 +216,22 @@ def _look(path: Path | StoredImage, view: View) -> _Look:
                 wide=not is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())[:1]),
                 odd_exif="exif" in image.info and orientation(image) is None,
             )
-            if not _ends_well(image):
-                image.load()
-                if _is_filled_up(path, image.format):
-                    raise ValueError("its end is missing, with zeros in its place")
+            require_end(image, path)
     except DataError as error:
         return _Look(path, problem=error)
     return look
+
+
+def require_end(image: Image.Image, path: Path | StoredImage) -> None:
+    """Decodes a picture whose file has not the end of its format.
+
+    Raises:
+        OSError, ValueError: its end is missing.
+    """
+    if not _ends_well(image):
+        image.load()
+        if _is_filled_up(path, image.format):
+            raise ValueError("its end is missing, with zeros in its place")
 
 
 def _broken(broken: Mapping[str, Sequence[_Look]], count: int, total: int) -> DataError:
@@ -306,12 +325,7 @@ def _places(files: Mapping[str, Paths], stated: View, view: View, measure: bool)
     cache = cache_folder()
     if cache is None or not any(files.values()):
         return []
-    known_by = hashlib.sha256(json_bytes([_VERSION, stated.reading, measure]))
-    for name, paths in files.items():
-        known_by.update(f"\n{name}\n".encode())
-        for path, state in zip(paths, file_states(paths), strict=True):
-            known_by.update(os.fsencode(os.path.abspath(str(path))) + f"\0{state}\0".encode())
-    name = known_by.hexdigest()[:24]
+    name = files_digest([_VERSION, stated.reading, measure], files)
     given = [] if view == stated else [f"{name}-{view.white}.json"]
     return [cache / "inspected" / file for file in (f"{name}.json", *given)]
 

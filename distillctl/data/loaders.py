@@ -124,6 +124,11 @@ def _check_view(splits: Splits) -> None:
         return
     if view.augment not in get_args(FileAugment):
         raise ProfileError(f"image files cannot be augmented by `{view.augment}`", hint=f"one of {', '.join(get_args(FileAugment))}")
+    if view.cache != "none" and view.augment not in ("none", *_CROPS):
+        raise ProfileError(
+            f'`cache = "{view.cache}"` keeps resized images, and `augment = "{view.augment}"` cuts at random from images of full size',
+            hint="`crop_flip`, `resize_crop`, `autoaugment`, `randaugment` and `none` resize first",
+        )
     if splits.channels != 3:
         raise ProfileError(f"image files have 3 channels, but `mean` has {splits.channels} values")
     if view.augment in _CROPS and 0 < view.resize < view.size:

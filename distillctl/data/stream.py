@@ -7,10 +7,7 @@ generators.
 
 from __future__ import annotations
 
-import multiprocessing
 import random
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,13 +20,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from distillctl.api.data import ArrayImages, FileImages, Splits, StoredImages, StoredPaths, View, take_labels, take_targets
 from distillctl.api.method import Batch
-from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
+from distillctl.data.augment import evaluation_transform, short_side, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
 from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
-from distillctl.data.workers import prepare_worker, worker_count, worker_deaths
+from distillctl.data.resized import Store, stored
+from distillctl.data.workers import no_advice, prepare_worker, start_method, worker_count, worker_deaths
 from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
@@ -40,14 +38,16 @@ _Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is
 class _Views(Dataset[_Loaded]):
     """What a worker does: decode the files of a batch and cut a view out of each."""
 
-    def __init__(self, paths: Sequence[Path] | StoredPaths, view: View, transform: nn.Module, seed: int) -> None:
+    def __init__(
+        self, paths: Sequence[Path] | StoredPaths, view: View, transform: nn.Module, seed: int, store: Store | None = None
+    ) -> None:
         self._paths = paths if isinstance(paths, StoredPaths) else [str(p) for p in paths]
-        self._view, self._transform, self._seed = view, transform, seed
+        self._view, self._transform, self._seed, self._store = view, transform, seed, store
 
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
-            with _no_advice():
+            with no_advice():
                 views = [self._cut(epoch, index) for epoch, index in keys]
         except DataError as error:
             return error.problems[0]
@@ -55,7 +55,7 @@ class _Views(Dataset[_Loaded]):
         return stacked, torch.tensor([index for _, index in keys])
 
     def _cut(self, epoch: int, index: int) -> Tensor:
-        image = read_image(self._paths[index], **self._view.reading)
+        image = read_image(self._paths[index], **self._view.reading) if self._store is None else self._store[index]
         with own_generator(mix(self._seed, epoch, VIEW, index)):
             return self._transform(image)  # type: ignore[no-any-return]
 
@@ -104,7 +104,7 @@ class _Pipeline:
         self._keys, self._source, self._normalise, self._device = keys, source, normalise, device
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = worker_count(workers, len(keys), device)
-        with _no_advice():
+        with no_advice():
             self._loader: DataLoader[_Loaded] | None = DataLoader(
                 views,
                 batch_sampler=keys,
@@ -112,7 +112,7 @@ class _Pipeline:
                 num_workers=count,
                 persistent_workers=count > 0,
                 worker_init_fn=prepare_worker if count else None,
-                multiprocessing_context=_start_method() if count else None,
+                multiprocessing_context=start_method() if count else None,
                 pin_memory=device.type == "cuda",
                 generator=torch.Generator(),  # otherwise every epoch would draw from the run's own generator
             )
@@ -122,7 +122,7 @@ class _Pipeline:
         if self._loader is None:
             raise RuntimeError("the loader is closed")
         self._keys.epoch, self._keys.first = epoch, first
-        with _no_advice():
+        with no_advice():
             batches = iter(self._loader)
         while True:
             with worker_deaths():
@@ -176,7 +176,8 @@ class StreamTrainLoader:
         assert not isinstance(images, ArrayImages)
         self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
         keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
-        views = _Views(images.paths, splits.view, training_transform(splits.view), seed)
+        store = stored(images, splits.view, short_side(splits.view), workers)
+        views = _Views(images.paths, splits.view, training_transform(splits.view), seed, store)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self.share = share
@@ -218,7 +219,8 @@ class StreamEvalLoader:
         count = len(images)
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._pipeline = _Pipeline(_Views(images.paths, splits.view, transform, 0), keys, images, normalise, device, workers)
+        store = None if tta == "ten_crop" else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
+        self._pipeline = _Pipeline(_Views(images.paths, splits.view, transform, 0, store), keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count
 
@@ -230,22 +232,6 @@ class StreamEvalLoader:
     def close(self) -> None:
         """Ends the worker processes."""
         self._pipeline.close()
-
-
-def _start_method() -> str | None:
-    """Forked workers begin at once and share the list of files; they touch no GPU. A method that the program has chosen stays."""
-    return "fork" if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) is None else None
-
-
-@contextmanager
-def _no_advice() -> Iterator[None]:
-    """Silences torch on more workers than cores, Python (from 3.12) on forking beside threads, and Pillow on odd files.
-
-    The first two are chosen here; of files a note tells before training.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _as_it_is(loaded: Any) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import re
 import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +52,22 @@ def prepare_worker(_number: int) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def start_method() -> str | None:
+    """Forked workers begin at once and share the list of files; they touch no GPU. A method that the program has chosen stays."""
+    return "fork" if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) is None else None
+
+
+@contextmanager
+def no_advice() -> Iterator[None]:
+    """Silences torch on more workers than cores, Python (from 3.12) on forking beside threads, and Pillow on odd files.
+
+    The first two are chosen here; of files a note tells before training.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

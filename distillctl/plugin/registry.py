@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 GROUP = "distillctl"
 BUILTIN = tuple(
-    f"distillctl.builtin.{module}" for module in ("classification", "methods", "torchvision", "imagefolder", "optimizers", "trackers")
+    f"distillctl.builtin.{module}"
+    for module in ("classification", "methods", "torchvision", "imagefolder", "npz", "optimizers", "trackers")
 )
 
 MAX_SPECS = 10_000

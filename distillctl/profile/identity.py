@@ -11,7 +11,7 @@ from typing import Any
 from distillctl.profile.document import dotted
 from distillctl.profile.toml_file import Key
 
-_NO_PART = {("train", "workers"), ("train", "save_every"), ("tracker",)}
+_NO_PART = {("dataset", "cache"), ("train", "workers"), ("train", "save_every"), ("tracker",)}
 """Keys that change nothing of the result: a run goes on with other values as the same run."""
 
 

@@ -286,6 +286,7 @@ class TestProcesses:
             ("['show', 'kd'], ['show', 'resnet18']", "torch rich toml"),
             ("['check', 'none.toml'], ['init', 'nothing']", "torch rich toml"),
             ("['train', 'none.toml'], ['bench', 'none.toml'], ['launch', 'none.toml'], ['eval', 'nowhere']", "torch rich"),
+            ("['check-data', 'none.toml']", "torch rich"),
         ],
     )
     def test_light_commands_import_nothing_heavy(self, arguments, heavy):

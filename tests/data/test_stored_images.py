@@ -17,6 +17,7 @@ from distillctl.api.data import FileImages, Splits, StoredImage, StoredImages, V
 from distillctl.commands.resume_check import file_facts, listing
 from distillctl.data import eval_loader, train_loader
 from distillctl.data.decode import open_image, read_image
+from distillctl.data.examine import examine
 from distillctl.data.inspection import file_states, inspect
 from distillctl.data.splits import limit_training, shared_images
 from distillctl.errors import DataError
@@ -204,3 +205,18 @@ def test_a_continued_run_compares_names_labels_and_the_larger_file(pair, tmp_pat
     assert file_facts(splits)["file_times"] != facts["file_times"]
     stored.store.file.unlink()
     assert file_states(stored.paths)[0] == (-1, -1)
+
+
+def test_check_data_finds_in_them_what_it_finds_in_files(pair):
+    files, images = pair
+    one, other = (examine({"train": part.paths}, View(12), 0)["train"] for part in (files, images))
+    assert [finding.digest for finding in one] == [finding.digest for finding in other]
+    assert len({finding.digest for finding in one}) == 8
+
+
+@pytest.mark.parametrize(("content", "kind"), [(b"", "empty"), (b"<html>", "not an image")])
+def test_check_data_names_what_is_no_image(tmp_path, content, kind):
+    (tmp_path / "blob").write_bytes(content)
+    store = Blob(tmp_path / "blob", (0, len(content)))
+    (found,) = examine({"train": StoredImages(store, torch.tensor([0]), torch.tensor([0])).paths}, View(12), 0)["train"]
+    assert found.kind == kind

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from distillctl.api.data import FileImages, Splits, View
-from distillctl.data import eval_loader, limit_training, stream, train_loader
+from distillctl.data import eval_loader, limit_training, train_loader
 from distillctl.data.augment import evaluation_transform, training_transform
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
-from distillctl.data.workers import worker_deaths
+from distillctl.data.workers import start_method, worker_deaths
 from distillctl.errors import DataError, MachineError, ProfileError, RunError
 from distillctl.testing.trees import write_tree
 
@@ -321,4 +321,4 @@ def test_files_are_read_as_the_view_says(tmp_path):
 @pytest.mark.parametrize(("chosen", "expected"), [(None, "fork" if sys.platform == "linux" else None), ("spawn", None)])
 def test_a_start_method_that_the_program_has_chosen_stays(monkeypatch, chosen, expected):
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: chosen)
-    assert stream._start_method() == expected
+    assert start_method() == expected

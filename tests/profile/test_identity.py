@@ -102,3 +102,9 @@ def test_a_key_that_comes_or_goes_changes_what_a_run_is(resolved: dict[str, Any]
 def test_the_identity_names_every_value_once(resolved: dict[str, Any]) -> None:
     names = [".".join(str(part) for part in way) for way in leaves(resolved)]
     assert set(identity(resolved)) == {name for name in names if not name.startswith("tracker")} - EXEMPT
+
+
+def test_where_images_are_kept_makes_no_other_run() -> None:
+    kept = [{"dataset": {"name": "imagefolder", "root": root, **more}} for root, more in (("a", {}), ("a", {"cache": "ram"}), ("b", {}))]
+    plain, cached, other_data = map(digest_of, kept)
+    assert plain == cached != other_data

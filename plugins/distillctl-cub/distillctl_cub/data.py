@@ -42,6 +42,7 @@ def build(options: CUBOptions, seed: int) -> Splits:
             augment=options.augment,
             resize=options.resize or round(options.image_size * 246 / 224),
             eval_resize=options.eval_resize or options.image_size,
+            cache=options.cache,
             max_megapixels=options.max_megapixels,
             white=options.white,
             background=options.background,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillctl import FileAugment, Options, PathOption, check_image_sizes
+from distillctl import FileAugment, FileCache, Options, PathOption, check_image_sizes
 
 VAL_FRACTION = 0.1
 
@@ -29,8 +29,14 @@ class CUBOptions(Options):
     """Length in pixels of the short side before a random crop; 0 means 246/224 of `image_size`."""
     eval_resize: Annotated[int, Field(ge=0, le=8192)] = 0
     """Length in pixels of the short side before the centre crop of an evaluation; 0 means `image_size`."""
+    cache: FileCache = "none"
+    """Where images are kept decoded and resized, so that an epoch decodes none: `ram` in memory, for this command; `disk` in the cache
+    folder, for all. The views are the same. For an `augment` that resizes first, not `random_resized_crop`, `trivialaugment`, `augmix`."""
     max_megapixels: Annotated[float, Field(gt=0)] | None = None
     """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What is done about broken image files: `stop` ends the command before anything is trained; `skip` decodes all files once and
+    leaves those out, in every command that reads the same files, and counts them in the run."""
     white: Annotated[float, Field(gt=0)] | None = None
     """Value of white in grey images of more than 8 bits (255, 4095, 65535). By default it is measured before training: the smallest of 255,
     1023, 4095, 16383, 65535 and 2147483647, or 1 for floating point, that holds the largest value of the training images."""
@@ -41,5 +47,5 @@ class CUBOptions(Options):
     def _effective(self) -> CUBOptions:
         if self.split == "seeded" and self.val_fraction != VAL_FRACTION:
             raise ValueError('`val_fraction` has no effect with `split = "seeded"`')
-        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize)
+        check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize, self.cache)
         return self
