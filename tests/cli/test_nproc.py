@@ -53,14 +53,6 @@ def run(folder: Path, command: str, *more: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_all_processes_may_run_the_file_that_one_may(tmp_path: Path) -> None:
-    (tmp_path / "nets.py").write_text("from distillctl_cifar.models import resnet8\n")
-    (tmp_path / "p.toml").write_text(PROFILE.replace('"resnet8"', '"file:nets.py:resnet8"'))
-    done = run(tmp_path, "distillctl train p.toml --nproc 2 --allow-code --set train.epochs=1 --set dataset.limit=40")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["processes"] == 2
-
-
 def test_two_processes_train_teacher_and_student_and_speak_with_one_voice(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     done = run(tmp_path, "distillctl train profiles/quickstart.toml --nproc 2", *SHORT)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -175,3 +178,20 @@ def test_windows_trains_in_one_process(inside: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sys.platform", "win32")
     assert run(["train", "student.toml", "--nproc", "2", "--device", "cpu"]) == 3
     assert "`--nproc` starts several processes on Linux and macOS only" in capsys.readouterr().err
+
+
+def test_all_processes_may_run_the_file_that_one_may(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[int, list[str]]] = []
+
+    @contextmanager
+    def started(count: int, arguments: list[str], _say: object) -> Iterator[SimpleNamespace]:
+        given.append((count, arguments))
+        yield SimpleNamespace(launch=lambda: 0)
+
+    monkeypatch.setattr("distillctl.distributed.launcher.launcher", started)
+    (inside / "nets.py").write_text("from distillctl_cifar.models import resnet8\n")
+    for more in ([], ["--allow-code"]):
+        run(["train", "student.toml", "--nproc", "2", "--set", "student.name=file:nets.py:resnet8", "--device", "cpu", *more])
+    ((count, arguments),) = given  # without the option the file is not run, and nothing is started
+    assert count == 2
+    assert "--allow-code" in arguments
