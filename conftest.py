@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from importlib.util import find_spec
@@ -40,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runs", type=int, default=0, help="how often the tests in tests/chaos repeat their accident; 0: a few times")
+    parser.addoption("--share", type=int, default=1, help="every N-th slow test of a family, others each day")
     parser.addoption("--write", action="store_true", help="write the table of pairs into plugins/README.md")
 
 
@@ -48,6 +51,21 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.slow)
     if item.get_closest_marker("posix") and not POSIX:
         item.add_marker(pytest.mark.skip(reason="the system has no signals, pipes and limits of POSIX"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of slow tests that repeat one thing for a whole family, takes the N-th part that `--share N` asks for: another each day."""
+    share, today = config.getoption("--share"), datetime.date.today().toordinal()
+    left = [item for item in items if _repeats(item) and (zlib.crc32(item.nodeid.encode()) + today) % share]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        gone = set(left)
+        items[:] = [item for item in items if item not in gone]
+
+
+def _repeats(item: pytest.Item) -> bool:
+    family = hasattr(item, "callspec") or getattr(item, "originalname", None) in SLOW_CHECKS
+    return family and item.get_closest_marker("slow") is not None
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def build_splits(profile: Profile, *, skips: bool = True) -> Splits:
     """
     choice = profile.dataset
     splits: Splits = load(choice.spec.implementation, choice.spec.name)(choice.options, profile.seed)
-    if skips and getattr(choice.options, "on_error", "stop") == "skip":
+    if skips and getattr(choice.options, "on_error", None) == "skip":
         splits = without_broken(splits, profile.train.workers)
     return limit_training(splits, choice.table.limit, profile.seed) if choice.table.limit else splits
 

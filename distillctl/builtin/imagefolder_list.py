@@ -49,7 +49,7 @@ def read_list(options: ImageFolderOptions) -> tuple[dict[str, Path], dict[str, C
             raise DataError(f"{where} names `{path}` again, which line {lines[path]} has: an image has one label and one split")
         lines[path] = line
         scans.setdefault(name, ClassFolders()).images.setdefault(label, []).append(path)
-    if missing and options.on_error == "stop":
+    if missing and options.on_error != "skip":
         shown = ", ".join(f"`{name}" for name in missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise DataError(
             f"{len(missing)} of {counted(len(lines), 'file')} that `{file}` lists are not in `{options.root}`: {shown}",

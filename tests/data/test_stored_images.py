@@ -99,7 +99,7 @@ def test_batches_are_those_of_files(pair, workers):
 
 @pytest.mark.slow
 def test_a_worker_that_is_spawned_reads_the_store(pair, monkeypatch):
-    monkeypatch.setattr("distillctl.data.stream._start_method", lambda: "spawn")
+    monkeypatch.setattr("distillctl.data.stream.start_method", lambda: "spawn")
     expected = [batch.images for batch in batches(pair[0], 0)][:2]
     with closing(train_loader(splits_of(pair[1]), batch_size=4, seed=3, device=CPU, workers=1)) as loader:
         assert all(torch.equal(batch.images, images) for batch, images in zip(loader.epoch(1), expected, strict=True))

@@ -278,7 +278,7 @@ MUTANTS = (
     Mutant("check-data ends with 0 whatever is broken", "distillctl/cli/check_data.py", "    if report.broken:\n        raise", "    if False:\n        raise", "tests/commands/test_check_data.py"),
     Mutant("what the system refuses is remembered", "distillctl/data/skipping.py", "kind in OF_THE_SYSTEM for", "kind in () for", "tests/data/test_skipping.py"),
     Mutant("broken files are left out of evaluations alone", "distillctl/data/skipping.py", 'for name in ("train", "val", "test") if isinstance', 'for name in ("val", "test") if isinstance', "tests/data/test_skipping.py"),
-    Mutant("evaluations read what training left out", "distillctl/build/data.py", 'if skips and getattr(choice.options, "on_error", "stop") == "skip":', "if False:", "tests/commands/test_skipped_images.py"),
+    Mutant("evaluations read what training left out", "distillctl/build/data.py", 'if skips and getattr(choice.options, "on_error", None) == "skip":', "if False:", "tests/commands/test_skipped_images.py"),
     Mutant("a run does not count what it left out", "distillctl/commands/train.py", "        if task.data.skipped:\n", "        if False:\n", "tests/commands/test_skipped_images.py"),
     Mutant("a path that is listed twice is taken twice", "distillctl/builtin/imagefolder_list.py", "        if path in lines:", "        if False:", "tests/builtin/test_imagefolder_list.py"),
     Mutant("rows of every split are trained on", "distillctl/builtin/imagefolder_list.py", 'name = "train" if split is None else', 'name = "train" if split is not None else', "tests/builtin/test_imagefolder_list.py"),

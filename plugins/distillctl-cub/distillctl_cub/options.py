@@ -34,9 +34,9 @@ class CUBOptions(Options):
     folder, for all. The views are the same. For an `augment` that resizes first, not `random_resized_crop`, `trivialaugment`, `augmix`."""
     max_megapixels: Annotated[float, Field(gt=0)] | None = None
     """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """What is done about broken image files: `stop` ends the command before anything is trained; `skip` decodes all files once and
-    leaves those out, in every command that reads the same files, and counts them in the run."""
+    on_error: Literal["stop", "skip"] | None = None
+    """What is done about broken image files: `stop`, the default, ends the command before anything is trained; `skip` decodes all files
+    once and leaves those out, in every command that reads the same files, and counts them in the run."""
     white: Annotated[float, Field(gt=0)] | None = None
     """Value of white in grey images of more than 8 bits (255, 4095, 65535). By default it is measured before training: the smallest of 255,
     1023, 4095, 16383, 65535 and 2147483647, or 1 for floating point, that holds the largest value of the training images."""
