@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from distillctl.api.class_folders import ClassFolders, list_images, require_folder, scan_classes
+    from distillctl.api.class_folders import ClassFolders, find_folder_or_archive, list_images, require_folder, scan_classes
     from distillctl.api.data import ArrayImages, FileImages, Images, ImageStore, Splits, StoredImages, View
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.distributed import draw_rows, gather_rows
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from distillctl.files import cache_folder
 
 _WHERE = {
-    "distillctl.api.class_folders": ("ClassFolders", "list_images", "require_folder", "scan_classes"),
+    "distillctl.api.class_folders": ("ClassFolders", "find_folder_or_archive", "list_images", "require_folder", "scan_classes"),
     "distillctl.api.data": ("ArrayImages", "FileImages", "ImageStore", "Images", "Splits", "StoredImages", "View"),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
@@ -103,11 +103,11 @@ __all__ = [
     "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset",
     "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName",
     "StageNames", "StepReport", "StoredImages", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View",
-    "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "end_after", "fp32",
-    "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "match_size",
-    "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_folder", "require_positions",
-    "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "unit_rows",
-    "unpacked", "widen",
+    "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "end_after",
+    "find_folder_or_archive", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images",
+    "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_folder",
+    "require_positions", "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split",
+    "to_rgb", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import difflib
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def require_folder(root: Path) -> None:
     shown = " or ".join(f"`{existing / name}`" for name in near)
     where = f"relative paths start at the current directory, `{Path.cwd()}`" if not root.is_absolute() else f"`{existing}` exists"
     raise ProfileError(f"there is no folder `{root}`", where="[dataset]", hint=f"did you mean {shown}?" if near else where)
+
+
+def find_folder_or_archive(root: Path, name: str, endings: Sequence[str], holds: Callable[[Path], bool]) -> Path | None:
+    """Where a data set lies: `root` if it is a file; the folder `root`, or `name` in it, if it `holds` the data; or an archive, packed.
+
+    name: how the folder and, with one of the `endings`, the archive are called as they are downloaded; the latter lies in `root` or
+    beside it. None: nowhere.
+    """
+    if root.is_file():
+        return root
+    folders = (folder for folder in (root, root / name) if holds(folder))
+    archives = (path for place in (root, root.parent) for ending in endings if (path := place / f"{name}{ending}").is_file())
+    return next(folders, None) or next(archives, None)
 
 
 def _images(folder: Path, result: ClassFolders, above: tuple[str, ...]) -> list[Path]:

@@ -7,33 +7,27 @@ one that was compressed again is another. Grey of more than 8 bits counts by the
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from distillctl.api.data import StoredImage, View
 from distillctl.data.batches import Workers
 from distillctl.data.decode import is_deep, open_image, orientation, read_image
 from distillctl.data.inspection import require_end
-from distillctl.data.workers import available_cores, no_advice, prepare_worker, start_method, worker_count, worker_deaths
+from distillctl.data.workers import decoded, no_advice
 from distillctl.errors import DataError
 
 KINDS = ("missing", "dead link", "folder", "unreadable", "empty", "not an image", "no pixels", "too large", "cut off", "damaged")
 """How a file can be broken."""
 OF_THE_SYSTEM = ("missing", "dead link", "folder", "unreadable")
 """Those that may change although size and time of the file stay."""
-_CHUNK = 16  # files in one task of a worker
-_MOST = 16
-_CPU = torch.device("cpu")
 _ENDINGS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
     "MPO": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
@@ -72,19 +66,7 @@ def examine(files: Mapping[str, Sequence[Path | StoredImage]], view: View, worke
         RunError: a worker process died.
     """
     paths = [path if isinstance(path, StoredImage) else str(path) for part in files.values() for path in part]
-    chunks = math.ceil(len(paths) / _CHUNK)
-    count = min(_MOST, available_cores(), chunks) if workers == "auto" else worker_count(workers, chunks, _CPU)
-    with no_advice(), worker_deaths():
-        loader: DataLoader[Any] = DataLoader(
-            _Files(paths, view),
-            batch_size=_CHUNK,
-            collate_fn=_as_it_is,
-            num_workers=count,
-            worker_init_fn=prepare_worker if count else None,
-            multiprocessing_context=start_method() if count else None,
-            generator=torch.Generator(),  # otherwise it would draw from the program's own
-        )
-        found = iter([finding for chunk in loader for finding in chunk])
+    found = decoded(_Files(paths, view), len(paths), workers, None)
     return {name: [next(found) for _ in part] for name, part in files.items()}
 
 
@@ -176,7 +158,3 @@ class _Files(Dataset[Finding]):
     def __getitem__(self, index: int) -> Finding:
         path = self._paths[index]
         return examine_file(Path(path) if isinstance(path, str) else path, self._view)
-
-
-def _as_it_is(found: Any) -> Any:
-    return found

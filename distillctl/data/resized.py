@@ -25,21 +25,20 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from distillctl.api.data import FileImages, StoredImages, View
 from distillctl.data.batches import Workers
 from distillctl.data.decode import read_image
 from distillctl.data.inspection import files_digest
-from distillctl.data.workers import no_advice, prepare_worker, start_method, worker_count, worker_deaths
+from distillctl.data.workers import decoded, no_advice
 from distillctl.errors import DataError, MachineError, Problem
 from distillctl.files import FULL_OR_CLOSED, cache_folder, write_atomically
 
 _VERSION = 1
 _MAGIC = b"distillctl images 1\n"
 _TRAILER = struct.Struct(f"<QI{len(_MAGIC)}s")  # number of images, checksum of the index, magic
-_CHUNK = 16
 _STALE = 86_400  # seconds after which a file that nobody finished is taken for left over
 _CPU = torch.device("cpu")
 
@@ -189,22 +188,10 @@ def _resized(paths: Sequence[Path], view: View, short: int, workers: Workers) ->
     Raises:
         DataError: a file is missing or broken.
     """
-    count = worker_count(workers, -(-len(paths) // _CHUNK), _CPU)
-    loader: DataLoader[Any] = DataLoader(
-        _Files([str(path) for path in paths], view, short),
-        batch_size=_CHUNK,
-        collate_fn=_as_it_is,
-        num_workers=count,
-        worker_init_fn=prepare_worker if count else None,
-        multiprocessing_context=start_method() if count else None,
-        generator=torch.Generator(),  # otherwise it would draw from the run's own
-    )
-    with no_advice(), worker_deaths():
-        for loaded in loader:
-            for pixels in loaded:
-                if isinstance(pixels, Problem):
-                    raise DataError(pixels)
-                yield pixels
+    for pixels in decoded(_Files([str(path) for path in paths], view, short), len(paths), workers, _CPU):
+        if isinstance(pixels, Problem):
+            raise DataError(pixels)
+        yield pixels
 
 
 class _Files(Dataset[Any]):
@@ -221,7 +208,3 @@ class _Files(Dataset[Any]):
         except DataError as error:
             return error.problems[0]
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded

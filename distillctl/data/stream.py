@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from distillctl.data.hashing import VIEW, mix
 from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
 from distillctl.data.resized import Store, stored
-from distillctl.data.workers import no_advice, prepare_worker, start_method, worker_count, worker_deaths
+from distillctl.data.workers import as_it_is, no_advice, prepare_worker, start_method, worker_count, worker_deaths
 from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
@@ -108,7 +107,7 @@ class _Pipeline:
             self._loader: DataLoader[_Loaded] | None = DataLoader(
                 views,
                 batch_sampler=keys,
-                collate_fn=_as_it_is,
+                collate_fn=as_it_is,
                 num_workers=count,
                 persistent_workers=count > 0,
                 worker_init_fn=prepare_worker if count else None,
@@ -232,7 +231,3 @@ class StreamEvalLoader:
     def close(self) -> None:
         """Ends the worker processes."""
         self._pipeline.close()
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded

@@ -12,14 +12,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from distillctl.data.batches import Workers
 from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import MachineError, RunError
 
+T = TypeVar("T")
 _MOST = 16
+_CHUNK = 16  # files in one task of a worker
 # torch's words, of a worker that cannot write, and of one that the system ended as it wrote.
 _NO_SHARED_MEMORY = re.compile(r"Bus error|out of shared memory|\(shm\)|shared memory object|</torch_\S*>: No space left")
 
@@ -31,15 +35,45 @@ def available_cores() -> int:
     return max(1, min(cores, _quota() or cores) // max(1, int(sharing) if sharing.isdigit() else 1))
 
 
-def worker_count(workers: Workers, steps: int, device: torch.device) -> int:
+def worker_count(workers: Workers, steps: int, device: torch.device | None) -> int:
     """Processes to start: never more than there are batches.
 
-    `auto` takes every core, at most 16; where the CPU also trains, half of them, for there decoding is the smaller part.
+    `auto` takes every core, at most 16; where the CPU also trains, half of them, for there decoding is the smaller part. device: where
+    it is trained meanwhile; None if nothing is.
     """
     if workers == "auto":
         cores = available_cores()
-        return min(_MOST, cores if device.type == "cuda" else max(1, cores // 2), steps)
+        return min(_MOST, cores if device is None or device.type == "cuda" else max(1, cores // 2), steps)
     return min(workers, steps)
+
+
+def decoded(files: Dataset[T], count: int, workers: Workers, device: torch.device | None) -> Iterator[T]:
+    """What a data set of `count` files gives for each, in their order, from worker processes that are there for this alone.
+
+    workers, device: as `worker_count` takes them.
+
+    Raises:
+        RunError: a worker process is gone.
+        MachineError: shared memory is too small for what workers hand over.
+    """
+    processes = worker_count(workers, math.ceil(count / _CHUNK), device)
+    with no_advice(), worker_deaths():
+        loader: DataLoader[Any] = DataLoader(
+            files,
+            batch_size=_CHUNK,
+            collate_fn=as_it_is,
+            num_workers=processes,
+            worker_init_fn=prepare_worker if processes else None,
+            multiprocessing_context=start_method() if processes else None,
+            generator=torch.Generator(),  # otherwise it would draw from the program's own
+        )
+        for chunk in loader:
+            yield from chunk
+
+
+def as_it_is(loaded: Any) -> Any:
+    """Collates nothing: a worker hands over what the data set gave."""
+    return loaded
 
 
 def prepare_worker(_number: int) -> None:

@@ -28,8 +28,8 @@ _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("result", "packages", "data_listing"), dict),
 }
 """Types of what `run.json` may have."""
-LOCKS = {NAME, LIBRARY}
-_FIRST_FILES = {"checkpoints", *LOCKS, "profile.toml", "resolved.toml", "environment.json"}
+_LOCKS = {NAME, LIBRARY}
+_FIRST_FILES = {"checkpoints", *_LOCKS, "profile.toml", "resolved.toml", "environment.json"}
 """What is there before `run.json` makes a folder a run."""
 
 
@@ -220,7 +220,7 @@ def _place_at(out: Path, fresh: bool) -> tuple[Path, RunDirectory | None]:
 def _half_made(path: Path) -> bool:
     """Whether a folder is empty, or was left by a process that was killed while it made a run: its lock always comes first."""
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {""}
-    if names and not names & LOCKS:
+    if names and not names & _LOCKS:
         return False
     return all(name in _FIRST_FILES or (name.startswith(".") and name.endswith(".tmp")) for name in names) and not any(
         path.glob("checkpoints/[!.]*")

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from distillctl.errors import MachineError, Problem, RunError
 
+T = TypeVar("T")
 NAME = "run.lock"
 LIBRARY = ".lock"
 """The file that `filelock` makes and removes."""
@@ -59,20 +61,18 @@ def _locked_by_library(folder: Path) -> Iterator[None]:
     """The lock is on a file of its own, which the library removes: Windows lets nobody read a file that is locked."""
     from filelock import FileLock, Timeout
 
-    lock, attempts = FileLock(folder / LIBRARY), 0
-    while not lock.is_locked:
+    lock = FileLock(folder / LIBRARY)
+
+    def take() -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
+            holder = ""
             with suppress(OSError):
-                raise BusyError(*_refusal(folder, (folder / NAME).read_text("utf-8").strip())) from None
-            raise BusyError(*_refusal(folder, "another process")) from None
-        except OSError as error:
-            attempts += 1
-            if isinstance(error, FileNotFoundError | FileExistsError) and attempts < _ATTEMPTS:
-                continue
-            raise MachineError(f"the run directory `{folder}` cannot be made: {(error.strerror or str(error)).lower()}") from error
+                holder = (folder / NAME).read_text("utf-8").strip()
+            raise BusyError(*_refusal(folder, holder)) from None
+
+    _within(folder, take)
     try:
         (folder / NAME).write_text(_holder(), "utf-8")
         yield
@@ -85,22 +85,26 @@ def _locked_by_library(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
+def _within(folder: Path, take: Callable[[], T]) -> T:
+    """Takes something in a folder, which is made; again if whoever held it before us has removed the folder just now."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return take()
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | FileExistsError) or not left:
+                raise MachineError(f"the run directory `{folder}` cannot be made: {(error.strerror or str(error)).lower()}") from error
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _holder() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def _open(folder: Path) -> tuple[int, tuple[int, int]]:
     """A descriptor of the lock file, on which the lock is held, and the file's identity."""
-    attempts = 0
     while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            attempts += 1
-            if isinstance(error, FileNotFoundError | FileExistsError) and attempts < _ATTEMPTS:
-                continue  # whoever held it before us has removed the folder just now
-            raise MachineError(f"the run directory `{folder}` cannot be made: {(error.strerror or str(error)).lower()}") from error
+        descriptor = _within(folder, lambda: os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644))
         status = os.fstat(descriptor)
         key = (status.st_dev, status.st_ino)
         if key in _held:  # the descriptor stays open: closing any of a file gives up the lock of the whole process
@@ -127,9 +131,9 @@ def _lock(descriptor: int, folder: Path) -> None:
                 hint="its file system has no locks, so two trainings would not notice each other: `--out` names another place",
             ) from error
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-        raise BusyError(*_refusal(folder, holder or "another process")) from None
+        raise BusyError(*_refusal(folder, holder)) from None
 
 
 def _refusal(folder: Path, holder: str) -> tuple[Problem]:
     hint = "wait for it or end it; `--fresh` starts a run beside this one, `--out` elsewhere"
-    return (Problem(f"`{folder}` is being trained by {holder}", hint=hint),)
+    return (Problem(f"`{folder}` is being trained by {holder or 'another process'}", hint=hint),)

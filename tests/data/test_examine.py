@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from distillctl.api.data import View
-from distillctl.data import examine as module
+from distillctl.data import workers as data_workers
 from distillctl.data.examine import KINDS, examine, examine_file
 from distillctl.testing.trees import write_image
 
@@ -172,7 +172,7 @@ def test_deep_grey_has_the_digest_of_its_file(tmp_path):
 
 
 def test_findings_have_the_order_of_the_files_whatever_the_workers(tmp_path):
-    whole = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(module._CHUNK + 3)]
+    whole = [write_image(tmp_path / f"{n}.png", seed=n) for n in range(data_workers._CHUNK + 3)]
     files = {"train": [*whole[:5], written(tmp_path / "x.jpg", b""), *whole[5:]], "val": [], "test": whole[:2]}
     alone = examine(files, VIEW, 0)
     assert {name: len(found) for name, found in alone.items()} == {"train": len(whole) + 1, "val": 0, "test": 2}

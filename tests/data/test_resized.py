@@ -17,6 +17,7 @@ from PIL import Image
 from distillctl.api.data import FileImages, Splits, View
 from distillctl.api.options import check_image_sizes
 from distillctl.data import eval_loader, resized, train_loader
+from distillctl.data import workers as data_workers
 from distillctl.data.resized import OnDisk, stored
 from distillctl.errors import DataError, MachineError, ProfileError
 from distillctl.testing.trees import write_image
@@ -149,7 +150,7 @@ def test_a_process_that_is_killed_leaves_no_cache(files, folder):
         resized.read_image = lambda *a, **k: time.sleep(0.05) or read(*a, **k)
         stored(files, view, 14, 0)
 
-    resized._CHUNK, before = 1, resized._CHUNK
+    data_workers._CHUNK, before = 1, data_workers._CHUNK
     try:
         process = multiprocessing.get_context("fork").Process(target=slow)
         process.start()
@@ -158,7 +159,7 @@ def test_a_process_that_is_killed_leaves_no_cache(files, folder):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     finally:
-        resized._CHUNK = before
+        data_workers._CHUNK = before
     (left,) = folder.iterdir()
     assert left.name.endswith(".tmp")
     os.utime(left, (1, 1))

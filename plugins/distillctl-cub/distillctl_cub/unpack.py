@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distillctl import ProfileError
+from distillctl import ProfileError, find_folder_or_archive
 from distillctl_cub.listing import IMAGES
 from distillctl_cub.options import CUBOptions
 
@@ -32,14 +32,8 @@ def locate(root: Path) -> Path:
     Raises:
         ProfileError: there is nothing of the kind.
     """
-    if root.is_file():
-        return root
-    for folder in (root, root / _NAME):
-        if (folder / IMAGES).is_file():
-            return folder
-    for archive in (folder / f"{_NAME}{ending}" for folder in (root, root.parent) for ending in _ENDINGS):
-        if archive.is_file():
-            return archive
+    if found := find_folder_or_archive(root, _NAME, _ENDINGS, lambda folder: (folder / IMAGES).is_file()):
+        return found
     raise ProfileError(
         f"CUB-200-2011 is not in `{root}`: there is no `{IMAGES}`" if root.is_dir() else f"there is no folder or archive `{root}`",
         where="[dataset]",

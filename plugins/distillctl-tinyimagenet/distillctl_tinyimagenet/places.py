@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distillctl import ProfileError
+from distillctl import ProfileError, find_folder_or_archive
 from distillctl_tinyimagenet.options import TinyImageNetOptions
 
 IDS = "wnids.txt"
@@ -35,14 +35,8 @@ def locate(root: Path) -> Path:
     Raises:
         ProfileError: there is nothing of the kind.
     """
-    if root.is_file():
-        return root
-    for folder in (root, root / _NAME):
-        if (folder / "train").is_dir():
-            return folder
-    for archive in (folder / f"{_NAME}.zip" for folder in (root, root.parent)):
-        if archive.is_file():
-            return archive
+    if found := find_folder_or_archive(root, _NAME, [".zip"], lambda folder: (folder / "train").is_dir()):
+        return found
     raise ProfileError(
         f"Tiny-ImageNet is not in `{root}`: there is no folder `train`" if root.is_dir() else f"there is no folder or archive `{root}`",
         where="[dataset]",
