@@ -100,6 +100,9 @@ class MethodSpec(Spec):
     gives_head: it replaces the student's classifier: its class overrides `head`.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
+    capturable: whether a step with it may be captured as one CUDA graph and replayed: nothing in its terms (in phases too) and
+        `after_step` depends on Python state that changes from step to step, waits for the device, moves tensors between the CPU and the
+        device, or has a shape that depends on data. A wrapper's step is captured if the inner method's may be, too.
     inner: for wrappers, the method that is wrapped when the profile names none in `[method.inner]`.
     inner_kinds: for wrappers, the kinds of methods that can be wrapped; empty means those that take a temperature.
     presets: defaults by data set and pair.
@@ -119,6 +122,7 @@ class MethodSpec(Spec):
     unit: Unit = "images"
     gives_head: bool = False
     takes_temperature: bool = False
+    capturable: bool = False
     inner: str = ""
     inner_kinds: tuple[MethodKind, ...] = ()
     presets: tuple[Preset, ...] = ()

@@ -21,6 +21,7 @@ def register_method() -> list[MethodSpec]:
             implementation="distillctl.builtin.none:NoMethod",
             formula="L = CE(z_s, y)",
             needs_teacher=False,
+            capturable=True,
         ),
         MethodSpec(
             name="kd",
@@ -36,6 +37,7 @@ def register_method() -> list[MethodSpec]:
             weight=0.9,
             task_weight=0.1,
             takes_temperature=True,
+            capturable=True,
             presets=(
                 Preset(
                     dataset="imagenet",
@@ -56,5 +58,6 @@ def register_method() -> list[MethodSpec]:
             options="distillctl.builtin.kd_options:SoftTargetOptions",
             formula="r/(1 − r) · T² · mean_B KL(softmax(z_t/T) ‖ softmax(z_s/T))",
             takes_temperature=True,
+            capturable=True,
         ),
     ]

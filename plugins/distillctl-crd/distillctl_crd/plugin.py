@@ -27,4 +27,5 @@ def register_method() -> MethodSpec:
         task_weight=1.0,
         compares_images=True,
         remembers_images=True,
+        capturable=True,
     )

@@ -36,6 +36,7 @@ SPEC = MethodSpec(
     warmup_epochs=20.0,
     of_epochs=240,
     takes_temperature=True,
+    capturable=True,
     presets=(
         *(
             Preset(dataset="cifar100", teacher=teacher, student=student, values={"beta": beta}, source=_BENCHMARK)
