@@ -73,7 +73,7 @@ MUTANTS = (
     Mutant("parts of a batch weigh alike", _ENGINE + "learner.py", "share = self._processes.count * piece.share", "share = self._processes.count * 1.0", "tests/engine/test_accumulate.py"),
     Mutant("gradients are not forgotten", _ENGINE + "learner.py", "        stepper.zero_grad()\n", "", "tests/engine/test_loop.py tests/engine/test_learner.py"),
     Mutant("methods are not told of a step", _ENGINE + "learner.py", "            self.objective.after_step()\n", "            pass\n", "tests/engine tests/methods/test_combinations.py"),
-    Mutant("the average takes in no weights", _ENGINE + "learner.py", "            self.ema.update(self.model)\n", "            pass\n", "tests/engine/test_ema.py tests/engine/test_gradient_pair.py tests/engine/test_learner.py"),
+    Mutant("the average takes in no weights", _ENGINE + "learner.py", "                self.ema.update()\n", "                pass\n", "tests/engine/test_ema.py tests/engine/test_gradient_pair.py tests/engine/test_learner.py"),
     Mutant("the generators are seeded once", _ENGINE + "step.py", "self._before + step, *own", "self._before, *own", "tests/engine/test_step.py"),
     Mutant("the epoch of progress counts from 0", _ENGINE + "step.py", "self.progress.epoch.fill_(step // experiment.loader.steps + 1)", "self.progress.epoch.fill_(step // experiment.loader.steps)", "tests/engine/test_step.py"),
     Mutant("the norm that is clipped is that of each tensor", _ENGINE + "learner.py", "torch.nn.utils.clip_grad_norm_(self.parameters, clip)",
