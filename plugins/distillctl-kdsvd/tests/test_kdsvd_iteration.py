@@ -28,6 +28,7 @@ MATRICES = {
     "few positions": noise(64, 96).relu(),
     "slow decay": noise(100, 96) * 0.8 ** torch.arange(96),
     "fast decay": noise(100, 96) * 0.5 ** torch.arange(96),
+    "one strong direction": noise(100, 64) + 30 * noise(100, 1, seed=3),
     "rank 2": noise(100, 2) @ noise(2, 64, seed=1),
     "dead channels": noise(256, 64).relu() * (torch.arange(64) % 3 == 0),
 }
