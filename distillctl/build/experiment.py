@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distillctl.api.method import Setup, Side, Wants
+from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
 from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, head_owner
@@ -56,6 +57,8 @@ def assemble(
     model = placed(model, device, channels_last)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
     objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network).to(device)
+    if train.deterministic:
+        pools_in_order(objective)
     if train.sync_batchnorm and processes.count > 1:
         for module in (objective, *(() if network is None else (network,))):
             synchronise(module, device)

@@ -20,6 +20,7 @@ from distillctl.build.experiment import assemble, sides
 from distillctl.build.models import TeacherModel, build_model, build_teacher
 from distillctl.data import train_loader
 from distillctl.data.workers import worker_deaths
+from distillctl.engine.determinism import deterministic_algorithms, prepare
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.meter import Reading
@@ -102,6 +103,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     Raises:
         DistillError: something does not fit; the message says what.
     """
+    prepare(profile.train.deterministic)
     chosen = pick_device(device)
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
@@ -110,7 +112,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     notes = list(said)
     trainer = untrained_teacher(profile, registry, root)
     teacher = stand_in_teacher(profile, registry, task, root, notes, chosen)
-    with closing(assemble(profile, task, teacher, chosen)) as experiment:
+    with closing(assemble(profile, task, teacher, chosen)) as experiment, deterministic_algorithms(experiment):
         parts = tuple(_try_part(experiment, part) for part in experiment.parts)
         networks = tuple(
             SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))

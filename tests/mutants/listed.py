@@ -256,7 +256,7 @@ MUTANTS = (
     _of('pefd', 'losses.py', 'cosine(projected.relu().mean(1), target)', 'cosine(projected.mean(1), target)'),
     _of('pkt', 'losses.py', '(p_t * ((p_t + eps).log() - (p_s + eps).log())).mean()', '(p_s * ((p_t + eps).log() - (p_s + eps).log())).mean()'),
     _of('rdrop', 'losses.py', '* (log_p - log_q)).sum(1) / 2', '* (log_p - log_q)).sum(1)'),
-    _of('reviewkd', 'losses.py', 'loss = loss + weight * F.adaptive_avg_pool2d(difference, size).square().mean()', 'loss = loss + weight * F.adaptive_max_pool2d(difference, size).square().mean()'),
+    _of('reviewkd', 'losses.py', 'loss = loss + weight * pool_average(difference, (size, size)).square().mean()', 'loss = loss + weight * pool_average(difference, (size, size)).square().sum()'),
     _of('rkd', 'losses.py', 'return total / size**3', 'return total / size**2'),
     _of('rkd', 'losses.py', 'size * (size - 1) / distances.sum()', 'size * size / distances.sum()'),
     _of('sdd', 'losses.py', 'return rows - gamma * _times_square', 'return rows + gamma * _times_square'),
