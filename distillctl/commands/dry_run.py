@@ -24,6 +24,7 @@ from distillctl.engine.determinism import deterministic_algorithms, prepare
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.meter import Reading
+from distillctl.engine.precision import ieee
 from distillctl.engine.step import Step
 from distillctl.models.features import evaluating
 from distillctl.plugin.registry import Registry
@@ -174,7 +175,7 @@ def _seconds_of(experiment: Experiment, model: nn.Module, images: Images) -> flo
     """For one evaluation on a split, by its second batch, or by the first where there is one."""
     loader, seconds, first = experiment.evaluation(images), 0.0, 0
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), ieee(), torch.no_grad():
             started = time.perf_counter()
             for _, batch in zip(range(2), loader, strict=False):
                 experiment.task.predict(model, batch)
