@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -30,7 +30,7 @@ def precision_on(device: torch.device, stated: str) -> Precision:
 @contextmanager
 def ieee() -> Iterator[None]:
     """On a GPU, convolutions in float32 are IEEE's within; otherwise torch computes them with the 10 bits of TF32's mantissa."""
-    convolutions = torch.backends.cudnn.conv  # and not `allow_tf32`, which warns and must not be mixed with this
+    convolutions = cast(Any, torch.backends.cudnn).conv  # and not `allow_tf32`, which warns and must not be mixed with this
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
     try:
