@@ -15,7 +15,7 @@ from distillctl.api.data import Images
 from distillctl.api.task import Task
 from distillctl.build.advice import advice, average_advice
 from distillctl.build.data import inspected_task
-from distillctl.build.device import check_precision, pick_device
+from distillctl.build.device import check_precision, pick_device, unused_gpu
 from distillctl.build.experiment import assemble, sides
 from distillctl.build.models import TeacherModel, build_model, build_teacher
 from distillctl.data import train_loader
@@ -110,7 +110,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
     profile, task, said = inspected_task(profile, registry)
-    notes = list(said)
+    notes = [*filter(None, [unused_gpu(device, chosen)]), *said]
     trainer = untrained_teacher(profile, registry, root)
     teacher = stand_in_teacher(profile, registry, task, root, notes, chosen)
     with closing(assemble(profile, task, teacher, chosen)) as experiment, deterministic_algorithms(experiment):

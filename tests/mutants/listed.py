@@ -62,7 +62,7 @@ MUTANTS = (
            "if any(name.startswith(prefix) for name in state):", "tests/weights/test_state_dict.py"),
     Mutant("student. is removed inside of a name", "distillctl/weights/state_dict.py", 'name.removeprefix(front): value', 'name.replace(front, ""): value', "tests/weights/test_state_dict.py"),
     Mutant("a phase and the main part draw the same", _ENGINE + "step.py", "STEP, self._before + step, *own", "STEP, step, *own", "tests/engine/test_step.py"),
-    Mutant("the teacher is in training mode", "distillctl/build/experiment.py", "channels_last).eval().requires_grad_(False)", "channels_last).train().requires_grad_(False)", "tests/build tests/engine/test_loop.py"),
+    Mutant("the teacher is in training mode", "distillctl/build/experiment.py", "last).eval().requires_grad_(False)", "last).train().requires_grad_(False)", "tests/build tests/engine/test_loop.py"),
     # The step and what it consists of.
     Mutant("the warm-up of a weight counts from 0", _ENGINE + "objective.py", "(progress.epoch / entry.warmup_epochs).clamp(max=1.0)", "((progress.epoch - 1) / entry.warmup_epochs).clamp(max=1.0)", "tests/engine/test_objective.py"),
     Mutant("the warm-up of a weight has no end", _ENGINE + "objective.py", ".clamp(max=1.0)", "", "tests/engine/test_objective.py"),
