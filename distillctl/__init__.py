@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         check_image_sizes,
     )
     from distillctl.api.pairing import pair_stages, require_positions
+    from distillctl.api.pooling import pool_average, pool_maximum
     from distillctl.api.specs import (
         CommandSpec,
         DatasetSpec,
@@ -89,6 +90,7 @@ _WHERE = {
     "distillctl.api.task": ("Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
     "distillctl.api.pairing": ("pair_stages", "require_positions"),
+    "distillctl.api.pooling": ("pool_average", "pool_maximum"),
     "distillctl.data.archives": ("unpacked",),
     "distillctl.data.decode": ("open_image", "to_rgb"),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
@@ -105,9 +107,9 @@ __all__ = [
     "StageNames", "StepReport", "StoredImages", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View",
     "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows", "end_after",
     "find_folder_or_archive", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images",
-    "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "require_folder",
-    "require_positions", "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split",
-    "to_rgb", "unit_rows", "unpacked", "widen",
+    "listing_hash", "match_size", "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "pool_average",
+    "pool_maximum", "require_folder", "require_positions", "scan_classes", "split_decay", "split_target", "stratified_split",
+    "target_divergence", "three_way_split", "to_rgb", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distillctl.api.pooling import pool_average
+
 _SHORTEST = 1e-12
 
 
@@ -34,9 +36,9 @@ def match_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Pools the larger of two maps (B, ·, H, W) to the smaller size by adaptive averages, side by side in height and width."""
     size = (min(a.shape[-2], b.shape[-2]), min(a.shape[-1], b.shape[-1]))
     if a.shape[-2:] != size:
-        a = F.adaptive_avg_pool2d(a, size)
+        a = pool_average(a, size)
     if b.shape[-2:] != size:
-        b = F.adaptive_avg_pool2d(b, size)
+        b = pool_average(b, size)
     return a, b
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from distillctl.api.method import Setup, Side, Wants
+from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
 from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, head_owner
 from distillctl.build.cuda_graph import cuda_graph
 from distillctl.build.data import evaluation_loader
-from distillctl.build.device import placed
+from distillctl.build.device import channels_last, missing_for_compile, placed
 from distillctl.build.methods import build_methods, gives_head, wants_of
 from distillctl.build.mixing import mixing_of
 from distillctl.build.models import TeacherModel, build_student
@@ -26,8 +27,9 @@ from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.engine.batch_norm import synchronise
 from distillctl.engine.experiment import Experiment, Settings
 from distillctl.engine.objective import Objective, Weighted
-from distillctl.engine.precision import AUTOCAST, precision_on
+from distillctl.engine.precision import precision_on
 from distillctl.engine.teacher import LiveTeacher
+from distillctl.errors import MachineError
 from distillctl.models import heads
 from distillctl.models.features import HEAD, Tapped
 from distillctl.profile.schema import Profile, seconds
@@ -46,17 +48,20 @@ def assemble(
     """
     train = profile.train
     precision = precision_on(device, train.precision)
-    channels_last = precision in AUTOCAST
+    last, last_beside = channels_last(device, precision, task.data.view.size)
     network = None
     if teacher is not None:
-        frozen = placed(teacher.model, device, channels_last).eval().requires_grad_(False)
+        frozen = placed(teacher.model, device, last).eval().requires_grad_(False)
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
     check_reads(profile, task)
     check_patience(profile, task)
     model, notes = build_student(profile, task)
-    model = placed(model, device, channels_last)
+    model = placed(model, device, last)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
-    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network).to(device)
+    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network)
+    placed(objective, device, last_beside)
+    if train.deterministic:
+        pools_in_order(objective)
     if train.sync_batchnorm and processes.count > 1:
         for module in (objective, *(() if network is None else (network,))):
             synchronise(module, device)
@@ -66,9 +71,10 @@ def assemble(
         seed=profile.seed,
         device=device,
         workers=train.workers,
-        channels_last=channels_last,
+        channels_last=last,
         share=Share(processes.rank, processes.count, train.accumulate),
     )
+    compiled, said = _compiled(profile, device, train.epochs * loader.steps, methods)
     return Experiment(
         task=task,
         teacher=None if network is None else LiveTeacher(task, network, device=device, precision=precision),
@@ -77,18 +83,13 @@ def assemble(
         evaluation=lambda images: evaluation_loader(profile, task, images, device, processes=processes),
         build_optimizer=partial(build_optimizer, profile.optimizer),
         parts=build_parts(profile, methods),
-        settings=_settings(
-            profile,
-            task,
-            device,
-            compiled=_compiled(profile, device, train.epochs * loader.steps, methods),
-            cuda_graph=cuda_graph(profile, device, precision, processes),
-        ),
+        settings=_settings(profile, task, device, compiled=compiled, cuda_graph=cuda_graph(profile, device, precision, processes)),
         device=device,
         digest=profile.digest,
         head=head,
         notes=(
             *([f'`train.precision = "auto"` is {precision} here'] if train.precision == "auto" else []),
+            *said,
             *notes,
             *(teacher.notes if teacher is not None else ()),
             *(note for entry in methods for note in entry.method.notes),
@@ -167,13 +168,22 @@ def _settings(profile: Profile, task: Task, device: torch.device, *, compiled: b
     )
 
 
-def _compiled(profile: Profile, device: torch.device, steps: int, methods: list[Weighted]) -> bool:
-    """Whether to compile. A pure function of the profile and the device, so that a resumed run does the same."""
-    able = all(m.method.compiles for m in methods) and not profile.optimizer.spec.separate_gradients
+def _compiled(profile: Profile, device: torch.device, steps: int, methods: list[Weighted]) -> tuple[bool, list[str]]:
+    """Whether to compile, and what to say of it. A pure function of the profile and the machine, so that a resumed run does the same.
+
+    Raises:
+        ProfileError, MachineError: the profile says so, but it cannot be done.
+    """
+    missing = missing_for_compile(device)
     if profile.train.compile == "auto":
-        return able and device.type == "cuda" and steps >= _COMPILE_REPAYS
+        able = all(m.method.compiles for m in methods) and not profile.optimizer.spec.separate_gradients
+        wanted = able and device.type == "cuda" and steps >= _COMPILE_REPAYS
+        note = f"the step is not compiled, which would make this long run faster: {missing}"
+        return wanted and not missing, [note] if wanted and missing else []
     check_compiles(profile, methods)
-    return profile.train.compile == "on"
+    if profile.train.compile == "on" and missing:
+        raise MachineError(f'`train.compile = "on"`, but {missing}', hint='use `compile = "auto"`, or install what is missing')
+    return profile.train.compile == "on", []
 
 
 def sides(experiment: Experiment) -> list[tuple[str, Side]]:

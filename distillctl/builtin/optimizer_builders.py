@@ -14,7 +14,7 @@ Group = dict[str, Any]
 
 def build_sgd(groups: list[Group], options: SGDOptions) -> torch.optim.Optimizer:
     """SGD with momentum; on CUDA in its fused form, which is one kernel instead of several for each tensor."""
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         split_decay(groups, options.decay),
         lr=options.lr,
         momentum=options.momentum,
@@ -22,6 +22,10 @@ def build_sgd(groups: list[Group], options: SGDOptions) -> torch.optim.Optimizer
         weight_decay=options.weight_decay,
         fused=_on_cuda(groups),
     )
+    if optimizer.defaults["fused"]:
+        _begin_momenta(optimizer)
+        optimizer.register_load_state_dict_post_hook(_begin_momenta)
+    return optimizer
 
 
 def build_adamw(groups: list[Group], options: AdamWOptions) -> torch.optim.Optimizer:
@@ -34,6 +38,17 @@ def build_adamw(groups: list[Group], options: AdamWOptions) -> torch.optim.Optim
         weight_decay=options.weight_decay,
         fused=_on_cuda(groups),
     )
+
+
+def _begin_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Momenta of zero where there are none, which give what torch's first step does, to the bit.
+
+    The fused kernel takes uninitialised memory as momenta in its first step and leaves it as it is if gradients overflow; and it
+    refuses a group in which only some parameters have a momentum, as after a first gradient that comes later.
+    """
+    for group in optimizer.param_groups:
+        for p in group["params"] if group["momentum"] else ():
+            optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
 
 def _on_cuda(groups: list[Group]) -> bool:

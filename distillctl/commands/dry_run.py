@@ -15,14 +15,16 @@ from distillctl.api.data import Images
 from distillctl.api.task import Task
 from distillctl.build.advice import advice, average_advice
 from distillctl.build.data import inspected_task
-from distillctl.build.device import check_precision, pick_device
+from distillctl.build.device import check_precision, pick_device, unused_gpu
 from distillctl.build.experiment import assemble, sides
 from distillctl.build.models import TeacherModel, build_model, build_teacher
 from distillctl.data import train_loader
 from distillctl.data.workers import worker_deaths
+from distillctl.engine.determinism import deterministic_algorithms, prepare
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.meter import Reading
+from distillctl.engine.precision import ieee
 from distillctl.engine.step import Step
 from distillctl.models.features import evaluating
 from distillctl.plugin.registry import Registry
@@ -102,15 +104,16 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     Raises:
         DistillError: something does not fit; the message says what.
     """
+    prepare(profile.train.deterministic)
     chosen = pick_device(device)
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
     profile, task, said = inspected_task(profile, registry)
-    notes = list(said)
+    notes = [*filter(None, [unused_gpu(device, chosen)]), *said]
     trainer = untrained_teacher(profile, registry, root)
     teacher = stand_in_teacher(profile, registry, task, root, notes, chosen)
-    with closing(assemble(profile, task, teacher, chosen)) as experiment:
+    with closing(assemble(profile, task, teacher, chosen)) as experiment, deterministic_algorithms(experiment):
         parts = tuple(_try_part(experiment, part) for part in experiment.parts)
         networks = tuple(
             SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))
@@ -172,7 +175,7 @@ def _seconds_of(experiment: Experiment, model: nn.Module, images: Images) -> flo
     """For one evaluation on a split, by its second batch, or by the first where there is one."""
     loader, seconds, first = experiment.evaluation(images), 0.0, 0
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), ieee(), torch.no_grad():
             started = time.perf_counter()
             for _, batch in zip(range(2), loader, strict=False):
                 experiment.task.predict(model, batch)

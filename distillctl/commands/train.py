@@ -16,7 +16,7 @@ from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.build.advice import advice, average_advice
 from distillctl.build.data import evaluation_loader, inspected_task, task_class
-from distillctl.build.device import check_precision, pick_device
+from distillctl.build.device import check_precision, pick_device, unused_gpu
 from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.build.trackers import build_trackers
@@ -120,6 +120,8 @@ def train(
     with _locked_for_all(path, processes), same_threads(threads, chosen) as changed_threads:
         if damage:
             display.note(f"{damage}; the student is written again from the checkpoints")
+        if not _ancestors and (unused := unused_gpu(device, chosen)):
+            display.note(unused)
         if changed_threads:
             display.note(f"computing with {threads} threads, as when the run began: with another number its last digits would differ")
         plan = _Plan(profile, registry, display, chosen, processes, path, root, tuple(command), (*_ancestors, profile.path.resolve()))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from distillctl.engine.experiment import Experiment
+from distillctl.errors import RunError
 
 _MOST_THREADS = 1024
+_NO_ALGORITHM = re.compile(r"(\S+) (does not have a deterministic implementation)")
 
 
 def promise(experiment: Experiment) -> str:
@@ -45,15 +48,24 @@ def same_threads(count: object, device: torch.device) -> Iterator[bool]:
 
 @contextmanager
 def deterministic_algorithms(experiment: Experiment) -> Iterator[None]:
-    """While a run trains: deterministic algorithms if its profile asks for them."""
-    if not experiment.settings.deterministic:
+    """While a run trains: deterministic algorithms if its profile asks for them, and otherwise on a GPU the fastest convolutions.
+
+    Raises:
+        RunError: what a model or a method computes has no deterministic algorithm.
+    """
+    deterministic = experiment.settings.deterministic
+    if not deterministic and experiment.device.type == "cpu":
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(deterministic or before[0])
+    torch.backends.cudnn.benchmark = not deterministic  # cuDNN times its algorithms for every shape, and may choose another each time
     try:
         yield
+    except RuntimeError as error:
+        if not deterministic or (found := _NO_ALGORITHM.search(str(error))) is None:
+            raise
+        raise RunError(f"`train.deterministic = true` does not go with `{found[1]}`, which {found[2]}", hint="leave it out") from error
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]

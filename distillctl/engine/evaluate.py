@@ -1,4 +1,4 @@
-"""Figures of a model on one split. Always in float32, so that they are what the deployed weights give anywhere."""
+"""Figures of a model on one split. Always in float32 (on a GPU without TF32), so that they are what the deployed weights give anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Task
 from distillctl.distributed.process_group import ALONE, ProcessGroup
+from distillctl.engine.precision import ieee
 from distillctl.models.features import evaluating
 
 
@@ -24,7 +25,7 @@ def evaluate(task: Task, model: nn.Module, batches: Iterable[Batch], processes: 
         RunError: there is no image, or an answer is not finite.
     """
     meter = task.meter()
-    with evaluating(model):
+    with evaluating(model), ieee():
         for batch in batches:
             meter.add(task.predict(model, batch), batch)
     meter.merge(processes.all_gather(meter.state(), patient=True))

@@ -254,6 +254,10 @@ def _check_constant(losses: Losses) -> None:
             )
 
 
+_HOW = ("fused", "foreach", "capturable", "differentiable")
+"""What an optimizer's groups say of the kernels that compute it, which are those of this device."""
+
+
 def _with_numbers(state: dict[str, Any]) -> dict[str, Any]:
     """The state of an optimizer with its learning rates as numbers, wherever they were kept."""
     return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
@@ -262,7 +266,17 @@ def _with_numbers(state: dict[str, Any]) -> dict[str, Any]:
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], *, same_profile: bool) -> None:
     """Takes over momenta and the like; after an accepted change of the profile its hyperparameters count, and not those of before."""
     now = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
+    saved = state["param_groups"]
+    if len(saved) == len(now):  # otherwise torch refuses it
+        saved = [{key: _taken(key, value, here) for key, value in group.items()} for group, here in zip(saved, now, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": saved})
     if not same_profile:
         for group, values in zip(optimizer.param_groups, now, strict=True):
             group.update(values)
+
+
+def _taken(key: str, saved: Any, here: Mapping[str, Any]) -> Any:
+    """A group's value in a state: how it is computed stays as it is here, and a tensor comes as a number where a number is here."""
+    if key in _HOW and key in here:
+        return here[key]
+    return saved.item() if isinstance(saved, Tensor) and isinstance(here.get(key), float) else saved

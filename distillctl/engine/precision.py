@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, cast
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, cast
 
 import torch
 
@@ -24,3 +25,15 @@ def precision_on(device: torch.device, stated: str) -> Precision:
     if device.type != "cuda":
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+
+
+@contextmanager
+def ieee() -> Iterator[None]:
+    """On a GPU, convolutions in float32 are IEEE's within; otherwise torch computes them with the 10 bits of TF32's mantissa."""
+    convolutions = cast(Any, torch.backends.cudnn).conv  # and not `allow_tf32`, which warns and must not be mixed with this
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before

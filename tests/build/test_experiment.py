@@ -14,11 +14,11 @@ import torchvision
 from distillctl.api.method import Progress
 from distillctl.api.task import LossOptions
 from distillctl.build.data import build_task
-from distillctl.build.experiment import assemble
+from distillctl.build.experiment import _compiled, assemble
 from distillctl.build.models import build_teacher
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.precision import precision_on
-from distillctl.errors import ProfileError
+from distillctl.errors import MachineError, ProfileError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
@@ -246,3 +246,40 @@ def test_a_transformer_sees_the_size_for_which_it_is_built(build: Any, pretraine
     made = build('teacher={name="torchvision/vit_b_32", weights="IMAGENET1K_V1", image_size=32, allow_untrained=true}')
     assert made.network.model.image_size == 32
     assert made.notes[-1].endswith("of IMAGENET1K_V1 and at 32 instead of 8 pixels")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_modules_of_methods_lie_in_memory_as_the_networks_do(build: Any, monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
+    """Beside networks with channels last every feature would be copied into another order, forward and backward."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("distillctl.build.experiment.channels_last", lambda *args: (asked.append(args), (True, beside))[1])
+    made = build("method.name=mgd", 'train.precision="bf16"')
+    weights = [[p for p in module.parameters() if p.ndim == 4 and min(p.shape[1:3]) > 1] for module in (made.model, made.network.model)]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for some in weights for p in some)
+    own = [p for p in made.objective.methods.parameters() if p.ndim == 4]
+    assert own
+    assert all((p.stride(1) == 1) is beside for p in own)
+    assert asked == [(torch.device("cpu"), "bf16", 8)]
+    assert next(iter(made.loader.epoch(0))).images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_long_run_on_a_gpu_is_compiled_where_that_can_work(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build()
+    gpu, methods = torch.device("cuda"), list(made.objective.weighted)
+    profile = {mode: load("profile.toml", registry=Registry.load(), overrides=[f"train.compile={mode}"]) for mode in ("auto", "on", "off")}
+    missing = ""
+    monkeypatch.setattr("distillctl.build.experiment.missing_for_compile", lambda device: missing if device.type == "cuda" else "")
+    found = {mode: _compiled(profile[mode], gpu, 20_000, methods) for mode in profile}
+    assert found == {"auto": (True, []), "on": (True, []), "off": (False, [])}
+    assert _compiled(profile["auto"], gpu, 19_999, methods) == (False, [])
+    assert _compiled(profile["auto"], torch.device("cpu"), 20_000, methods) == (False, [])
+    missing = "Triton is not installed"
+    assert _compiled(profile["auto"], gpu, 20_000, methods) == (
+        False,
+        ["the step is not compiled, which would make this long run faster: Triton is not installed"],
+    )
+    assert _compiled(profile["auto"], gpu, 19_999, methods) == (False, [])
+    assert _compiled(profile["off"], gpu, 20_000, methods) == (False, [])
+    assert _compiled(profile["on"], torch.device("cpu"), 1, methods) == (True, [])
+    with pytest.raises(MachineError, match="Triton is not installed"):
+        _compiled(profile["on"], gpu, 1, methods)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -62,3 +64,73 @@ def test_a_group_may_say_what_decays_in_it(build, options, own, others) -> None:
     expected = {"all": [0.1] * 4, "weights": [0.1, 0.0, 0.0, 0.0]}
     assert [[decays[id(p)] for p in model.parameters()] for model in (first, second)] == [expected[others], expected[own]]
     assert not any("decay" in group for group in made)
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimizers are built as on CUDA; the fused kernels are there on a CPU as well."""
+    monkeypatch.setattr("distillctl.builtin.optimizer_builders._on_cuda", lambda groups: True)
+
+
+def fill_gradients(model: nn.Module, seed: int) -> None:
+    torch.manual_seed(seed)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_momenta_that_begin_at_zero_change_no_bit_of_fused_sgd(momentum: float, nesterov: bool) -> None:
+    options = SGDOptions(lr=0.1, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=0.01)
+    ours, torchs = net(), net()
+    made = build_sgd([{"params": [*ours.parameters()]}], options)
+    assert sum(bool(made.state[p]) for p in ours.parameters()) == (4 if momentum else 0)
+    plain = torch.optim.SGD(torchs.parameters(), lr=0.1, momentum=momentum, nesterov=options.nesterov, weight_decay=0.01, fused=True)
+    for seed in range(3):
+        for model, optimizer in ((ours, made), (torchs, plain)):
+            fill_gradients(model, seed)
+            optimizer.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), torchs.parameters(), strict=True))
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize(("build", "options"), [(build_sgd, SGDOptions), (build_adamw, AdamWOptions)])
+def test_an_overflow_in_the_first_step_leaves_no_trace(build, options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a scaler of gradients calls a fused optimizer: with the flag that something was not finite."""
+    monkeypatch.setattr(torch, "empty_like", lambda tensor: torch.full_like(tensor, 1e27))  # what memory may hold
+    overflown, plain = net(), net()
+    with_flag, without = (build([{"params": [*model.parameters()]}], options()) for model in (overflown, plain))
+    with_flag.grad_scale, with_flag.found_inf = torch.ones(()), torch.ones(())
+    fill_gradients(overflown, 0)
+    with_flag.step()
+    with_flag.found_inf = torch.zeros(())
+    for model, optimizer in ((overflown, with_flag), (plain, without)):
+        fill_gradients(model, 1)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(overflown.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize("continued", [False, True])
+def test_a_first_gradient_may_come_late_to_fused_sgd(continued: bool) -> None:
+    """Also after the state of a run whose optimizer was not fused, in which such a parameter has no momentum."""
+    model, other = net(), net()
+    optimizer = build_sgd([{"params": [*model.parameters()]}], SGDOptions())
+    plain = torch.optim.SGD(other.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    for one in (model, other):
+        fill_gradients(one, 0)
+        one[0].weight.grad = None
+    for one in (optimizer, plain):
+        one.step()
+    if continued:
+        optimizer.load_state_dict({**deepcopy(plain.state_dict()), "param_groups": optimizer.state_dict()["param_groups"]})
+    for one, stepper in ((model, optimizer), (other, plain)):
+        fill_gradients(one, 1)
+        stepper.step()
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_plain_sgd_makes_its_momenta_itself() -> None:
+    assert not build_sgd([{"params": [*net().parameters()]}], SGDOptions()).state

@@ -76,3 +76,18 @@ def test_evaluations_are_counted_by_how_many_there_are(registry: Registry, monke
 def test_what_will_hardly_be_meant_is_told(registry: Registry) -> None:
     plan = dry_run(load("student.toml", registry=registry, overrides=["method.warmup_epochs=30"]), registry, device="cpu")
     assert any("never passes 10%" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_steps_are_tried_with_the_algorithms_of_the_run(registry: Registry, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    """So that what has no deterministic algorithm is found before a run begins; cuBLAS is told before anything is computed."""
+    from distillctl.commands import dry_run as module
+
+    seen: list[object] = []
+    monkeypatch.setattr(module, "prepare", seen.append)
+    monkeypatch.setattr(module, "_try_part", lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    profile = load("teacher.toml", registry=registry, overrides=[f"train.deterministic={str(wanted).lower()}", "student.name=resnet8"])
+    with pytest.raises(AttributeError):  # a plan needs more than nothing of its parts
+        _ = dry_run(profile, registry, device="cpu").step_seconds
+    assert seen == [wanted, wanted]
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from distillctl.api.data import ArrayImages
 from distillctl.api.tracker import RunStart, Tracker
-from distillctl.build.data import build_splits
+from distillctl.build.data import build_splits, task_class
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
@@ -461,3 +461,19 @@ weight = 0.0
     assert list(plan.parts[-1].reading.terms) == ["task", "crd", "kd", "kd-2", "ctkd.tckd", "ctkd.nckd"]
     # What a method of weight 0 would want is not even captured.
     assert set(plan.sides[0].taps) == {"pooled", "logits"}
+
+
+def test_a_gpu_that_is_not_used_is_told_once(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the run and the dry run, and not again while the teacher is trained."""
+    from distillctl.commands import dry_run as dry
+    from distillctl.commands import train as module
+
+    profile = load("teacher.toml", registry=registry, overrides=["train.epochs=1"])
+    for where in (module, dry):
+        monkeypatch.setattr(where, "unused_gpu", lambda name, device: f"{name} is {device}")
+    assert dry_run(profile, registry).notes[0] == "auto is cpu"
+    monkeypatch.setattr(module._Plan, "run", lambda self, **_: Result(self.path, False, task_class(profile, registry), {}))
+    for ancestors, expected in (((), ["auto is cpu"]), ((Path("student.toml"),), [])):
+        ear = Ear()
+        train(profile, registry, ear, device="auto", _ancestors=ancestors)
+        assert ear.notes == expected

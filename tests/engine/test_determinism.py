@@ -13,6 +13,7 @@ import torch
 from distillctl.engine.determinism import deterministic_algorithms, promise
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
+from distillctl.errors import RunError
 from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Experiment]
@@ -44,3 +45,24 @@ def test_what_is_promised(experiment: Make) -> None:
     assert promise(made).startswith("not bit-identical")
     made.settings = replace(made.settings, deterministic=True)
     assert promise(made).startswith("bit-identical after a resume")
+
+
+@pytest.mark.parametrize(("device", "wanted", "benchmark"), [("cuda", False, True), ("cuda", True, False), ("cpu", False, None)])
+def test_cudnn_tries_its_algorithms_unless_the_run_is_deterministic(
+    experiment: Make, monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool, benchmark: bool | None
+) -> None:
+    made = experiment(deterministic=wanted)
+    made.device = torch.device(device)
+    for before in (False, True):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+        with deterministic_algorithms(made):
+            assert torch.backends.cudnn.benchmark is (before if benchmark is None else benchmark)
+        assert torch.backends.cudnn.benchmark is before
+
+
+def test_what_has_no_deterministic_algorithm_is_named(experiment: Make) -> None:
+    refusal = pytest.raises(RunError, match="does not go with `grid_backward_cuda`, which does not have a deterministic implementation")
+    with refusal, deterministic_algorithms(experiment(deterministic=True)):
+        raise RuntimeError("grid_backward_cuda does not have a deterministic implementation, but you set …")
+    with pytest.raises(RuntimeError, match="other"), deterministic_algorithms(experiment(deterministic=True)):
+        raise RuntimeError("other")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -87,3 +88,28 @@ def test_chance_is_what_guessing_reaches_without_luck(labels: list[int], classes
     images = ArrayImages(torch.zeros(len(labels), 1, 1, 3, dtype=torch.uint8), torch.tensor(labels))
     assert task(classes).chance(images) == pytest.approx(chance)
     assert task(classes).floor(images) >= chance
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", ["tf32", "ieee"])
+def test_convolutions_on_a_gpu_are_not_rounded(before: str, fails: bool) -> None:
+    """TF32 is torch's default there; what was set before is back afterwards, for both of torch's interfaces to it."""
+    seen: list[str] = []
+    convolutions = torch.backends.cudnn.conv
+
+    class Looks(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(convolutions.fp32_precision)
+            if fails:
+                raise KeyError("of the test")
+            return images.flatten(1)
+
+    default = convolutions.fp32_precision
+    convolutions.fp32_precision = before
+    try:
+        with pytest.raises(KeyError, match="of the test") if fails else nullcontext():
+            evaluate(task(2), Looks(), [batch(torch.randn(3, 2), torch.tensor([0, 1, 1]))])
+        assert (seen, convolutions.fp32_precision) == (["ieee"], before)
+    finally:
+        convolutions.fp32_precision = default
+    assert torch.backends.cudnn.allow_tf32

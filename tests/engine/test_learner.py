@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.learner import _load_optimizer
 from distillctl.engine.step import Step
 
 Make = Callable[..., Experiment]
@@ -101,3 +102,42 @@ def test_an_accepted_change_of_the_optimizer_counts(experiment: Make) -> None:
     assert second.optimizer.param_groups[0]["weight_decay"] == 0.25
     second.load_state_dict(first.state_dict(), same_part=True, same_profile=True)
     assert second.optimizer.param_groups[0]["weight_decay"] == first.optimizer.param_groups[0]["weight_decay"]
+
+
+@pytest.mark.parametrize("same_profile", [False, True])
+@pytest.mark.parametrize("here", [False, True])
+def test_a_run_that_goes_on_elsewhere_computes_with_the_kernels_of_that_device(here: bool, same_profile: bool) -> None:
+    """`here`: whether the optimizer is fused, as on CUDA, where the state is of one that is not, or the other way round."""
+    one, other = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    before = torch.optim.AdamW([one], lr=torch.tensor(0.25), weight_decay=0.125, fused=not here, foreach=None if not here else False)
+    after = torch.optim.AdamW([other], lr=0.5, weight_decay=0.5, fused=here)
+    one.grad = torch.ones(3)
+    before.step()
+    kept = dict(after.param_groups[0])
+    _load_optimizer(after, before.state_dict(), same_profile=same_profile)
+    (group,) = after.param_groups
+    assert [group[key] for key in ("fused", "foreach", "capturable", "differentiable")] == [here, None, False, False]
+    assert (type(group["lr"]), group["lr"]) == (float, 0.25 if same_profile else 0.5)
+    assert group["weight_decay"] == (0.125 if same_profile else 0.5)
+    assert group["params"] == [other]
+    assert kept.keys() == group.keys()
+    other.grad = torch.ones(3)
+    after.step()
+    assert after.state[other]["step"] == 2
+
+
+def test_the_count_of_steps_lies_where_the_kernels_want_it() -> None:
+    """Fused AdamW on CUDA has it on the device, which torch decides by the groups that it is given."""
+    one, other = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(3, device="meta"))
+    before, after = torch.optim.AdamW([one]), torch.optim.AdamW([other])
+    after.param_groups[0]["fused"] = True
+    one.grad = torch.ones(3)
+    before.step()
+    _load_optimizer(after, before.state_dict(), same_profile=True)
+    assert after.state[other]["step"].device.type == "meta"
+
+
+def test_a_state_with_other_groups_is_refused_by_torch() -> None:
+    one, other = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        _load_optimizer(torch.optim.SGD([one]), torch.optim.SGD([{"params": [one]}, {"params": [other]}]).state_dict(), same_profile=True)

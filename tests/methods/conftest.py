@@ -60,6 +60,7 @@ name = "{student}"
 [train]
 epochs = 2
 batch_size = 8
+{train}
 """
 
 
@@ -72,13 +73,15 @@ class Bench:
         self.splits = noise()
         self._teachers: dict[str, TeacherModel] = {}
 
-    def profile(self, methods: str, student: str, teacher: str | None, *, extra: str = "", optimizer: str = SGD) -> Profile:
-        """A checked profile; `extra` are more lines of the student's table."""
+    def profile(
+        self, methods: str, student: str, teacher: str | None, *, extra: str = "", optimizer: str = SGD, train: str = ""
+    ) -> Profile:
+        """A checked profile; `extra` and `train` are more lines of the student's table and of `[train]`."""
         path = self.folder / "profile.toml"
         weights = self.folder / "teacher.pt"
         weights.touch()
         table = "" if teacher is None else f'[teacher]\nname = "{teacher}"\ncheckpoint = "{weights}"\nallow_untrained = true'
-        path.write_text(PROFILE.format(student=student, extra=extra, teacher=table, methods=methods, optimizer=optimizer))
+        path.write_text(PROFILE.format(student=student, extra=extra, teacher=table, methods=methods, optimizer=optimizer, train=train))
         return load(path, registry=self.registry)
 
     def teacher(self, name: str) -> TeacherModel:

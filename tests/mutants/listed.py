@@ -62,7 +62,7 @@ MUTANTS = (
            "if any(name.startswith(prefix) for name in state):", "tests/weights/test_state_dict.py"),
     Mutant("student. is removed inside of a name", "distillctl/weights/state_dict.py", 'name.removeprefix(front): value', 'name.replace(front, ""): value', "tests/weights/test_state_dict.py"),
     Mutant("a phase and the main part draw the same", _ENGINE + "step.py", "STEP, self._before + step, *own", "STEP, step, *own", "tests/engine/test_step.py"),
-    Mutant("the teacher is in training mode", "distillctl/build/experiment.py", "channels_last).eval().requires_grad_(False)", "channels_last).train().requires_grad_(False)", "tests/build tests/engine/test_loop.py"),
+    Mutant("the teacher is in training mode", "distillctl/build/experiment.py", "last).eval().requires_grad_(False)", "last).train().requires_grad_(False)", "tests/build tests/engine/test_loop.py"),
     # The step and what it consists of.
     Mutant("the warm-up of a weight counts from 0", _ENGINE + "objective.py", "(progress.epoch / entry.warmup_epochs).clamp(max=1.0)", "((progress.epoch - 1) / entry.warmup_epochs).clamp(max=1.0)", "tests/engine/test_objective.py"),
     Mutant("the warm-up of a weight has no end", _ENGINE + "objective.py", ".clamp(max=1.0)", "", "tests/engine/test_objective.py"),
@@ -267,7 +267,7 @@ MUTANTS = (
     _of('pefd', 'losses.py', 'cosine(projected.relu().mean(1), target)', 'cosine(projected.mean(1), target)'),
     _of('pkt', 'losses.py', '(p_t * ((p_t + eps).log() - (p_s + eps).log())).mean()', '(p_s * ((p_t + eps).log() - (p_s + eps).log())).mean()'),
     _of('rdrop', 'losses.py', '* (log_p - log_q)).sum(1) / 2', '* (log_p - log_q)).sum(1)'),
-    _of('reviewkd', 'losses.py', 'loss = loss + weight * F.adaptive_avg_pool2d(difference, size).square().mean()', 'loss = loss + weight * F.adaptive_max_pool2d(difference, size).square().mean()'),
+    _of('reviewkd', 'losses.py', 'loss = loss + weight * pool_average(difference, (size, size)).square().mean()', 'loss = loss + weight * pool_average(difference, (size, size)).square().sum()'),
     _of('rkd', 'losses.py', 'return total / size**3', 'return total / size**2'),
     _of('rkd', 'losses.py', 'size * (size - 1) / distances.sum()', 'size * size / distances.sum()'),
     _of('sdd', 'losses.py', 'return rows - gamma * _times_square', 'return rows + gamma * _times_square'),

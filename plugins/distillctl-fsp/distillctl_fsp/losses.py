@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import match_size
+from distillctl import match_size, pool_maximum
 
 Pool = Literal["average", "max"]
 
@@ -42,5 +42,5 @@ def fsp_matrix(bottom: Tensor, top: Tensor, pool: Pool) -> Tensor:
 
 def _match_size_by_maxima(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
-    first, second = (x if x.shape[2:] == size else F.adaptive_max_pool2d(x, size) for x in (a, b))
+    first, second = (x if x.shape[2:] == size else pool_maximum(x, size) for x in (a, b))
     return first, second

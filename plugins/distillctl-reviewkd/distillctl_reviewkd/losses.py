@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from distillctl import pool_average
 
 _GRIDS = (4, 2, 1)
 
@@ -30,7 +31,7 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     whole, coarse = context_weights(difference.shape[2], difference.shape[3])
     loss = whole * difference.square().mean()
     for size, weight in coarse.items():
-        loss = loss + weight * F.adaptive_avg_pool2d(difference, size).square().mean()
+        loss = loss + weight * pool_average(difference, (size, size)).square().mean()
     return loss
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distillctl import is_target, kl_divergence, other_divergence, others, split_target, target_divergence
+from distillctl import is_target, kl_divergence, other_divergence, others, pool_average, split_target, target_divergence
 
 Rows = Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
 """Logits of student and teacher (N, C), labels (N,) and a temperature → the loss of each row, (N,)."""
@@ -28,8 +28,8 @@ def regional_vectors(maps: Tensor, pooled: Tensor, scales: Sequence[int]) -> Ten
     vectors = [pooled.unsqueeze(1)]
     local = sorted(scales, reverse=True)[:-1]
     if local:
-        finest = F.adaptive_avg_pool2d(maps, local[0])
-        vectors += [(finest if scale == local[0] else F.adaptive_avg_pool2d(finest, scale)).flatten(2).mT for scale in local]
+        finest = pool_average(maps, (local[0], local[0]))
+        vectors += [(finest if scale == local[0] else pool_average(finest, (scale, scale))).flatten(2).mT for scale in local]
     return torch.cat(vectors, 1)
 
 
