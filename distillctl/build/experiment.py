@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
 from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, head_owner
+from distillctl.build.cuda_graph import cuda_graph
 from distillctl.build.data import evaluation_loader
 from distillctl.build.device import channels_last, missing_for_compile, placed
 from distillctl.build.methods import build_methods, gives_head, wants_of
@@ -82,7 +83,7 @@ def assemble(
         evaluation=lambda images: evaluation_loader(profile, task, images, device, processes=processes),
         build_optimizer=partial(build_optimizer, profile.optimizer),
         parts=build_parts(profile, methods),
-        settings=_settings(profile, task, device, compiled=compiled),
+        settings=_settings(profile, task, device, compiled=compiled, cuda_graph=cuda_graph(profile, device, precision, processes)),
         device=device,
         digest=profile.digest,
         head=head,
@@ -147,13 +148,14 @@ def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: to
     return heads.install(model, spec, head)
 
 
-def _settings(profile: Profile, task: Task, device: torch.device, *, compiled: bool) -> Settings:
+def _settings(profile: Profile, task: Task, device: torch.device, *, compiled: bool, cuda_graph: Literal["auto", "off", "on"]) -> Settings:
     train = profile.train
     return Settings(
         seed=profile.seed,
         epochs=train.epochs,
         precision=precision_on(device, train.precision),
         compiled=compiled,
+        cuda_graph=cuda_graph,
         clip_grad_norm=train.clip_grad_norm,
         ema=train.ema,
         ema_ramp=train.ema_ramp,

@@ -1,7 +1,8 @@
 """Where the time of a step goes, against the bare work of the two networks as a yardstick.
 
 Everything is measured in one process, in turns: engine step, yardstick, split step, and again, so that a machine whose
-speed drifts spoils no ratio. The figures are medians.
+speed drifts spoils no ratio. The figures are medians. On a GPU a turn is several steps that are sent one after the other, as in
+training, where nobody waits for each.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, product
 from typing import TypeVar
 
 import torch
@@ -34,6 +35,11 @@ from distillctl.profile.schema import Profile
 from distillctl.rundir.directory import ROOT
 
 T = TypeVar("T")
+
+_SENT_TOGETHER = 10
+"""Steps of a turn on a GPU."""
+_BEFORE_GRAPH = 5
+"""Turns after which a step is captured."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def bench(experiment: Experiment, *, steps: int, warmup: int) -> Bench:
     runner = _Runner(experiment)
     times = [(runner.engine(), runner.bare(), runner.split()) for _ in range(warmup + steps)][warmup:]
     return Bench(
-        mode="compiled" if experiment.settings.compiled else "eager",
+        mode=("compiled" if experiment.settings.compiled else "eager") + (", one CUDA graph" if runner.step.graph is not None else ""),
         device=str(experiment.device),
         threads=torch.get_num_threads(),
         batch_size=runner.sample.count,
@@ -93,7 +99,9 @@ def bench(experiment: Experiment, *, steps: int, warmup: int) -> Bench:
 def bench_profile(
     profile: Profile, registry: Registry, *, steps: int, warmup: int, device: str = "auto", threads: int = 0, compile_too: bool = False
 ) -> list[Bench]:
-    """Measures a profile's step, eager and, if asked for, compiled; each with fresh networks."""
+    """Measures a profile's step, eager and, if asked for, compiled; each with fresh networks. On a GPU also as one CUDA graph, where
+    it can be captured.
+    """
     if threads:
         torch.set_num_threads(threads)
     chosen = pick_device(device)
@@ -101,10 +109,13 @@ def bench_profile(
     keep_freed_memory(chosen)
     profile, task, _ = inspected_task(profile, registry)
     results = []
-    for compiled in (False, True) if compile_too else (False,):
+    for compiled, graph in product((False, True) if compile_too else (False,), (False, True)):
         with closing(assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, [], chosen), chosen)) as experiment:
-            experiment.settings = replace(experiment.settings, compiled=compiled)
-            results.append(bench(experiment, steps=steps, warmup=warmup))
+            if graph and experiment.settings.cuda_graph == "off":
+                continue
+            cuda_graph = experiment.settings.cuda_graph if graph else "off"
+            experiment.settings = replace(experiment.settings, compiled=compiled, cuda_graph=cuda_graph)
+            results.append(bench(experiment, steps=steps, warmup=max(warmup, _BEFORE_GRAPH) if graph else warmup))
     return results
 
 
@@ -119,6 +130,7 @@ class _Runner:
         self._student = _bare(experiment.student, compiled)
         self._teacher = None if network is None else _bare(network.model, compiled)
         self._number = 0
+        self._together = _SENT_TOGETHER if experiment.device.type == "cuda" else 1
         self._batches = self._of_full_size()
         self.sample = next(self._batches)
 
@@ -146,15 +158,19 @@ class _Runner:
 
     def engine(self) -> float:
         """The step as training takes it."""
-        number = self._count()
-        return self._timed(lambda: self.step(next(self._batches), number))[0]
+
+        def work() -> None:
+            for _ in range(self._together):
+                self.step(next(self._batches), self._count())
+
+        return self._timed(work)[0] / self._together
 
     def bare(self) -> float:
         """The networks alone, on a batch that lies ready."""
         batch, task = self.sample, self.experiment.task
         optimizer = self.learner.optimizer if self.learner.pair is None else self.learner.pair
 
-        def work() -> None:
+        def one() -> None:
             if self._teacher is not None:
                 with torch.no_grad(), self._autocast():
                     self._teacher(batch.images)
@@ -164,7 +180,11 @@ class _Runner:
             optimizer.step()
             optimizer.zero_grad()
 
-        return self._timed(work)[0]
+        def work() -> None:
+            for _ in range(self._together):
+                one()
+
+        return self._timed(work)[0] / self._together
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self.experiment.device, self.experiment.settings.precision)
@@ -173,6 +193,7 @@ class _Runner:
         """The step in parts. The losses are cut off from the student by leaf tensors, so that the two backwards can be told apart."""
         step, learner, times = self.step, self.learner, dict[str, float]()
         step.begin(self._count())
+        learner.finite_check.begin()
         times["data"], batch = self._timed(lambda: next(self._batches))
         times["teacher"], looks = self._timed(lambda: step.look(batch))
 
@@ -201,10 +222,13 @@ class _Runner:
         def guard() -> None:
             learner.finite_check.gradients(0, batch, () if learner.pair is None else learner.pair.second)
             if learner.ema is not None:
-                learner.finite_check.average(0, batch, learner.ema.model)
+                learner.finite_check.average(0, batch, learner.ema.tensors)
+            learner.finite_check.end(0, batch)
 
         times["guard"] += self._timed(guard)[0]
         times["optimizer"], _ = self._timed(learner.apply_gradients)
+        if learner.ema is not None:
+            times["optimizer"] += self._timed(learner.ema.update)[0]
         return times
 
 

@@ -19,6 +19,8 @@ from distillctl.data.hashing import VIEW, hash_index
 from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
 from distillctl.data.pixels import Normalise
 
+_TOGETHER = 16 << 20
+"""On a GPU, bytes of normalised pixels that are cut at once, for several batches: to launch it for each would take longer than the work."""
 _BITS = 21  # of the hash for each draw; the bias of scaling 21 bits to a few offsets is below 10⁻⁵
 
 
@@ -26,10 +28,10 @@ class PixelTable:
     """All pixels of a set of images as rows of C bytes, and a black one at the end."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
-        count, self.height, self.width, channels = images.shape
+        count, self.height, self.width, self.channels = images.shape
         self._outside = count * self.height * self.width
-        self._rows = torch.zeros(self._outside + 1, channels, dtype=torch.uint8, device=device)
-        self._rows[:-1].copy_(images.reshape(-1, channels))
+        self._rows = torch.zeros(self._outside + 1, self.channels, dtype=torch.uint8, device=device)
+        self._rows[:-1].copy_(images.reshape(-1, self.channels))
         # Two numbers of the outside pixel are added below, and half-size numbers are faster.
         self._number = torch.int32 if 2 * self._outside < 2**31 else torch.int64
 
@@ -88,13 +90,18 @@ class ResidentTrainLoader:
         self._count = len(images)
         self._bounds = batch_bounds(self._count, batch_size, smallest=2 * share.processes)
         self.steps = len(self._bounds)
+        size = batch_size * self._table.channels * splits.view.size**2 * 4
+        self._group = max(1, _TOGETHER // size) if self._home.type == "cuda" else 1
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from batch `first` on."""
         order = epoch_order(self._count, self._seed, epoch, self._home)
-        for start, end in self._bounds[first:]:
-            index = self.share.rows(order[start:end])
-            yield self._batch(self._pixels(index, epoch), index, end - start)
+        bounds = self._bounds[first:]
+        for at in range(0, len(bounds), self._group):
+            group = bounds[at : at + self._group]
+            rows = [self.share.rows(order[start:end]) for start, end in group]
+            index = rows[0] if len(rows) == 1 else torch.cat(rows)
+            yield from self._batch.several(self._pixels(index, epoch), index, [len(r) for r in rows], [end - start for start, end in group])
 
     def _pixels(self, index: Tensor, epoch: int) -> Tensor:
         view, table = self._view, self._table
@@ -150,10 +157,22 @@ class _Batches:
         self._normalise, self._device = normalise, device
 
     def __call__(self, pixels: Tensor, index: Tensor, total: int) -> Batch:
+        (batch,) = self.several(pixels, index, [len(index)], [total])
+        return batch
+
+    def several(self, pixels: Tensor, index: Tensor, counts: list[int], totals: list[int]) -> Iterator[Batch]:
+        """Batches that lie one after the other. counts: images of each. totals: over all processes."""
         images = self._normalise(self._moved(pixels))
-        labels, targets = take_labels(self._labels, index), take_targets(self._targets, index)
+        labels = self._moved(take_labels(self._labels, index))
+        targets = take_targets(self._targets, index)
         targets = self._moved(targets) if isinstance(targets, Tensor) else targets
-        return Batch(images, self._moved(labels), self._moved(index), total=total, targets=targets)
+        index = self._moved(index)
+        start = 0
+        for count, total in zip(counts, totals, strict=True):
+            rows = slice(start, start + count)
+            start += count
+            own = labels[rows] if len(labels) else labels
+            yield Batch(images[rows], own, index[rows], total=total, targets=None if targets is None else targets[rows])
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, non_blocking=True)

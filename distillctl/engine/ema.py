@@ -12,6 +12,7 @@ from torch import Tensor, nn
 class ModelEMA:
     """Keeps e ← d·e + (1 − d)·θ for every floating entry of the state dict, BatchNorm statistics included.
 
+    model: whose weights it follows; they stay the tensors that they are. The average has a model of its own.
     decay: the limit of d.
     ramp: d(n) = decay·(1 − exp(−n/ramp)) after n updates; 0 keeps d constant.
     """
@@ -21,19 +22,21 @@ class ModelEMA:
         self.decay = decay
         self.ramp = ramp
         self.updates = 0
+        self._source = model
+        source = model.state_dict()
+        pairs = [(mine, source[name]) for name, mine in self.model.state_dict().items() if mine.is_floating_point()]
+        self.tensors, self._sources = [a for a, _ in pairs], [b for _, b in pairs]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Takes in the weights after one optimizer step."""
         self.updates += 1
         decay = self.decay * (1 - math.exp(-self.updates / self.ramp)) if self.ramp > 0 else self.decay
-        source = model.state_dict()
-        pairs = [(mine, source[name]) for name, mine in self.model.state_dict().items() if mine.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1 - decay)
+        torch._foreach_lerp_(self.tensors, self._sources, 1 - decay)
 
-    def restart(self, model: nn.Module) -> None:
-        """Begins anew from these weights."""
-        self.model.load_state_dict(model.state_dict())
+    def restart(self) -> None:
+        """Begins anew from the weights as they are now."""
+        self.model.load_state_dict(self._source.state_dict())
         self.updates = 0
 
     def state_dict(self) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ class Settings:
     epochs: int
     precision: Precision = "fp32"
     compiled: bool = False
+    cuda_graph: Literal["auto", "off", "on"] = "off"
     clip_grad_norm: float = 0.0
     ema: float = 0.0
     ema_ramp: float = 2000.0

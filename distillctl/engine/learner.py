@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -29,10 +29,14 @@ _SMALLEST_SCALE = 2.0**-16  # a scaler begins at 2^16 and halves
 class Learner:
     """A student in one part of a run. Making it makes its modules ready for that part.
 
+    find: goes through a step again, for the names of gradients that are not finite (`FiniteCheck`).
+
     meter: of the epoch that is trained.
     """
 
-    def __init__(self, experiment: Experiment, objective: Objective, part: Part) -> None:
+    def __init__(
+        self, experiment: Experiment, objective: Objective, part: Part, find: Callable[[int, Batch], list[str]] = lambda *_: []
+    ) -> None:
         settings, device = experiment.settings, experiment.device
         self.objective = objective
         self.objective.enter(part.method, part.phase)
@@ -52,11 +56,26 @@ class Learner:
             teacher=experiment.teacher_called,
             clipped=settings.clip_grad_norm > 0,
             precision=settings.precision,
+            find=find,
         )
+        self._tell_optimizer()
         self.draws = draws_by_itself(objective)
         self.meter = TrainingMeter(device)
         self._settings, self._device, self._processes = settings, device, experiment.processes
         self._first = True
+        self._skipped = False
+        self._rates: list[float] | None = None
+
+    def _tell_optimizer(self) -> None:
+        """A fused optimizer leaves out the update of a step whose numbers are not finite, without anybody waiting for the device."""
+        if self.finite_check.bad is not None and self.leaves_out:
+            self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+            self.optimizer.found_inf = self.finite_check.bad  # type: ignore[attr-defined]
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether the optimizer can leave out an update by itself, as those of torch do in their fused form."""
+        return self.pair is None and bool(getattr(self.optimizer, "_step_supports_amp_scaling", False))
 
     @property
     def model(self) -> nn.Module:
@@ -75,8 +94,23 @@ class Learner:
 
     def set_rate(self, rate: float) -> None:
         """Sets the schedule's rate, which groups may scale."""
+        rates = [rate * group.get("lr_scale", 1.0) for group in self.optimizer.param_groups]
+        if rates == self._rates:
+            return
+        self._rates = rates
+        for group, own in zip(self.optimizer.param_groups, rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(own)
+            else:
+                group["lr"] = own
+
+    def rates_on_device(self) -> None:
+        """Keeps the learning rates where a captured update reads them."""
+        self._rates = None
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self._device)
+            if "capturable" in group:
+                group["capturable"] = True
 
     def learn(self, step: int, piece: Batch, looks: Looks, progress: Progress, *, last: bool) -> None:
         """Forward and backward of a part of a batch, and its terms for the meter.
@@ -108,23 +142,44 @@ class Learner:
         else:
             self.scaler.scale(task + distillation).backward()
 
+    def forget_gradients(self) -> None:
+        """Of a step that is not taken."""
+        (self.optimizer if self.pair is None else self.pair).zero_grad()
+
+    def not_finite(self) -> list[str]:
+        """Names of the parameters whose gradients, as they are now, are not finite."""
+        second = () if self.pair is None else self.pair.second
+        return self.finite_check.not_finite(second)
+
     def update(self, step: int, batch: Batch) -> None:
-        """From gradients to new weights, and all that follows from them.
+        """From gradients to new weights.
 
         Raises:
             RunError: a number was not finite; the weights are as before the step.
         """
         self.data_parallel.finish()
         self.finite_check.gradients(step, batch, () if self.pair is None else self.pair.second)
+        if not self.leaves_out:
+            self.finite_check.wait(step, batch)
         self.apply_gradients()
+
+    def follow(self, step: int, batch: Batch) -> None:
+        """What follows from new weights.
+
+        Raises:
+            RunError: a number was not finite.
+        """
         if self.ema is not None:
-            self.finite_check.average(step, batch, self.ema.model)
+            if not self._skipped:
+                self.ema.update()
+            self.finite_check.average(step, batch, self.ema.tensors)
+        self.finite_check.end(step, batch)
         if self._first:
             dict(self.objective.metrics())  # which checks them: an epoch's end would be late
             self._first = False
 
     def apply_gradients(self) -> None:
-        """The optimizer's step, what methods do after it, and the moving average."""
+        """The optimizer's step, and what methods do after it."""
         clip = self._settings.clip_grad_norm
         stepper = self.optimizer if self.pair is None else self.pair
         if clip > 0:
@@ -140,9 +195,7 @@ class Learner:
         stepper.zero_grad()
         with torch.no_grad():
             self.objective.after_step()
-        skipped = watched and self.scaler.get_scale() < scale
-        if self.ema is not None and not skipped:
-            self.ema.update(self.model)
+        self._skipped = watched and self.scaler.get_scale() < scale
 
     def check(self) -> None:
         """Waits for what is still to be read of the numbers of past steps; called before anything is evaluated or saved.
@@ -161,7 +214,7 @@ class Learner:
         return {
             "student": self.model.state_dict(),
             "methods": self.objective.methods.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": _with_numbers(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
         }
@@ -178,11 +231,15 @@ class Learner:
         self.model.load_state_dict(state["student"])
         self.objective.methods.load_state_dict(state["methods"])
         if same_part:
+            on_device = [isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups]
             _load_optimizer(self.optimizer, state["optimizer"], same_profile=same_profile)
+            self._rates = None
+            if any(on_device):
+                self.rates_on_device()
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             if state["ema"] is None:
-                self.ema.restart(self.model)
+                self.ema.restart()
             else:
                 self.ema.load_state_dict(state["ema"])
 
@@ -199,6 +256,11 @@ def _check_constant(losses: Losses) -> None:
 
 _HOW = ("fused", "foreach", "capturable", "differentiable")
 """What an optimizer's groups say of the kernels that compute it, which are those of this device."""
+
+
+def _with_numbers(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer with its learning rates as numbers, wherever they were kept."""
+    return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], *, same_profile: bool) -> None:

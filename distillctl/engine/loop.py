@@ -128,6 +128,9 @@ class Loop:
                 raise self._stopped(pause.stop)
             if pace.due() and done < steps:
                 self._tracker.batch(self._report(part, within + 1, done, meter.read(), pace.rate))
+        if self.step.graph is not None and self.step.graph.told:
+            self._tracker.note(f"warning: {self.step.graph.told}")
+            self.step.graph.told = ""
         reading, rate = meter.read(experiment.processes), pace.rate
         return {
             "phase": part.name,
@@ -185,7 +188,7 @@ class Loop:
         within, chooses = record["epoch"], self.chooses
         figure = record["val"][self.experiment.task.metric] if "val" in record else None
         best = position.finish_epoch(within, figure, last=last and not chooses)
-        self.step.learner.meter = TrainingMeter(self.experiment.device)
+        self.step.learner.meter.restart()
         if first and best:
             self._save_student(self.run.next_best, within)
         keep_every = self.experiment.settings.keep_every

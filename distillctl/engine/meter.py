@@ -46,18 +46,25 @@ class TrainingMeter:
         names, figures = (*terms, _TOTAL), figures or {}
         losses = torch.stack([*(t.detach() for t in terms.values()), total.detach()]).double()
         values = torch.cat([losses * images, *(figure.detach().double()[None] for figure in figures.values())])
-        if self._sums is None:
-            self._names, self._figures = names, tuple(figures)
+        if self._sums is None or (len(self._sums) != len(values) and not self.images):
             self._sums = torch.zeros_like(values)
+        if not self.images:
+            self._names, self._figures = names, tuple(figures)
         elif (names, tuple(figures)) != (self._names, self._figures):
             raise RunError(f"the loss terms changed in the middle of an epoch: {', '.join(self._names)} became {', '.join(names)}")
         self._sums += values
         self.images += images
 
+    def restart(self) -> None:
+        """Begins anew, in the memory that it has: a captured step adds to it."""
+        if self._sums is not None:
+            self._sums.zero_()
+        self.images = 0
+
     def read(self, processes: ProcessGroup = ALONE) -> Reading:
         """The means so far, over all of these processes, each of which asks. Waits for the device."""
         own = (self._names, self._figures, [] if self._sums is None else self._sums.tolist(), self.images)
-        parts = [part for part in processes.all_gather(own) if part[2]]  # a process may have had nothing to do
+        parts = [part for part in processes.all_gather(own) if part[3]]  # a process may have had nothing to do
         names, figures = parts[0][:2]
         images = sum(part[3] for part in parts)
         means = [math.fsum(column) / images for column in zip(*(part[2] for part in parts), strict=True)]
@@ -80,5 +87,7 @@ class TrainingMeter:
             return
         sums = state["sums"].to(self._device)
         self._names, self._figures = tuple(state["names"]), tuple(state["figures"])
-        self._sums = sums if self._sums is None else self._sums + sums
+        if self._sums is None or len(self._sums) != len(sums):
+            self._sums = torch.zeros_like(sums)
+        self._sums += sums
         self.images += state["images"]

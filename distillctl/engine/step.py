@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from distillctl.api.method import Batch, Progress
@@ -10,6 +12,7 @@ from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.learner import Learner
 from distillctl.engine.memory import explained_shortage
 from distillctl.engine.objective import Looks
+from distillctl.engine.step_graph import StepGraph
 from distillctl.engine.teacher import LiveTeacher
 from distillctl.models.forward_errors import explained_forward
 
@@ -25,7 +28,10 @@ class Step:
         self.experiment = experiment
         self.part = experiment.main if part is None else part
         device = experiment.device
-        self.learners = [Learner(experiment, objective, self.part) for objective in experiment.objectives]
+        self.learners = [
+            Learner(experiment, objective, self.part, find=partial(self._culprits, number))
+            for number, objective in enumerate(experiment.objectives)
+        ]
         self.progress = Progress(torch.zeros((), device=device), torch.zeros((), device=device))
         self._first = True
         self.total_steps = self.part.epochs * experiment.loader.steps
@@ -35,6 +41,12 @@ class Step:
         self._draws = experiment.processes.rank if any(learner.draws for learner in self.learners) else 0
         if experiment.settings.compiled and isinstance(experiment.teacher, LiveTeacher):
             experiment.teacher.compile()
+        self._generators = [torch.default_generator]
+        if device.type == "cuda":
+            self._generators.append(torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index])
+        self.graph: StepGraph | None = None
+        if experiment.settings.cuda_graph != "off" and all(learner.leaves_out for learner in self.learners):
+            self.graph = StepGraph(self._compute, self.learners, stated=experiment.settings.cuda_graph == "on")
 
     @property
     def learner(self) -> Learner:
@@ -46,7 +58,9 @@ class Step:
         """Sets generators, progress and learning rates for the step of this part, counted from 0."""
         experiment = self.experiment
         own = (self._draws,) if self._draws else ()
-        torch.manual_seed(mix(experiment.settings.seed, STEP, self._before + step, *own))
+        seed = mix(experiment.settings.seed, STEP, self._before + step, *own)
+        for generator in self._generators:  # `torch.manual_seed` asks for all kinds of devices, every time
+            generator.manual_seed(seed)
         self.progress.epoch.fill_(step // experiment.loader.steps + 1)
         fraction = step / self.total_steps
         self.progress.fraction.fill_(fraction)
@@ -76,14 +90,39 @@ class Step:
         with explained_shortage(self.experiment, self.learners), explained:
             self.begin(step)
             batch = self._mixed(batch, step)
-            pieces = self._pieces(batch)
-            for number, piece in enumerate(pieces, start=1):
-                looks = self.look(piece)
-                for learner in self.learners:
-                    learner.learn(step, piece, looks, self.progress, last=number == len(pieces))
+            if self.graph is None:
+                self._compute(batch, step)
+            else:
+                self.graph(batch, step)
             for learner in self.learners:
-                learner.update(step, batch)
+                learner.follow(step, batch)
         self._first = False
+
+    def _compute(self, batch: Batch, step: int) -> None:
+        """All that a step sends to the device between the batch and the new weights; what can be captured and sent again."""
+        for learner in self.learners:
+            learner.finite_check.begin()
+        pieces = self._pieces(batch)
+        for number, piece in enumerate(pieces, start=1):
+            looks = self.look(piece)
+            for learner in self.learners:
+                learner.learn(step, piece, looks, self.progress, last=number == len(pieces))
+        for learner in self.learners:
+            learner.update(step, batch)
+
+    def _culprits(self, number: int, step: int, batch: Batch) -> list[str]:
+        """Goes through a step again that was not taken: names of the parameters whose gradients are not finite.
+
+        Several processes do not: those that found nothing would have to go along.
+        """
+        if self.experiment.processes.count > 1:
+            return []
+        learner = self.learners[number]
+        self.begin(step)
+        learner.finite_check.begin()
+        for piece in self._pieces(batch):
+            learner.learn(step, piece, self.look(piece), self.progress, last=True)
+        return learner.not_finite()
 
     def _mixed(self, batch: Batch, step: int) -> Batch:
         mixing = self.experiment.settings.mixing

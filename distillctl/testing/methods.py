@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from distillctl.testing.capture_checks import CaptureChecks
 from distillctl.testing.declarations import DeclarationChecks
 from distillctl.testing.gradient_checks import GradientChecks
 from distillctl.testing.state_checks import StateChecks
 from distillctl.testing.value_checks import ValueChecks
 
 
-class MethodContract(DeclarationChecks, ValueChecks, GradientChecks, StateChecks):
+class MethodContract(DeclarationChecks, ValueChecks, GradientChecks, StateChecks, CaptureChecks):
     """Inherit, set `spec`, and say in the attributes below what is special about your method.
 
     duplication_factor: factor of the loss when every sample of a batch is fed twice: 1 for means over the batch, 2 for

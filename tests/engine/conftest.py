@@ -140,6 +140,10 @@ class Silent(Tracker):
     def __init__(self) -> None:
         super().__init__()
         self.records: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         self.records.append(dict(record))

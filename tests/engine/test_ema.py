@@ -23,7 +23,7 @@ def test_closed_form_after_n_updates() -> None:
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(0.1 * n)
-        ema.update(net)
+        ema.update()
         decay = 0.9 * (1 - math.exp(-n / 5.0))
         for k, v in net.state_dict().items():
             if v.is_floating_point():
@@ -40,10 +40,10 @@ def test_constant_weights_are_a_fixed_point_and_decay_is_constant_without_ramp()
     with torch.no_grad():
         net[0].weight.fill_(1.0)  # type: ignore[index]
     before = ema.model[0].weight.clone()  # type: ignore[index]
-    ema.update(net)
+    ema.update()
     torch.testing.assert_close(ema.model[0].weight, 0.5 * before + 0.5)  # type: ignore[index]
     for _ in range(60):
-        ema.update(net)
+        ema.update()
     torch.testing.assert_close(ema.model[0].weight, net[0].weight)  # type: ignore[index]
 
 
@@ -52,7 +52,7 @@ def test_state_goes_round() -> None:
     ema = ModelEMA(net, 0.9, 5.0)
     with torch.no_grad():
         net[0].weight.add_(1)  # type: ignore[index]
-    ema.update(net)
+    ema.update()
     other = ModelEMA(model(), 0.9, 5.0)
     other.load_state_dict(ema.state_dict())
     assert other.updates == 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distillctl.api.method import Batch, Features, Method, Progress
 from distillctl.api.options import Options
-from distillctl.engine import checkpoint
+from distillctl.engine import checkpoint, finite_check
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.finite_check import FiniteCheck
 from distillctl.engine.loop import Loop
@@ -130,22 +130,27 @@ def test_a_run_that_is_stopped_keeps_its_last_good_checkpoint(experiment: Make, 
     assert all(value.isfinite().all() for value in kept["student"].values())
 
 
-def test_what_is_read_later_is_named_with_its_own_step(experiment: Make) -> None:
-    """As on a GPU: a step's numbers are looked at in the next one, and before anything is saved."""
+def test_what_is_read_later_is_named_with_its_own_step(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: a step's numbers are looked at after the next one, and before anything is saved."""
+    monkeypatch.setattr(finite_check, "read_later", lambda device: True)
     made = experiment()
     guard = FiniteCheck([], made.device, watch_gradients=True)
-    guard._later = True
     batch = first_batch(made)
     logits = {"running": {"logits": torch.zeros(2, 4)}}
 
-    def losses(value: float) -> Losses:
-        return Losses(torch.tensor(1.0), torch.tensor(value), {"kd": torch.tensor(value)}, None)
+    def step(number: int, value: float) -> None:
+        guard.begin()
+        guard.losses(number, batch, logits, Losses(torch.tensor(1.0), torch.tensor(value), {"kd": torch.tensor(value)}, None))
+        guard.gradients(number, batch)
+        guard.end(number, batch)
 
-    guard.losses(0, batch, logits, losses(1.0))
-    guard.losses(1, batch, logits, losses(float("nan")))
+    step(0, 1.0)
+    step(1, float("nan"))
+    assert guard.bad is not None
+    assert guard.bad == 1
     with pytest.raises(RunError, match="`kd` at step 2"):
-        guard.losses(2, batch, logits, losses(1.0))
-    guard.losses(3, batch, logits, losses(float("inf")))
+        step(2, 1.0)
+    step(3, float("inf"))
     with pytest.raises(RunError, match="`kd` at step 4"):
         guard.flush()
     guard.flush()

@@ -144,6 +144,103 @@ class RandomButDeclaredFixed(Good):
         return super().value(student * (torch.rand_like(student) > 0.5), target)
 
 
+class CapturedBadly(Good):
+    """Multiplies its loss, or what it keeps, by something that a CUDA graph cannot take, or that a replay has wrong."""
+
+    def __init__(self, options, setup):
+        super().__init__(options, setup)
+        self.calls, self.seen = 0, []
+        self.generator = torch.Generator()
+
+    def forward(self, batch, student, teacher, progress):
+        self.calls += 1
+        value = super().forward(batch, student, teacher, progress)
+        return value * self.factor(value, student["last"])
+
+
+class ReadsAValue(CapturedBadly):
+    def factor(self, value, student):
+        return float(value)
+
+
+class ReadsAValueInTheBackward(CapturedBadly):
+    def factor(self, value, student):
+        value.register_hook(lambda gradient: gradient * gradient.item())
+        return 1
+
+
+class ReadsAfterTheStep(Good):
+    def after_step(self):
+        self.count += float(self.count)
+
+
+class PicksByMask(CapturedBadly):
+    def factor(self, value, student):
+        return student[student > 0].mean()
+
+
+class CountsClasses(CapturedBadly):
+    def factor(self, value, student):
+        return student.argmax(1).unique().sum()
+
+
+class Inverts(CapturedBadly):
+    def factor(self, value, student):
+        return torch.linalg.inv(torch.eye(3, device=value.device)).sum()
+
+
+class BringsAList(CapturedBadly):
+    def factor(self, value, student):
+        return torch.tensor([1.0, 2.0], device=value.device).sum()
+
+
+class RepeatsByATensor(CapturedBadly):
+    def factor(self, value, student):
+        counts = torch.ones(3, dtype=torch.int64, device=value.device)
+        return torch.ones(3, device=value.device).repeat_interleave(counts).sum()
+
+
+class HasItsOwnGenerator(CapturedBadly):
+    def factor(self, value, student):
+        return torch.rand((), generator=self.generator)
+
+
+class MakesItOnTheCPU(CapturedBadly):
+    def factor(self, value, student):
+        return torch.ones(2).to(value.device).sum()
+
+
+class MixesWithTheCPU(CapturedBadly):
+    def factor(self, value, student):
+        return torch.ones(())
+
+
+class NumberOfTheStep(CapturedBadly):
+    def factor(self, value, student):
+        return 1 + 1 / self.calls
+
+
+class ShapeOfTheStep(CapturedBadly):
+    def factor(self, value, student):
+        return value.new_ones(self.calls).sum()
+
+
+class GrowsByTheStep(CapturedBadly):
+    def factor(self, value, student):
+        self.seen.append(value.detach())
+        return torch.stack(self.seen).sum()
+
+
+class LongerInTheEnd(Good):
+    calls = 0
+
+    def after_step(self):
+        self.calls += 1
+        self.count += 1
+        if self.calls > 2:
+            self.count.abs_()
+
+
 class RefusesBadly(Good):
     def __init__(self, options, setup):
         if setup.student.shapes["last"][0] == 16:
@@ -200,6 +297,8 @@ CHECKS = [
     ("test_training_changes_every_parameter",),
     ("test_state_dict_resumes_exactly",),
     ("test_compiles_once_for_all_epochs",),
+    ("test_a_captured_step_can_be_replayed",),
+    ("test_a_captured_step_stays_on_the_device",),
     ("test_spec_agrees_with_the_class",),
     ("test_options_are_described_and_strict",),
     ("test_presets_are_valid",),
@@ -209,7 +308,7 @@ CHECKS = [
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check[0])
 def test_a_good_method_passes(check):
-    run(check[0], Good, *check[1:])
+    run(check[0], Good, *check[1:], spec=spec_of(Good, capturable=True))
 
 
 BREACHES = [
@@ -236,6 +335,46 @@ def test_a_breach_is_caught(breach):
     implementation, message, test, *arguments = breach
     with pytest.raises(AssertionError, match=message):
         run(test, implementation, *arguments)
+
+
+REPLAYED, ON_DEVICE = "test_a_captured_step_can_be_replayed", "test_a_captured_step_stays_on_the_device"
+
+
+@pytest.mark.parametrize(
+    ("implementation", "test", "message"),
+    [
+        (ReadsAValue, REPLAYED, "`_local_scalar_dense` waits"),
+        (ReadsAValue, ON_DEVICE, "`_local_scalar_dense` waits"),
+        (ReadsAValueInTheBackward, REPLAYED, "`_local_scalar_dense` waits"),
+        (ReadsAfterTheStep, REPLAYED, "`_local_scalar_dense` waits"),
+        (ReadsAfterTheStep, ON_DEVICE, "`_local_scalar_dense` waits"),
+        (PicksByMask, REPLAYED, "`index` by a mask"),
+        (CountsClasses, REPLAYED, "`_unique2` waits"),
+        (Inverts, REPLAYED, "`_linalg_check_errors` waits"),
+        (BringsAList, REPLAYED, "`lift_fresh` makes a tensor of Python's data"),
+        (RepeatsByATensor, REPLAYED, "`repeat_interleave` waits"),
+        (HasItsOwnGenerator, REPLAYED, "`rand` draws from a generator"),
+        (MakesItOnTheCPU, ON_DEVICE, "`_to_copy` has tensors on cpu and cuda"),
+        (MixesWithTheCPU, ON_DEVICE, "`mul` has tensors on cpu and cuda"),
+        (NumberOfTheStep, REPLAYED, r"changes from .* 1\.5\), \{\}\) to .* 1\.33"),
+        (ShapeOfTheStep, REPLAYED, r"changes from .*\[2\].* to .*\[3\]"),
+        (GrowsByTheStep, REPLAYED, "changes from"),
+        (LongerInTheEnd, REPLAYED, r"changes from (\d+) operations to"),
+    ],
+)
+def test_a_capture_that_would_fail_or_lie_is_caught(implementation, test, message):
+    with pytest.raises(AssertionError, match=f"^`capturable`: .*{message}"):
+        run(test, implementation, spec=spec_of(implementation, capturable=True))
+    run(test, implementation)  # which does not declare it
+
+
+def test_a_wrapper_is_captured_with_its_inner_method_alone(monkeypatch):
+    outer, inner = spec_of(ReadsAValue, capturable=True), spec_of(Good, capturable=True)
+    for test in (REPLAYED, ON_DEVICE):
+        monkeypatch.setattr(MethodContract, "build", lambda case, setup: ReadsAValue(None, setup))
+        run(test, ReadsAValue, spec=outer, inner_spec=spec_of(Good))
+        with pytest.raises(AssertionError, match="waits"):
+            run(test, ReadsAValue, spec=outer, inner_spec=inner)
 
 
 def test_a_view_of_a_layout_is_caught():

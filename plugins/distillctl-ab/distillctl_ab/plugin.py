@@ -18,6 +18,7 @@ SPEC = MethodSpec(
     formula="3/1000 · Σ_i 2^(i−n) · mean_B Σ_{c,h,w} (t > 0 ? max(m − s', 0)² : max(m + s', 0)²), s' = R(s), i = 1 … n; in phase `init`",
     weight=1.0,
     task_weight=1.0,
+    capturable=True,
 )
 
 

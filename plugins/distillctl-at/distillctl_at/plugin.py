@@ -28,6 +28,7 @@ SPEC = MethodSpec(
     options="distillctl_at.options:ATOptions",
     formula="Σ_stages mean_{B,h,w} (A_s − A_t)², A = normalise(mean_c |f|^p)",
     weight=1000.0,
+    capturable=True,
     presets=(
         Preset(
             when={"mode": "paper"},

@@ -20,6 +20,7 @@ SPEC = MethodSpec(
     formula="(1 − α) · Σ_k CE(z_k, y) + α · T² · Σ_k H(softmax(z_s/T), softmax(z_k/T)) + β · Σ_k Σ_B ‖M_k ⊙ (F_k − F_s)‖²",
     task_weight=0.9,
     needs_teacher=False,
+    capturable=True,
 )
 
 

@@ -19,6 +19,7 @@ SPEC = MethodSpec(
     formula="mean over i < B of Σ_c δ_i,c · δ_{i+1},c, δ = |W_s·p_s + b_s − W_t·p_t − b_t|; or 1/B² · ‖K_s − K_t‖²_F",
     weight=0.02,
     compares_images=True,
+    capturable=True,
     presets=(Preset(when={"variant": "kernel"}, values={"weight": 100.0}, source="our choice; no published weight is known"),),
 )
 

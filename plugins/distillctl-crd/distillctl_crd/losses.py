@@ -10,13 +10,16 @@ With a = x − log Z − log c the two logarithms are −softplus(−a_0) and �
 The scores are inner products of embeddings with many rows of a memory bank, without keeping the gathered rows. Gathering first, as the
 formula suggests, writes B·(K+1)·d floats (0.5 GB for 64 anchors, 16,384 negatives and length 128) and reads them twice. Instead every row
 is scored by one matrix product and the wanted scores are picked, as long as the bank is not much larger than K; beyond that, rows are
-gathered in portions that stay in the cache. The gradient of an embedding is a weighted sum of rows, which PyTorch's `embedding_bag`
-computes without gathering, in a fixed order on every device.
+gathered in portions that stay in the cache. The gradient of an embedding is a weighted sum of rows. On a CPU PyTorch's `embedding_bag`
+computes it without gathering. On a GPU that would be K additions one after the other: there the weights are scattered over all rows of the
+bank, and the sums are one matrix product; or, for a large bank, rows are gathered in portions. A row that was drawn twice gets its weights
+in no fixed order then, but for `torch.use_deterministic_algorithms`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -72,26 +75,55 @@ def score_all(v: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
 
 def gather_rows(v: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     """The values of `scores` from the wanted rows alone, a few anchors at a time: memory B·K."""
+    parts = [(gathered @ v[some].unsqueeze(2)).squeeze(2) for some, gathered in _portions(bank, rows)]
+    return torch.cat(parts)
+
+
+def sum_rows(weights: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """Σ_k weights[b, k] · bank[rows[b, k]] as (B, d), which is the gradient of `scores`, in the way that is quicker on this device.
+
+    weights: (B, K).
+    """
+    if weights.device.type == "cpu":
+        return F.embedding_bag(rows, bank, per_sample_weights=weights.contiguous(), mode="sum")
+    return (scatter_and_multiply if _scores_all(bank, rows) else gather_and_sum)(weights, bank, rows)
+
+
+def scatter_and_multiply(weights: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """The values of `sum_rows` by one product with the whole bank: memory B·N."""
+    return weights.new_zeros(len(rows), len(bank)).scatter_add_(1, rows, weights) @ bank
+
+
+def gather_and_sum(weights: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """The values of `sum_rows` from the wanted rows alone, a few anchors at a time."""
+    parts = [(weights[some].unsqueeze(1) @ gathered).squeeze(1) for some, gathered in _portions(bank, rows)]
+    return torch.cat(parts)
+
+
+def _scores_all(bank: Tensor, rows: Tensor) -> bool:
+    return len(bank) <= SCORE_ALL_UP_TO * rows.shape[1]
+
+
+def _portions(bank: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Anchors, and their rows of the bank (b, K, d), which the next portion overwrites."""
     count, dim = rows.shape[1], bank.shape[1]
-    floats = 1 << (21 if v.device.type == "cpu" else 26)  # of gathered rows: 8 MB fit into a cache, a GPU wants few launches
+    floats = 1 << (21 if bank.device.type == "cpu" else 26)  # of gathered rows: 8 MB fit into a cache, a GPU wants few launches
     step = min(max(1, floats // (count * dim)), len(rows))
     # One buffer for all: fresh memory costs more than the sums. Indexing by a matrix is four times slower than `index_select`.
     buffer = bank.new_empty(step * count, dim)
-    parts = []
     for start in range(0, len(rows), step):
-        wanted, some = rows[start : start + step], v[start : start + step]
+        wanted = rows[start : start + step]
         gathered = torch.index_select(bank, 0, wanted.flatten(), out=buffer[: wanted.numel()])
-        parts.append((gathered.view(-1, count, dim) @ some.unsqueeze(2)).squeeze(2))
-    return torch.cat(parts)
+        yield slice(start, start + step), gathered.view(-1, count, dim)
 
 
 class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, v: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(bank, rows)
-        return (score_all if len(bank) <= SCORE_ALL_UP_TO * rows.shape[1] else gather_rows)(v, bank, rows)
+        return (score_all if _scores_all(bank, rows) else gather_rows)(v, bank, rows)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         bank, rows = ctx.saved_tensors
-        return F.embedding_bag(rows, bank, per_sample_weights=grads[0].contiguous(), mode="sum"), None, None
+        return sum_rows(grads[0], bank, rows), None, None

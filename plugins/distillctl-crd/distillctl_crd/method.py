@@ -16,7 +16,7 @@ a zero embedding stays finite; Z and the banks are part of checkpoints.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,8 @@ class CRD(Method):
         self.register_buffer("teacher_bank", new_bank(count, options.feat_dim))
         self.register_buffer("log_z", torch.zeros(2))  # of the student's and of the teacher's scores
         self.register_buffer("z_known", torch.tensor(False))
-        self._pending: list[_Pending] = []
+        self._pending: tuple[_Pending, Any] | None = None  # and what was pending before it
+        self._z_seen: tuple[Tensor, int] | None = None
 
     @classmethod
     def wants(cls, options: CRDOptions) -> Wants:
@@ -81,15 +82,22 @@ class CRD(Method):
         x_t = self._score(v_t, self.student_bank, batch.index, others)
         count = len(self.student_bank)
         learns = self.training and torch.is_grad_enabled()
-        if learns and batch.total > len(batch.index):
-            rows = gather_rows(batch, torch.stack([_log_sums(*x_s), _log_sums(*x_t)], 1))  # (all rows, 2)
-            fresh = log_normaliser_of_rows(rows, 1 + others.shape[1], count)
-        else:
-            fresh = torch.stack([log_normaliser(*x_s, count), log_normaliser(*x_t, count)])
-        log_z = torch.where(self.z_known, self.log_z, fresh)
+        log_z = self.log_z
+        if torch.compiler.is_compiling() or not self._knows_z():
+            if learns and batch.total > len(batch.index):
+                rows = gather_rows(batch, torch.stack([_log_sums(*x_s), _log_sums(*x_t)], 1))  # (all rows, 2)
+                fresh = log_normaliser_of_rows(rows, 1 + others.shape[1], count)
+            else:
+                fresh = torch.stack([log_normaliser(*x_s, count), log_normaliser(*x_t, count)])
+            log_z = torch.where(self.z_known, log_z, fresh)
         if learns:
-            self._pending.append(_Pending(batch, v_s.detach(), v_t.detach(), log_z))
+            # Not a list: the compiler would make one graph for each length of it, and it does not look into what it only passes on.
+            self._pending = (_Pending(batch, v_s.detach(), v_t.detach(), log_z), self._pending)
         return nce(*x_s, log_z[0], count) + nce(*x_t, log_z[1], count)
+
+    def _knows_z(self) -> bool:
+        """Whether Z is known to be set without a look at the device: `after_step` set it, and nobody has written there since."""
+        return self._z_seen is not None and self._z_seen[0] is self.z_known and self._z_seen[1] == self.z_known._version
 
     def _score(self, v: Tensor, bank: Tensor, index: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Inner products over the temperature: of each image's own row (B,), and of its negatives (B, K)."""
@@ -103,13 +111,16 @@ class CRD(Method):
         Of several passes over the same images the last one counts. A batch that was computed in parts has them all moved, and its last
         part gives Z.
         """
-        pending, self._pending = self._pending, []
-        for one in {id(one.batch): one for one in pending}.values():  # of each batch the last
-            rows, student, teacher = (gather_rows(one.batch, value) for value in (one.batch.index, one.student, one.teacher))
-            move_rows(self.student_bank, rows, student, self.options.momentum)
-            move_rows(self.teacher_bank, rows, teacher, self.options.momentum)
+        latest: dict[int, _Pending] = {}  # of each batch the last, the newest first
+        while self._pending is not None:
+            one, self._pending = self._pending
+            latest.setdefault(id(one.batch), one)
+        for one in reversed(latest.values()):
+            rows, *vectors = (gather_rows(one.batch, value) for value in (one.batch.index, one.student, one.teacher))
+            move_rows((self.student_bank, self.teacher_bank), rows, vectors, self.options.momentum)
             self.log_z.copy_(one.log_z)
             self.z_known.fill_(True)
+            self._z_seen = self.z_known, self.z_known._version
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ without a rejection loop and without lists made by a data loader.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,14 +69,16 @@ def new_bank(count: int, dim: int) -> Tensor:
     return (2 * torch.rand(count, dim) - 1) / math.sqrt(dim / 3)
 
 
-def move_rows(bank: Tensor, index: Tensor, v: Tensor, momentum: float) -> None:
-    """Row ← N(momentum · row + (1 − momentum) · v) for the rows `index`, in place; N makes the length 1.
+def move_rows(banks: Sequence[Tensor], index: Tensor, vectors: Sequence[Tensor], momentum: float) -> None:
+    """Row ← N(momentum · row + (1 − momentum) · v) for the rows `index` of each bank, in place; N makes the length 1.
 
-    bank: (N, d). index: int64, (B,). v: (B, d), normalised. An image that is twice in the batch takes its last embedding,
-    on every device and with any number of threads.
+    banks: (N, d) each. index: int64, (B,). vectors: v (B, d), normalised, for each bank. An image that is twice in the batch takes its last
+    embedding, on every device and with any number of threads.
     """
-    rows = momentum * bank[index] + (1 - momentum) * v[last_of_each(index)]
-    bank.index_copy_(0, index, F.normalize(rows, dim=1).to(bank.dtype))
+    last = last_of_each(index)
+    for bank, v in zip(banks, vectors, strict=True):
+        rows = momentum * bank[index] + (1 - momentum) * v[last]
+        bank.index_copy_(0, index, F.normalize(rows, dim=1).to(bank.dtype))
 
 
 def last_of_each(index: Tensor) -> Tensor:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import distillctl_crd.method
 from distillctl import Batch, RunError, Setup
 from distillctl.testing import make_batch, make_progress, make_setup, options_of
 from distillctl_crd.method import CRD
 from distillctl_crd.plugin import register_method
 
 SPEC = register_method()
+CEILING = 130  # 124 by PyTorch 2.15
 
 
 def build(**options: object) -> tuple[CRD, Setup]:
@@ -113,6 +117,46 @@ def test_of_several_passes_over_a_batch_the_last_counts() -> None:
     torch.testing.assert_close(method.student_bank[batch.index], expected)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_parts_of_a_batch_share_one_compiled_graph() -> None:
+    """The compiler makes a graph for each length of a list that it changes."""
+    method, setup = build()
+    graphs = []
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda batch, student, teacher, progress: method.terms(batch, student, teacher, progress)[""],
+        fullgraph=True,
+        backend=lambda graph, example: graphs.append(graph) or graph,
+    )
+    try:
+        for seeds in ((0, 1, 2), (3, 4)):
+            before, seen = copy.deepcopy(method.state_dict()), []
+            for seed in seeds:
+                batch, student = make_batch(setup, 7, seed), {"pooled": torch.randn(7, 6, requires_grad=True)}
+                compiled(batch, student, {"pooled": torch.randn(7, 9)}, make_progress()).backward()
+                seen.append(batch.index)
+            method.after_step()
+            moved = (method.student_bank != before["student_bank"]).any(1).nonzero().flatten()
+            assert moved.tolist() == torch.cat(seen).unique().tolist()
+    finally:
+        torch._dynamo.reset()
+    assert len(graphs) == 1
+
+
+def test_parts_are_taken_in_in_their_order() -> None:
+    """An image that is in two parts has the embedding of the later one; the last part gives Z."""
+    method, setup = build(momentum=0.0)
+    index, teacher = torch.arange(7), torch.randn(7, 9)
+    students = torch.randn(2, 7, 6)
+    for student in students:
+        batch = make_batch(setup, 7)
+        method.terms(Batch(batch.images, setup.labels[:7], index), {"pooled": student}, {"pooled": teacher}, make_progress())
+    last_z = method._pending[0].log_z
+    method.after_step()
+    torch.testing.assert_close(method.student_bank[:7], nn.functional.normalize(method.embed_student(students[1]), dim=1))
+    assert torch.equal(method.log_z, last_z)
+
+
 # -- Z ----------------------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +181,30 @@ def test_z_that_is_set_is_used() -> None:
     method.z_known.fill_(False)
     fresh, _ = forward(method, setup, 1)
     assert len({known.item(), shifted.item(), fresh.item()}) == 3
+
+
+def test_z_is_computed_until_it_is_known_and_again_where_somebody_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, setup = build()
+    other, calls = build()[0], []
+    function = distillctl_crd.method.log_normaliser
+    monkeypatch.setattr(distillctl_crd.method, "log_normaliser", lambda *a: (calls.append(0), function(*a))[1])
+
+    def computes(one: CRD) -> bool:
+        calls.clear()
+        forward(one, setup, 5)
+        one._pending = None
+        return bool(calls)
+
+    assert computes(method)
+    step(method, setup)
+    assert not computes(method)
+    unknown = other.state_dict()
+    method.load_state_dict(unknown)
+    assert computes(method)
+    step(method, setup)
+    assert method.log_z.abs().min() > 0
+    assert not computes(method)
+    assert computes(copy.deepcopy(method))  # another buffer, of which nobody knows
 
 
 # -- state and options ------------------------------------------------------------------------------------------------
@@ -201,3 +269,26 @@ def test_smallest_temperatures_stay_finite() -> None:
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+class _Counter(TorchDispatchMode):
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_calls_no_more_than_it_has_to() -> None:
+    """On a GPU every call is a launch or several. It is the second step: the first one computes Z."""
+    method, setup = build()
+    step(method, setup, 0)
+    method.zero_grad()
+    torch.manual_seed(1)
+    batch = make_batch(setup, 7, 1)
+    student, teacher = {"pooled": torch.randn(7, 6, requires_grad=True)}, {"pooled": torch.randn(7, 9)}
+    progress = make_progress()
+    with _Counter() as counter:
+        method.terms(batch, student, teacher, progress)[""].backward()
+        method.after_step()
+    assert counter.calls <= CEILING, counter.calls

@@ -87,7 +87,7 @@ def test_new_rows_are_uniform_and_have_a_length_near_one() -> None:
 
 def test_rows_move_by_hand() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
-    move_rows(bank, torch.tensor([2, 0]), torch.tensor([[0.0, 1.0], [0.0, 1.0]]), 0.25)
+    move_rows([bank], torch.tensor([2, 0]), [torch.tensor([[0.0, 1.0], [0.0, 1.0]])], 0.25)
     # Row 2: (0.75, 1.75), row 0: (0.25, 0.75), both divided by their length.
     expected = [[0.25 / 0.625**0.5, 0.75 / 0.625**0.5], [0.0, 1.0], [0.75 / 3.625**0.5, 1.75 / 3.625**0.5]]
     torch.testing.assert_close(bank, torch.tensor(expected))
@@ -97,8 +97,8 @@ def test_image_twice_in_a_batch_takes_its_last_embedding() -> None:
     torch.manual_seed(0)
     start, v = new_bank(6, 4), torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
     bank, expected = start.clone(), start.clone()
-    move_rows(bank, torch.tensor([3, 1, 3, 0, 1]), v, 0.5)
-    move_rows(expected, torch.tensor([3, 0, 1]), v[[2, 3, 4]], 0.5)
+    move_rows([bank], torch.tensor([3, 1, 3, 0, 1]), [v], 0.5)
+    move_rows([expected], torch.tensor([3, 0, 1]), [v[[2, 3, 4]]], 0.5)
     assert torch.equal(bank, expected)
 
 
@@ -109,5 +109,15 @@ def test_equal_images_are_all_given_the_last_position() -> None:
 
 def test_opposite_row_and_embedding_stay_finite() -> None:
     bank = torch.tensor([[1.0, 0.0]])
-    move_rows(bank, torch.tensor([0]), torch.tensor([[-1.0, 0.0]]), 0.5)
+    move_rows([bank], torch.tensor([0]), [torch.tensor([[-1.0, 0.0]])], 0.5)
     assert bank.isfinite().all()
+
+
+def test_several_banks_take_their_own_vectors() -> None:
+    banks, v = [torch.randn(4, 2), torch.randn(4, 2)], [torch.randn(3, 2), torch.randn(3, 2)]
+    expected = [bank.clone() for bank in banks]
+    index = torch.tensor([3, 1, 3])
+    move_rows(banks, index, v, 0.5)
+    for bank, one in zip(expected, v, strict=True):
+        move_rows([bank], index, [one], 0.5)
+    assert all(torch.equal(a, b) for a, b in zip(banks, expected, strict=True))

@@ -19,6 +19,7 @@ SPEC = MethodSpec(
     formula="L_inner at τ = t_start + t_end · σ(θ), θ learnt or MLP(z_t, z_s); ∂L/∂θ times λ(e) = −½(1 − cos(π · min(e/loops, 1)))",
     weight=0.9,
     task_weight=0.1,
+    capturable=True,
     inner="kd",
     presets=(
         Preset(

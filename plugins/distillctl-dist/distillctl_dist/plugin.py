@@ -20,6 +20,7 @@ SPEC = MethodSpec(
     weight=2.0,
     compares_images=True,
     takes_temperature=True,
+    capturable=True,
     presets=(Preset(dataset="cifar100", values={"temperature": 4.0}, source="the authors' CIFAR-100 setting"),),
 )
 

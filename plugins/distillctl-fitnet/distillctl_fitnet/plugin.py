@@ -17,6 +17,7 @@ SPEC = MethodSpec(
     options="distillctl_fitnet.options:FitNetOptions",
     formula="mean over all elements of (R(f_s) − f_t)², R = convolution, batch normalisation and, where f_t ≥ 0, ReLU",
     weight=100.0,
+    capturable=True,
 )
 
 

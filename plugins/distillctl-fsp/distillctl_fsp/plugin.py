@@ -16,6 +16,7 @@ SPEC = MethodSpec(
     implementation="distillctl_fsp.method:FSP",
     options="distillctl_fsp.options:FSPOptions",
     formula="Σ_i mean (G_i(s) − G_i(t))², G_i = f_{i+1} f_iᵀ / (H·W) for neighbouring stages i and i + 1",
+    capturable=True,
 )
 
 

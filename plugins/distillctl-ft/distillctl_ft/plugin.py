@@ -17,6 +17,7 @@ SPEC = MethodSpec(
     options="distillctl_ft.options:FTOptions",
     formula="mean |N(Q(F_t)) − N(Q(F_s))|, F_t = paraphraser(f_t), F_s = translator(f_s), Q(F) = mean_c F², N(x) = x / ‖x‖₂",
     weight=200.0,
+    capturable=True,
     presets=(
         # The phase has the student's learning rate there, unless the student is a ResNet or a WRN.
         Preset(dataset="cifar100", student="vgg*", values={"init_lr": 0.05}, source="RepDistiller's setting for this student"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distillctl import match_size
+from distillctl_kdsvd.iteration import BASIS, by_iteration
 
 _TINY = 1e-12
 _ABSENT = 1e-6  # share of the largest squared singular value below which float32 sees rounding
@@ -89,8 +90,12 @@ def _leading_eigenvectors(symmetric: Tensor, count: int) -> tuple[Tensor, Tensor
     """The last `count` eigenvectors (B, m, count) of matrices (B, m, m), largest eigenvalue first, and the eigenvalues (B, count).
 
     The vectors have the gradient of first-order perturbation, dv_j = Σ_i v_i · (v_iᵀ dG v_j) / (λ_j − λ_i), where 1/x is x / (x² + blur²):
-    the true gradient for separate eigenvalues, and 0 instead of infinity between equal ones.
+    the true gradient for separate eigenvalues, and 0 instead of infinity between equal ones. On a GPU, large matrices are not decomposed:
+    see `iteration`.
     """
+    if symmetric.device.type != "cpu" and symmetric.shape[-1] > BASIS and count <= BASIS // 2:
+        top, largest = by_iteration(symmetric, count, _BLUR)
+        return top, largest + 0 * symmetric.detach().sum((1, 2)).unsqueeze(1)
     # What is not finite goes past the solver, which would raise, and into the eigenvalues, so that the engine sees it in the loss.
     known = symmetric.detach()
     values, basis = torch.linalg.eigh(known.nan_to_num(0.0, 0.0, 0.0))

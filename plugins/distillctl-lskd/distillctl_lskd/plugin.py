@@ -36,6 +36,7 @@ SPEC = MethodSpec(
     weight=9.0,
     task_weight=0.1,
     takes_temperature=True,
+    capturable=True,
     inner="kd",
     inner_kinds=("logits", "wrapper"),
     presets=(

@@ -28,6 +28,7 @@ def register_method() -> MethodSpec:
         formula="mean_B Σ_{c,h,w} (G(M ⊙ align(f_s)) − f_t)²",
         weight=7e-5,
         task_weight=1.0,
+        capturable=True,
         presets=(
             Preset(
                 dataset="cifar100",

@@ -18,6 +18,7 @@ SPEC = MethodSpec(
     options="distillctl_nkd.options:NKDOptions",
     formula="mean_B [−p_t,y · log p_s,y − γ · T² · Σ_{i≠y} q_t,i · log q_s,i], p = softmax(z), q that of the logits other than y over T",
     takes_temperature=True,
+    capturable=True,
     presets=(
         Preset(
             dataset="cifar100",

@@ -16,6 +16,7 @@ SPEC = MethodSpec(
     options="distillctl_nst.options:NSTOptions",
     formula="Σ_stages mean_B [mean_{i,i'} k(s_i, s_i') + mean_{j,j'} k(t_j, t_j') − 2 mean_{i,j} k(s_i, t_j)], k(a, b) = (a·b)²",
     weight=50.0,
+    capturable=True,
 )
 
 

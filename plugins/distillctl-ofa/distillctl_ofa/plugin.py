@@ -17,6 +17,7 @@ SPEC = MethodSpec(
     implementation="distillctl_ofa.method:OFA",
     options="distillctl_ofa.options:OFAOptions",
     formula="ℓ(z_s) + Σ_k ℓ(branch_k(f_s,k)), ℓ(z) = mean_B −Σ_c [(p_t,c + 1[c = y])^ε − 1[c = y]] · log softmax(z)_c",
+    capturable=True,
     presets=(
         Preset(
             dataset="imagenet",

@@ -18,6 +18,7 @@ SPEC = MethodSpec(
     formula="Σ_i 2^(i−n) · mean_B Σ_{c,h,w} (s' − t')² · 1[s' > t' or t > 0], t' = max(t, m_c), s' = BN(conv(s)), i = 1 … n",
     weight=1e-3,
     task_weight=1.0,
+    capturable=True,
     presets=(Preset(dataset="imagenet", values={"weight": 1e-4}, source="mdistiller's setting for resnet50 → mobilenet_v1"),),
 )
 

@@ -17,6 +17,7 @@ SPEC = MethodSpec(
     options="distillctl_pefd.options:PEFDOptions",
     formula="mean_B (1 − cos(h, p_t)), h = 1/q · Σ_k ReLU(W_k·p_s + b_k)",
     weight=25.0,
+    capturable=True,
 )
 
 

@@ -18,6 +18,7 @@ SPEC = MethodSpec(
     formula="mean over B² of P_t · log((P_t + eps)/(P_s + eps)), P = (cos(p_i, p_j) + 1)/2 with rows of sum 1",
     weight=30000.0,
     compares_images=True,
+    capturable=True,
 )
 
 

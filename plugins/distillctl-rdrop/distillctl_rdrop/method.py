@@ -46,4 +46,5 @@ class RDrop(Method):
         logits = student["logits"]
         if logits.ndim != 3 or logits.shape[0] != 2:
             raise RunError(f"`rdrop` compares two passes of the student, but its `logits` have shape {tuple(logits.shape)}")
-        return rdrop_loss(logits[0], logits[1], self.reduction) / (batch.share if self.reduction == "sum" else 1.0)
+        loss = rdrop_loss(logits[0], logits[1], self.reduction)
+        return loss / batch.share if self.reduction == "sum" else loss

@@ -20,6 +20,7 @@ SPEC = MethodSpec(
     formula="mean_B ½ · (KL(p₁ ‖ p₂) + KL(p₂ ‖ p₁)), p₁, p₂ = softmax(z) of two passes",
     weight=0.3,
     needs_teacher=False,
+    capturable=True,
 )
 
 

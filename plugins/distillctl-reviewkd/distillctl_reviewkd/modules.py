@@ -33,8 +33,8 @@ class Fusion(nn.Module):
         fused: Tensor = self.reduce(features)
         if self.gates is not None and deeper is not None:
             deeper = _resize(deeper, (fused.shape[2], fused.shape[3]))
-            gates = self.gates(torch.cat([fused, deeper], dim=1)).sigmoid()
-            fused = fused * gates[:, :1] + deeper * gates[:, 1:]
+            ours, theirs = self.gates(torch.cat([fused, deeper], dim=1)).sigmoid().split(1, dim=1)
+            fused = fused * ours + deeper * theirs
         fused = _resize(fused, size)
         return self.expand(fused), fused
 

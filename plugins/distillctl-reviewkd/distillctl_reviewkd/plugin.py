@@ -31,6 +31,7 @@ SPEC = MethodSpec(
     weight=5.0,
     warmup_epochs=20.0,
     of_epochs=240,
+    capturable=True,
     presets=(
         *(
             Preset(

@@ -17,6 +17,7 @@ SPEC = MethodSpec(
     options="distillctl_rkd.options:RKDOptions",
     formula="25 · mean over B² of SmoothL1(D_s/mean D_s, D_t/mean D_t) + 50 · mean over B³ of SmoothL1(cos ψ_s, cos ψ_t)",
     compares_images=True,
+    capturable=True,
 )
 
 

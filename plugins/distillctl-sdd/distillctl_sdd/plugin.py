@@ -32,6 +32,7 @@ SPEC = MethodSpec(
     task_weight=0.1,
     takes_temperature=True,
     reads=("labels", "logits"),
+    capturable=True,
     presets=(*_GRIDS, *_BASES),
 )
 

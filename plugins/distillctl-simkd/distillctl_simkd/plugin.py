@@ -18,6 +18,7 @@ SPEC = MethodSpec(
     formula="mean (P(f_s) − f_t)²; the student's logits are W_t · mean_hw P(f_s) + b_t",
     task_weight=0.0,
     gives_head=True,
+    capturable=True,
 )
 
 

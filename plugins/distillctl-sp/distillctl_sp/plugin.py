@@ -22,6 +22,7 @@ SPEC = MethodSpec(
     formula="Σ_stages 1/B² · ‖N(F_t·F_tᵀ) − N(F_s·F_sᵀ)‖²_F, F (B, C·H·W), N = rows of length 1",
     weight=3000.0,
     compares_images=True,
+    capturable=True,
     presets=tuple(
         Preset(
             dataset="cub200",

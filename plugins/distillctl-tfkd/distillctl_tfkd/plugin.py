@@ -24,6 +24,7 @@ TFKD = MethodSpec(
     weight=0.1,
     task_weight=0.9,
     needs_teacher=False,
+    capturable=True,
 )
 
 TFKD_SELF = MethodSpec(
@@ -41,6 +42,7 @@ TFKD_SELF = MethodSpec(
     weight=0.475,
     task_weight=0.05,
     takes_temperature=True,
+    capturable=True,
 )
 
 

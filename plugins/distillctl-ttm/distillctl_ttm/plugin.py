@@ -22,6 +22,7 @@ TTM = MethodSpec(
     options="distillctl_ttm.options:TTMOptions",
     formula="mean_B KL(q ‖ softmax(z_s)), q ∝ softmax(z_t)^γ",
     weight=45.0,
+    capturable=True,
     presets=(
         Preset(
             dataset="cifar100",
@@ -46,6 +47,7 @@ WTTM = MethodSpec(
     options="distillctl_ttm.options:WTTMOptions",
     formula="mean_B U · KL(q ‖ softmax(z_s)), q = softmax(z_t)^γ / U, U = Σ_c softmax(z_t)_c^γ",
     weight=4.0,
+    capturable=True,
     presets=(
         Preset(
             dataset="cifar100",

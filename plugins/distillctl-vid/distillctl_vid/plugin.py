@@ -16,6 +16,7 @@ SPEC = MethodSpec(
     implementation="distillctl_vid.method:VID",
     options="distillctl_vid.options:VIDOptions",
     formula="Σ_stages mean over all elements of ½((R(f_s) − f_t)²/σ² + log σ²), σ²_c = softplus(ρ_c) + eps",
+    capturable=True,
 )
 
 
