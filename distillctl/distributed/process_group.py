@@ -2,7 +2,8 @@
 
 Launchers (`train --nproc`, torchrun, SLURM) start the same command several times and number the processes in environment variables.
 Control goes over the host's network; data go over NCCL between GPUs. A process that is lost or silent makes the others
-fail within `heartbeat.patience` of the next exchange of data.
+fail within `heartbeat.patience` of the next exchange on the host. NCCL's own patience is longer: it ends a process without a word and
+cannot tell who is lost from who is late, which launchers can.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from distillctl.errors import LostProcessError, MachineError
 
 T = TypeVar("T")
 _SETUP = timedelta(minutes=30)  # one scans a large data set or downloads weights while the others wait
+_LATE = timedelta(minutes=10)  # one compiles, or is paused, while the others' GPUs wait
 _LOST = re.compile(
     r"gloo|nccl|connection (closed|reset|refused)|timed out|application timeout|pair closure|broken pipe|\bsocket\b|(TCP|File)Store",
     re.IGNORECASE,
@@ -176,7 +178,7 @@ def join(device: torch.device) -> ProcessGroup:
             dist.init_process_group("gloo", timeout=_SETUP)
         backend = "nccl" if device.type == "cuda" else "gloo"
         control = dist.new_group(backend="gloo", timeout=patience)
-        data = dist.new_group(backend=backend, timeout=patience)
+        data = dist.new_group(backend=backend, timeout=max(patience, _LATE) if backend == "nccl" else patience)
         # Two communicators of NCCL must not work at once; autograd calls them in one order in all processes.
         features = data if backend == "nccl" else dist.new_group(backend=backend, timeout=patience)
     except (RuntimeError, ValueError) as error:

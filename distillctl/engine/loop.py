@@ -114,9 +114,12 @@ class Loop:
         meter = self.step.learner.meter
         steps = experiment.loader.steps
         pace = _Pace(meter, experiment.processes.count)
-        for done, batch in enumerate(experiment.loader.epoch(position.epoch, position.step), start=position.step + 1):
+        first = position.step + 1
+        for done, batch in enumerate(experiment.loader.epoch(position.epoch, position.step), start=first):
             self.step(batch, within * steps + done - 1)
             position.step = done
+            if experiment.settings.compiled and done in (first, steps):  # the steps that compile, which takes some processes longer
+                experiment.processes.all_gather(None, patient=True)
             pause = self._interrupts.after_step()
             if pause.save or pause.stop:
                 self.step.check()

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from distillctl.api.options import Options
 from distillctl.api.tracker import Tracker
 from distillctl.builtin.kd import KD
 from distillctl.builtin.kd_options import KDOptions
+from distillctl.distributed.process_group import ProcessGroup
 from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.engine import checkpoint
 from distillctl.engine.experiment import Experiment
@@ -322,3 +324,22 @@ def test_a_run_with_patience_stops_and_a_resumed_one_as_well(
 def test_patience_needs_a_validation_split(experiment: Make) -> None:
     with pytest.raises(ProfileError, match=r"`train.patience` needs a validation split"):
         experiment(val=False, patience=3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_processes_wait_for_each_other_where_steps_are_compiled(experiment: Make, watcher: Any, tmp_path: Path, compiled: bool) -> None:
+    """After the first step and the last, whose batch is shorter: compiling takes one longer than others wait in the middle of training."""
+    calls: list[tuple[int, bool]] = []
+
+    class Counted(ProcessGroup):
+        def all_gather(self, value: Any, *, patient: bool = False) -> list[Any]:
+            if value is None:
+                calls.append((loop.position.step, patient))
+            return [value]
+
+    made = experiment(epochs=2)
+    loop = Loop(made, new_run(tmp_path / "run"), watcher)
+    made.settings = replace(made.settings, compiled=compiled)  # the step is there already, and is not
+    made.processes = Counted()
+    loop.train()
+    assert calls == ([(1, True), (3, True)] * 2 if compiled else [])
