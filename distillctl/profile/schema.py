@@ -159,7 +159,7 @@ class TrainTable(Options):
     """Precision of the forward passes; weights, optimizer and losses stay in fp32. `fp16` needs a GPU; `auto`
     is bf16 on a GPU that has it, fp16 on an older one, and fp32 on a CPU."""
     compile: Literal["auto", "off", "on"] = "auto"
-    """`torch.compile` for teacher, student and losses. `auto`: on a GPU for runs long enough to repay it."""
+    """`torch.compile` for teacher, student and losses. `auto`: on a GPU for runs long enough to repay it, where it can work."""
     cuda_graph: Literal["auto", "off", "on"] | None = None
     """Send a whole step to a GPU as one CUDA graph instead of kernel by kernel: small networks train several times as fast. `auto`, the
     default: wherever methods, optimizer and precision allow it; `on` refuses what does not."""

@@ -62,6 +62,13 @@ MUTANTS = (
            "if any(name.startswith(prefix) for name in state):", "tests/weights/test_state_dict.py"),
     Mutant("student. is removed inside of a name", "distillctl/weights/state_dict.py", 'name.removeprefix(front): value', 'name.replace(front, ""): value', "tests/weights/test_state_dict.py"),
     Mutant("a phase and the main part draw the same", _ENGINE + "step.py", "STEP, self._before + step, *own", "STEP, step, *own", "tests/engine/test_step.py"),
+    Mutant("momenta do not begin at zero", "distillctl/builtin/optimizer_builders.py", "torch.zeros_like(p)", "torch.ones_like(p)", "tests/builtin/test_optimizer_builders.py"),
+    Mutant("kernels are those of the machine before", _ENGINE + "learner.py", "if key in _HOW and key in here:", "if not here:", "tests/engine/test_learner.py"),
+    Mutant("TF32 stays off after an evaluation", _ENGINE + "precision.py", "convolutions.fp32_precision = before", "del before", "tests/engine/test_evaluate.py"),
+    Mutant("cuDNN tries nothing", _ENGINE + "determinism.py", "cudnn.benchmark = not deterministic", "cudnn.benchmark = False", "tests/engine/test_determinism.py"),
+    Mutant("cells of a pool are all of one size", "distillctl/api/pooling.py", "/ (end - begin)", "* cells / length", "tests/api/test_pooling.py"),
+    Mutant("NCCL gives up with the host", "distillctl/distributed/process_group.py", "max(patience, _LATE)", "max(patience, patience)", "tests/distributed/test_process_group.py"),
+    Mutant("a long run is compiled without a compiler", "distillctl/build/experiment.py", "return wanted and not missing,", "return wanted,", "tests/build/test_experiment.py"),
     Mutant("the teacher is in training mode", "distillctl/build/experiment.py", "last).eval().requires_grad_(False)", "last).train().requires_grad_(False)", "tests/build tests/engine/test_loop.py"),
     # The step and what it consists of.
     Mutant("the warm-up of a weight counts from 0", _ENGINE + "objective.py", "(progress.epoch / entry.warmup_epochs).clamp(max=1.0)", "((progress.epoch - 1) / entry.warmup_epochs).clamp(max=1.0)", "tests/engine/test_objective.py"),
