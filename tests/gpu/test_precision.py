@@ -110,7 +110,9 @@ def test_a_gradient_that_is_not_a_number_in_a_captured_step(bench: Any, weights_
         images[1, 0, 3, 3] = float("nan")
         with pytest.raises(RunError, match=rf"the input \(image {int(first.index[1])} of the training split\) at step 9"):
             for number in (8, 9):
-                step(type(first)(images, first.labels, first.index, first.start, first.total, first.whole, first.targets, first.soft), number)
+                step(
+                    type(first)(images, first.labels, first.index, first.start, first.total, first.whole, first.targets, first.soft), number
+                )
             step.check()
         assert all(torch.equal(value, before[n]) for n, value in weights_of(experiment).items())
 
