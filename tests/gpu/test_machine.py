@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from distillctl.build.device import pick_device
-from distillctl.engine.step import Step
 from distillctl.errors import MachineError
 
 pytestmark = pytest.mark.timeout(150)
