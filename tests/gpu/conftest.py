@@ -209,15 +209,14 @@ def tell(request: pytest.FixtureRequest, record_property: Callable[[str, object]
 
 @pytest.fixture
 def ieee(device: torch.device) -> Iterator[None]:
-    """Convolutions and products in float32 as everybody else computes them, instead of TF32."""
+    """Convolutions in float32 as everybody else computes them, instead of TF32."""
     if device.type == "cpu":
         yield
         return
-    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    before = conv.fp32_precision, matmul.fp32_precision
-    conv.fp32_precision = matmul.fp32_precision = "ieee"
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # products are in float32 anyhow
     yield
-    conv.fp32_precision, matmul.fp32_precision = before
+    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture

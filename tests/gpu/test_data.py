@@ -113,7 +113,7 @@ def test_evaluations_are_in_float32(bench: Any, tell: Any, ieee: None, name: str
     if bench.device.type == "cpu":
         assert torch.equal(answers(bench, model, CPU), expected)
         return
-    torch.backends.cudnn.conv.fp32_precision = "tf32"  # as torch has it where nobody says anything
+    torch.backends.cudnn.allow_tf32 = True  # as torch has it where nobody says anything
     gap = float((answers(bench, model, bench.device) - expected).norm() / expected.norm())
     with torch.no_grad():
         images = torch.cat([b.images for b in eval_loader(bench.splits, bench.splits.test, batch_size=8, device=CPU, workers=0)])

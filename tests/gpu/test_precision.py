@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from distillctl.api.method import Batch
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.step import Step
 from distillctl.errors import RunError
@@ -87,9 +89,7 @@ def test_a_gradient_that_is_not_a_number_leaves_the_weights_as_they_were(
         before, momentum = weights_of(experiment), [m.clone() for m in momenta(step)]
         steps = experiment.loader.steps
         with pytest.raises(RunError, match="not finite") as caught:
-            for number, batch in enumerate(experiment.loader.epoch(1), start=steps):
-                step(batch, number)
-            step.check()
+            bench.steps(experiment, epochs=[1], step=step)
         message = str(caught.value)
         assert f"at step {steps + 1}" in message
         if "clip_grad_norm" not in train:  # then all of them are not finite
@@ -108,11 +108,16 @@ def test_a_gradient_that_is_not_a_number_in_a_captured_step(bench: Any, weights_
         before = weights_of(experiment)
         images = first.images.clone()
         images[1, 0, 3, 3] = float("nan")
-        with pytest.raises(RunError, match=rf"the input \(image {int(first.index[1])} of the training split\) at step 9"):
-            for number in (8, 9):
-                step(type(first)(images, first.labels, first.index, first.start, first.total, first.whole, first.targets, first.soft), number)
-            step.check()
+        spoilt, told = replace(first, images=images), rf"the input \(image {int(first.index[1])} of the training split\) at step 9"
+        with pytest.raises(RunError, match=told):
+            take(step, spoilt, 8, 9)
         assert all(torch.equal(value, before[n]) for n, value in weights_of(experiment).items())
+
+
+def take(step: Step, batch: Batch, *numbers: int) -> None:
+    for number in numbers:
+        step(batch, number)
+    step.check()
 
 
 def spoil(experiment: Experiment) -> str:
