@@ -25,6 +25,7 @@ from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
 from distillctl.commands.dry_run import stand_in_teacher, synchronize
 from distillctl.data.workers import worker_deaths
+from distillctl.engine.determinism import deterministic_algorithms
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.engine.objective import Losses
@@ -115,7 +116,8 @@ def bench_profile(
                 continue
             cuda_graph = experiment.settings.cuda_graph if graph else "off"
             experiment.settings = replace(experiment.settings, compiled=compiled, cuda_graph=cuda_graph)
-            results.append(bench(experiment, steps=steps, warmup=max(warmup, _BEFORE_GRAPH) if graph else warmup))
+            with deterministic_algorithms(experiment):
+                results.append(bench(experiment, steps=steps, warmup=max(warmup, _BEFORE_GRAPH) if graph else warmup))
     return results
 
 
