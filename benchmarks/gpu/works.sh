@@ -18,16 +18,28 @@ begun=$SECONDS
 
 "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
     --target "$site" "${GPU_FOLDER:-.gpu}"/wheels/*.whl || exit 1
-{
-    "$python" -c 'import platform, torch, torchvision; print("python", platform.python_version(), "torch", torch.__version__, "torchvision", torchvision.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")'
-    "$python" -c 'import distillctl; from distillctl.plugin.registry import Registry; r = Registry.load(); print(distillctl.__file__, len(list(r.methods)), "methods;", *(p.name + ": " + p.problem for p in r.plugins if p.problem))'
-    echo "installed in $((SECONDS - begun)) s"
-} 2>&1 | tee "$out/log.txt"
-
 # The tests see the installed wheels, and of this checkout only what lies in tests/: copied, since the folder one stands in comes first.
 tree=$(mktemp -d)
 cp -r tests conftest.py pyproject.toml "$tree"
 cd "$tree"
+{
+    "$python" - <<'PYTHON'
+import platform
+
+import torch
+import torchvision
+
+import distillctl
+from distillctl.plugin.registry import Registry
+
+device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+print("python", platform.python_version(), "torch", torch.__version__, "torchvision", torchvision.__version__, "on", device)
+registry = Registry.load()
+print(distillctl.__file__, len(list(registry.methods)), "methods", *(f"{p.name}: {p.problem}" for p in registry.plugins if p.problem))
+PYTHON
+    echo "installed in $((SECONDS - begun)) s"
+} 2>&1 | tee "$out/log.txt"
+
 files=(tests/gpu/test_compile.py tests/gpu/test_precision.py tests/gpu/test_methods.py)
 for file in tests/gpu/test_*.py tests/data/test_resident_views.py; do
     [[ " ${files[*]} tests/gpu/test_costs.py " == *" $file "* ]] || files+=("$file")
