@@ -40,10 +40,13 @@ PYTHON
     echo "installed in $((SECONDS - begun)) s"
 } 2>&1 | tee "$out/log.txt"
 
-files=(tests/gpu/test_compile.py tests/gpu/test_precision.py tests/gpu/test_methods.py)
+# In the order of what they tell and of how long they take.
+files=(tests/gpu/test_precision.py tests/gpu/test_methods.py)
+slowest=(tests/gpu/test_compile.py tests/gpu/test_machine.py)
 for file in tests/gpu/test_*.py tests/data/test_resident_views.py; do
-    [[ " ${files[*]} tests/gpu/test_costs.py " == *" $file "* ]] || files+=("$file")
+    [[ " ${files[*]} ${slowest[*]} tests/gpu/test_costs.py " == *" $file "* ]] || files+=("$file")
 done
+files+=("${slowest[@]}")
 
 # Name of the report, seconds, more arguments. An interrupt lets pytest write its report.
 tests() {
@@ -61,7 +64,7 @@ tests works "$left" -n "${PROCESSES:-6}" --maxprocesses "${PROCESSES:-6}" --dist
 
 echo "=== figures"
 cat "$out/figures.txt" 2>/dev/null
-echo "=== tests that failed, and the last line of what they say"
+echo "=== tests that failed, and the first and the last line of what they say"
 "$python" - "$out" <<'PYTHON' | tee "$out/failures.txt"
 import re
 import sys
@@ -76,7 +79,9 @@ for file in sorted(out.glob("*.xml")):
         counts[kind] = counts.get(kind, 0) + 1
         if problem is not None:
             said = [line for line in (problem.text or "").splitlines() if line.startswith("E ")]
-            failed.append(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}: {(said or [problem.get('message', '')])[0][:240]}")
+            said = said or [problem.get("message", "").partition("\n")[0]]
+            ends = dict.fromkeys((said[0][2:].strip()[:240], said[-1][2:].strip()[:160]))
+            failed.append(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}: {' … '.join(ends)}")
 log = (out / "log.txt").read_text(errors="replace")
 if not counts:  # killed before a report was written
     failed = sorted(set(re.findall(r"(?:FAILED|ERROR) (?:\x1b\[0m)?tests/\S+.*", log)))
