@@ -63,7 +63,7 @@ left=$((limit - (SECONDS - begun)))
 tests works "$left" -n "${PROCESSES:-6}" --maxprocesses "${PROCESSES:-6}" --dist load --maxschedchunk 1 --timeout=120 "${files[@]}" "$@"
 
 echo "=== figures"
-cat "$out/figures.txt" 2>/dev/null
+grep -v "difference of a gradient" "$out/figures.txt" 2>/dev/null
 echo "=== tests that failed, and the first and the last line of what they say"
 "$python" - "$out" <<'PYTHON' | tee "$out/failures.txt"
 import re
