@@ -52,7 +52,7 @@ files+=("${slowest[@]}")
 tests() {
     local name=$1 seconds=$2
     shift 2
-    timeout -k 8 -s INT "$seconds" "$python" -m pytest -m gpu -W default -p no:cacheprovider -vv --tb=short --durations=8 \
+    timeout -k 8 -s INT "$seconds" "$python" -m pytest -m gpu -W default -p no:cacheprovider -vv --tb=short --show-capture=no --durations=8 \
         --junitxml="$out/$name.xml" "$@" >>"$out/log.txt" 2>&1
     echo "$name: exit code $?, after $((SECONDS - begun)) s" | tee -a "$out/log.txt"
 }
