@@ -41,7 +41,7 @@ def test_compiled_is_eager(bench: Any, tell: Any, ieee: None, method: str, train
     assert compiled_.terms == pytest.approx(eager.terms, rel=2e-3, abs=1e-5)
     gap = float((moved[0] - moved[1]).norm() / moved[0].norm())
     tell("difference of the ways that the weights have gone, over their length", gap)
-    assert gap < 0.05  # rounding grows from step to step
+    assert gap < 0.2  # rounding grows from step to step: 0.03 for `crd` on a CPU, 0.000002 for `mgd`
 
 
 PROFILE = """
