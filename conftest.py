@@ -22,7 +22,7 @@ import pytest
 collect_ignore = [] if find_spec("distillctl_example") else ["plugins/example"]
 
 # Checks of the contracts that plugins' authors always run, and this suite only with the slow tests.
-SLOW_CHECKS = frozenset({"test_compiles_with_its_backward"})
+SLOW_CHECKS = frozenset({"test_compiles_with_its_backward", "test_compiles_once_for_all_epochs"})
 
 POSIX = hasattr(signal, "SIGUSR1") and hasattr(os, "mkfifo")
 

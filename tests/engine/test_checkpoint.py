@@ -143,6 +143,7 @@ def test_a_crash_while_going_back_loses_nothing(tmp_path: Path, monkeypatch: pyt
     assert crashes > 4
 
 
+@pytest.mark.slow
 def test_a_run_that_crashes_at_any_operation_ends_with_the_same_bytes(
     experiment: Make, watcher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

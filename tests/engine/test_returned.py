@@ -61,7 +61,7 @@ WRONG = {
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch, where a raise breaks its graph
 @pytest.mark.parametrize("case", WRONG)
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_is_not_a_term_is_told_in_a_sentence(experiment: Make, case: str, compiled: bool) -> None:
     give, message = WRONG[case]
     made = experiment(methods=[("odd", method(give), None, 1.0)])
@@ -75,7 +75,7 @@ def test_what_is_not_a_term_is_told_in_a_sentence(experiment: Make, case: str, c
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_term_without_a_gradient_is_refused_and_a_zero_is_not(experiment: Make, compiled: bool, accumulate: int) -> None:
     def run(name: str, give: Callable[[Tensor], Any], steps: int) -> None:
         made = experiment(methods=[(name, method(give), None, 1.0)], accumulate=accumulate)
