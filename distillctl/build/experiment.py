@@ -17,6 +17,7 @@ from distillctl.api.task import Task
 from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, head_owner
 from distillctl.build.cuda_graph import cuda_graph
 from distillctl.build.data import evaluation_loader
+from distillctl.build.depth import apply_depth
 from distillctl.build.device import channels_last, missing_for_compile, placed
 from distillctl.build.methods import build_methods, gives_head, wants_of
 from distillctl.build.mixing import mixing_of
@@ -58,7 +59,8 @@ def assemble(
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
-    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network)
+    still, scales = apply_depth(profile, model, _shape(task), head_replaced=head is not None)
+    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network, frozen=still, lr_scales=scales)
     placed(objective, device, last_beside)
     if train.deterministic:
         pools_in_order(objective)
