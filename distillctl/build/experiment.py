@@ -14,7 +14,7 @@ from distillctl.api.method import Setup, Side, Wants
 from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
-from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, head_owner
+from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, check_sampler, head_owner
 from distillctl.build.cuda_graph import cuda_graph
 from distillctl.build.data import evaluation_loader
 from distillctl.build.depth import apply_depth
@@ -56,6 +56,7 @@ def assemble(
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
     check_reads(profile, task)
     check_patience(profile, task)
+    check_sampler(profile, task)
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
@@ -75,6 +76,7 @@ def assemble(
         workers=train.workers,
         channels_last=last,
         share=Share(processes.rank, processes.count, train.accumulate),
+        balanced=train.sampler == "balanced",
     )
     compiled, said = _compiled(profile, device, train.epochs * loader.steps, methods)
     return Experiment(

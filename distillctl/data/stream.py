@@ -1,7 +1,7 @@
 """Loaders for image files: worker processes decode and cut to uint8, normalisation happens on the device.
 
-A worker is handed (epoch, index) pairs, so it lives through all epochs, and every view has a seed of its own,
-mix(seed, epoch, VIEW, index): results do not depend on the number of workers, and none is drawn from the run's own
+A worker is handed (epoch, draw) pairs, so it lives through all epochs, and every view has a seed of its own,
+mix(seed, epoch, VIEW, draw): results do not depend on the number of workers, and none is drawn from the run's own
 generators.
 """
 
@@ -23,14 +23,14 @@ from distillctl.data.augment import evaluation_transform, short_side, ten_crop_t
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
-from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
+from distillctl.data.order import WHOLE, Share, balanced_order, batch_bounds, epoch_order, image_of
 from distillctl.data.pixels import Normalise
 from distillctl.data.resized import Store, stored
 from distillctl.data.workers import as_it_is, no_advice, prepare_worker, start_method, worker_count, worker_deaths
 from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
-_Key = tuple[int, int]  # epoch, index
+_Key = tuple[int, int]  # epoch, draw: an image, with the number of its earlier draws in the epoch (`balanced_order`)
 _Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is wrong with a file
 
 
@@ -47,15 +47,16 @@ class _Views(Dataset[_Loaded]):
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
             with no_advice():
-                views = [self._cut(epoch, index) for epoch, index in keys]
+                views = [self._cut(epoch, draw) for epoch, draw in keys]
         except DataError as error:
             return error.problems[0]
         stacked: Tensor = default_collate(views)  # in a worker: straight into shared memory
-        return stacked, torch.tensor([index for _, index in keys])
+        return stacked, torch.tensor([image_of(draw) for _, draw in keys])
 
-    def _cut(self, epoch: int, index: int) -> Tensor:
+    def _cut(self, epoch: int, draw: int) -> Tensor:
+        index = image_of(draw)
         image = read_image(self._paths[index], **self._view.reading) if self._store is None else self._store[index]
-        with own_generator(mix(self._seed, epoch, VIEW, index)):
+        with own_generator(mix(self._seed, epoch, VIEW, draw)):
             return self._transform(image)  # type: ignore[no-any-return]
 
 
@@ -82,7 +83,7 @@ class _Keys(Sampler[list[_Key]]):
     def __iter__(self) -> Iterator[list[_Key]]:
         order = self._order(self.epoch)
         for start, end in self._bounds[self.first :]:
-            yield [(self.epoch, index) for index in self._share.rows(order[start:end])]
+            yield [(self.epoch, draw) for draw in self._share.rows(order[start:end])]
 
     def __len__(self) -> int:
         return len(self._bounds)
@@ -170,11 +171,17 @@ class StreamTrainLoader:
         workers: Workers,
         channels_last: bool = False,
         share: Share = WHOLE,
+        balanced: bool = False,
     ) -> None:
         images = splits.train
         assert not isinstance(images, ArrayImages)
         self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
-        keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
+
+        def order(epoch: int) -> list[int]:
+            found = balanced_order(images.labels, seed, epoch, _CPU) if balanced else epoch_order(len(images), seed, epoch, _CPU)
+            return found.tolist()
+
+        keys = _Keys(self._bounds, order, share)
         store = stored(images, splits.view, short_side(splits.view), workers)
         views = _Views(images.paths, splits.view, training_transform(splits.view), seed, store)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)

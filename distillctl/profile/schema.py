@@ -189,6 +189,9 @@ class TrainTable(Options):
     """The label loss is the poly loss (Leng et al. 2022, arXiv 2204.12511), Poly-1 with this ε."""
     class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0, le=1e6)]] | None = None
     """Weights of the classes in the label loss: one for each, or `balanced`, in inverse proportion to their training images."""
+    sampler: Literal["balanced"] | None = None
+    """`balanced`: an epoch, as long as ever, draws each class equally often. Images of rare classes come several times, in different views;
+    of frequent classes, each epoch has others."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop early: after so many epochs without a better figure on the validation split."""
     clip_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
