@@ -8,16 +8,15 @@ generators.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from distillctl.api.data import ArrayImages, FileImages, Splits, StoredImages, StoredPaths, View, take_labels, take_targets
+from distillctl.api.data import ArrayImages, FileImages, Splits, StoredImages, View, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.augment import evaluation_transform, short_side, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
@@ -37,10 +36,9 @@ _Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is
 class _Views(Dataset[_Loaded]):
     """What a worker does: decode the files of a batch and cut a view out of each."""
 
-    def __init__(
-        self, paths: Sequence[Path] | StoredPaths, view: View, transform: nn.Module, seed: int, store: Store | None = None
-    ) -> None:
-        self._paths = paths if isinstance(paths, StoredPaths) else [str(p) for p in paths]
+    def __init__(self, images: FileImages | StoredImages, view: View, transform: nn.Module, seed: int, store: Store | None = None) -> None:
+        self._paths = images.paths if isinstance(images, StoredImages) else [str(p) for p in images.paths]
+        self._boxes = images.parts if isinstance(images, FileImages) else None
         self._view, self._transform, self._seed, self._store = view, transform, seed, store
 
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
@@ -55,7 +53,10 @@ class _Views(Dataset[_Loaded]):
 
     def _cut(self, epoch: int, draw: int) -> Tensor:
         index = image_of(draw)
-        image = read_image(self._paths[index], **self._view.reading) if self._store is None else self._store[index]
+        if self._store is None:
+            image = read_image(self._paths[index], **self._view.reading, box=None if self._boxes is None else self._boxes[index])
+        else:
+            image = self._store[index]
         with own_generator(mix(self._seed, epoch, VIEW, draw)):
             return self._transform(image)  # type: ignore[no-any-return]
 
@@ -183,7 +184,7 @@ class StreamTrainLoader:
 
         keys = _Keys(self._bounds, order, share)
         store = stored(images, splits.view, short_side(splits.view), workers)
-        views = _Views(images.paths, splits.view, training_transform(splits.view), seed, store)
+        views = _Views(images, splits.view, training_transform(splits.view), seed, store)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self.share = share
@@ -226,7 +227,7 @@ class StreamEvalLoader:
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         store = None if tta == "ten_crop" else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
-        self._pipeline = _Pipeline(_Views(images.paths, splits.view, transform, 0, store), keys, images, normalise, device, workers)
+        self._pipeline = _Pipeline(_Views(images, splits.view, transform, 0, store), keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count
 
