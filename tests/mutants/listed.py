@@ -129,6 +129,8 @@ MUTANTS = (
     Mutant("a margin is that of one side", "plugins/distillctl-cub/distillctl_cub/listing.py", "math.floor(x - beside)", "math.floor(x)", "plugins/distillctl-cub/tests/test_cub_listing.py"),
     Mutant("a data set may give anything", "distillctl/build/data.py", "if not isinstance(splits, Splits):", "if False:", "tests/plugin/test_own_files.py"),
     Mutant("options of a data set of one's own are unknown", "distillctl/plugin/own_files.py", 'if hasattr(module, "OPTIONS") else ""', 'if False else ""', "tests/plugin/test_own_files.py"),
+    Mutant("a faster decoder may round otherwise", "distillctl/data/fast_jpeg.py", "if same else None", "if True else None", "tests/data/test_fast_jpeg.py"),
+    Mutant("what is to be turned goes to the faster decoder", "distillctl/data/decode.py", "if turn is None and box is None and", "if box is None and", "tests/data/test_fast_jpeg.py"),
     Mutant("the focal loss forgets the shares of smoothed labels", "distillctl/builtin/classification_loss.py", "shares = shares * (1 - self.smoothing) + self.smoothing / classes", "pass", "tests/builtin/test_classification_loss.py"),
     Mutant("the focal loss of a profile is ignored", "distillctl/build/data.py", "LossOptions(train.focal, train.poly, train.class_weights)", "LossOptions(None, train.poly, train.class_weights)", "tests/build/test_experiment.py"),
     Mutant("a new package may have the name of an installed one", "distillctl/cli/new.py", "taken = found.get(name).name == name", "taken = False", "tests/cli/test_new.py"),
