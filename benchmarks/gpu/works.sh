@@ -18,26 +18,41 @@ begun=$SECONDS
 
 "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
     --target "$site" "${GPU_FOLDER:-.gpu}"/wheels/*.whl || exit 1
-{
-    "$python" -c 'import platform, torch, torchvision; print("python", platform.python_version(), "torch", torch.__version__, "torchvision", torchvision.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")'
-    "$python" -c 'import distillctl; from distillctl.plugin.registry import Registry; r = Registry.load(); print(distillctl.__file__, len(list(r.methods)), "methods;", *(p.name + ": " + p.problem for p in r.plugins if p.problem))'
-    echo "installed in $((SECONDS - begun)) s"
-} 2>&1 | tee "$out/log.txt"
-
 # The tests see the installed wheels, and of this checkout only what lies in tests/: copied, since the folder one stands in comes first.
 tree=$(mktemp -d)
 cp -r tests conftest.py pyproject.toml "$tree"
 cd "$tree"
-files=(tests/gpu/test_compile.py tests/gpu/test_precision.py tests/gpu/test_methods.py)
+{
+    "$python" - <<'PYTHON'
+import platform
+
+import torch
+import torchvision
+
+import distillctl
+from distillctl.plugin.registry import Registry
+
+device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+print("python", platform.python_version(), "torch", torch.__version__, "torchvision", torchvision.__version__, "on", device)
+registry = Registry.load()
+print(distillctl.__file__, len(list(registry.methods)), "methods", *(f"{p.name}: {p.problem}" for p in registry.plugins if p.problem))
+PYTHON
+    echo "installed in $((SECONDS - begun)) s"
+} 2>&1 | tee "$out/log.txt"
+
+# In the order of what they tell and of how long they take.
+files=(tests/gpu/test_precision.py tests/gpu/test_methods.py)
+slowest=(tests/gpu/test_compile.py tests/gpu/test_machine.py)
 for file in tests/gpu/test_*.py tests/data/test_resident_views.py; do
-    [[ " ${files[*]} tests/gpu/test_costs.py " == *" $file "* ]] || files+=("$file")
+    [[ " ${files[*]} ${slowest[*]} tests/gpu/test_costs.py " == *" $file "* ]] || files+=("$file")
 done
+files+=("${slowest[@]}")
 
 # Name of the report, seconds, more arguments. An interrupt lets pytest write its report.
 tests() {
     local name=$1 seconds=$2
     shift 2
-    timeout -k 8 -s INT "$seconds" "$python" -m pytest -m gpu -W default -p no:cacheprovider -vv --tb=short --durations=8 \
+    timeout -k 8 -s INT "$seconds" "$python" -m pytest -m gpu -W default -p no:cacheprovider -vv --tb=short --show-capture=no --durations=8 \
         --junitxml="$out/$name.xml" "$@" >>"$out/log.txt" 2>&1
     echo "$name: exit code $?, after $((SECONDS - begun)) s" | tee -a "$out/log.txt"
 }
@@ -48,8 +63,8 @@ left=$((limit - (SECONDS - begun)))
 tests works "$left" -n "${PROCESSES:-6}" --maxprocesses "${PROCESSES:-6}" --dist load --maxschedchunk 1 --timeout=120 "${files[@]}" "$@"
 
 echo "=== figures"
-cat "$out/figures.txt" 2>/dev/null
-echo "=== tests that failed, and the last line of what they say"
+grep -v "difference of a gradient" "$out/figures.txt" 2>/dev/null
+echo "=== tests that failed, and the first and the last line of what they say"
 "$python" - "$out" <<'PYTHON' | tee "$out/failures.txt"
 import re
 import sys
@@ -64,7 +79,9 @@ for file in sorted(out.glob("*.xml")):
         counts[kind] = counts.get(kind, 0) + 1
         if problem is not None:
             said = [line for line in (problem.text or "").splitlines() if line.startswith("E ")]
-            failed.append(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}: {(said or [problem.get('message', '')])[0][:240]}")
+            said = said or [problem.get("message", "").partition("\n")[0]]
+            ends = dict.fromkeys((said[0][2:].strip()[:240], said[-1][2:].strip()[:160]))
+            failed.append(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}: {' … '.join(ends)}")
 log = (out / "log.txt").read_text(errors="replace")
 if not counts:  # killed before a report was written
     failed = sorted(set(re.findall(r"(?:FAILED|ERROR) (?:\x1b\[0m)?tests/\S+.*", log)))

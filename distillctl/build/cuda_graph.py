@@ -12,13 +12,13 @@ from distillctl.profile.schema import Profile
 
 
 def cuda_graph(profile: Profile, device: torch.device, precision: str, processes: ProcessGroup) -> Literal["auto", "off", "on"]:
-    """`auto` where a step may be captured, `on` where the profile says that it must be, else `off`.
+    """`auto` where a step may be captured, `on` where the profile says that it must be, else `off`, which is the default.
 
     Raises:
         ProfileError: the profile says `on`, and something in it cannot be captured.
     """
     stated = profile.train.cuda_graph
-    if stated == "off":
+    if stated in (None, "off"):  # not a default before it has run on a GPU
         return "off"
     reason = _obstacle(profile, device, precision, processes)
     if not reason:

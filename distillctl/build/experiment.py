@@ -19,6 +19,7 @@ from distillctl.build.cuda_graph import cuda_graph
 from distillctl.build.data import evaluation_loader
 from distillctl.build.depth import apply_depth
 from distillctl.build.device import channels_last, missing_for_compile, placed
+from distillctl.build.folded_norms import unfold
 from distillctl.build.methods import build_methods, gives_head, wants_of
 from distillctl.build.mixing import mixing_of
 from distillctl.build.models import TeacherModel, build_student
@@ -59,6 +60,8 @@ def assemble(
     check_sampler(profile, task)
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
+    if profile.student.table.weights or profile.student.table.checkpoint is not None:
+        notes += unfold(model, task, device, profile.seed)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
     still, scales = apply_depth(profile, model, _shape(task), head_replaced=head is not None)
     objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network, frozen=still, lr_scales=scales)

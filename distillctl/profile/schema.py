@@ -175,8 +175,8 @@ class TrainTable(Options):
     compile: Literal["auto", "off", "on"] = "auto"
     """`torch.compile` for teacher, student and losses. `auto`: on a GPU for runs long enough to repay it, where it can work."""
     cuda_graph: Literal["auto", "off", "on"] | None = None
-    """Send a whole step to a GPU as one CUDA graph instead of kernel by kernel: small networks train several times as fast. `auto`, the
-    default: wherever methods, optimizer and precision allow it; `on` refuses what does not."""
+    """Send a whole step to a GPU as one CUDA graph instead of kernel by kernel: small networks train several times as fast. `auto`:
+    wherever methods, optimizer and precision allow it; `on` refuses what does not; `off` is the default until it has run on a GPU."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the student, which is then evaluated and deployed; 0 means none."""
     ema_ramp: Annotated[float, Field(ge=0, le=1e9)] = 2000.0

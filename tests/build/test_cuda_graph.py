@@ -19,6 +19,7 @@ from distillctl.profile.schema import Profile
 GPU = torch.device("cuda")
 ALONE: Any = SimpleNamespace(count=1)
 
+AUTO = 'cuda_graph = "auto"'
 PROFILE = """
 [dataset]
 name = "digits"
@@ -53,7 +54,8 @@ def unable(made: Profile) -> Profile:
 
 
 def test_a_step_is_captured_wherever_it_can_be(tmp_path: Path) -> None:
-    assert cuda_graph(profile(tmp_path), GPU, "bf16", ALONE) == "auto"
+    assert cuda_graph(profile(tmp_path), GPU, "bf16", ALONE) == "off"
+    assert cuda_graph(profile(tmp_path, AUTO), GPU, "bf16", ALONE) == "auto"
     assert cuda_graph(profile(tmp_path, 'cuda_graph = "on"'), GPU, "bf16", ALONE) == "on"
     assert cuda_graph(profile(tmp_path, 'cuda_graph = "off"'), GPU, "bf16", ALONE) == "off"
 
@@ -68,16 +70,16 @@ def test_a_step_is_captured_wherever_it_can_be(tmp_path: Path) -> None:
 )
 def test_what_keeps_a_step_from_being_captured(tmp_path: Path, device: torch.device, precision: str, count: int, words: str) -> None:
     processes: Any = SimpleNamespace(count=count)
-    assert cuda_graph(profile(tmp_path), device, precision, processes) == "off"
+    assert cuda_graph(profile(tmp_path, AUTO), device, precision, processes) == "off"
     with pytest.raises(ProfileError, match=f'`train.cuda_graph = "on"`, but {words}'):
         cuda_graph(profile(tmp_path, 'cuda_graph = "on"'), device, precision, processes)
 
 
 def test_a_method_that_cannot_be_captured_is_named_unless_it_is_not_evaluated(tmp_path: Path) -> None:
-    assert cuda_graph(unable(profile(tmp_path)), GPU, "bf16", ALONE) == "off"
+    assert cuda_graph(unable(profile(tmp_path, AUTO)), GPU, "bf16", ALONE) == "off"
     with pytest.raises(ProfileError, match="but `dkd` cannot be captured"):
         cuda_graph(unable(profile(tmp_path, 'cuda_graph = "on"')), GPU, "bf16", ALONE)
-    assert cuda_graph(unable(profile(tmp_path, weight=0.0)), GPU, "bf16", ALONE) == "auto"
+    assert cuda_graph(unable(profile(tmp_path, AUTO, weight=0.0)), GPU, "bf16", ALONE) == "auto"
 
 
 def test_an_optimizer_that_wants_two_gradients_is_not_captured(tmp_path: Path) -> None:

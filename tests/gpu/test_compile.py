@@ -23,11 +23,12 @@ def test_compiled_is_eager(bench: Any, tell: Any, ieee: None, method: str, train
     import torch._inductor.config as inductor
 
     torch.compiler.reset()
-    readings, states = [], []
+    readings, moved = [], []
     for compiled in ("off", "on"):
         # The same draws as in eager steps.
         made = bench.made(method, teacher="cifar/resnet8", compile=compiled, **train)
         with inductor.patch(fallback_random=True), made as experiment:
+            start = torch.cat([p.detach().flatten() for p in experiment.model.parameters()])
             step, started = Step(experiment), time.perf_counter()
             bench.steps(experiment, step=step)
             tell(f"{method}, {train}, compile = {compiled}, s for the first epoch", time.perf_counter() - started)
@@ -35,11 +36,12 @@ def test_compiled_is_eager(bench: Any, tell: Any, ieee: None, method: str, train
             with torch.compiler.set_stance(stance):
                 bench.steps(experiment, epochs=[1], step=step)
             readings.append(step.learner.meter.read())
-            states.append({name: value.cpu() for name, value in experiment.model.state_dict().items()})
+            moved.append(torch.cat([p.detach().flatten() for p in experiment.model.parameters()]) - start)
     eager, compiled_ = readings
     assert compiled_.terms == pytest.approx(eager.terms, rel=2e-3, abs=1e-5)
-    for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, rtol=2e-2, atol=2e-3, msg=lambda text, name=name: f"{name}: {text}")
+    gap = float((moved[0] - moved[1]).norm() / moved[0].norm())
+    tell("difference of the ways that the weights have gone, over their length", gap)
+    assert gap < 0.2  # rounding grows from step to step: 0.03 for `crd` on a CPU, 0.000002 for `mgd`
 
 
 PROFILE = """

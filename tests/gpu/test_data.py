@@ -120,4 +120,4 @@ def test_evaluations_are_in_float32(bench: Any, tell: Any, ieee: None, name: str
         fast = model.to(bench.device).eval()(images.to(bench.device)).cpu()
     tell("relative gap of an evaluation to the CPU", gap)
     tell("the same with TF32", float((fast - expected).norm() / expected.norm()))
-    assert gap < 2e-5
+    assert gap < 1e-4

@@ -132,8 +132,7 @@ def close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) ->
 
 
 @pytest.mark.parametrize("method", CAPTURABLE)
-def test_a_captured_run_is_the_run_that_was_not(make: Make, method: str) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+def test_a_captured_run_is_the_run_that_was_not(make: Make, method: str, ieee: None) -> None:
     _, plain, before = trained(make(method, "off"))
     step, graphed, after = trained(make(method, "on"))
     assert step.graph is not None

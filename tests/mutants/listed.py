@@ -142,6 +142,8 @@ MUTANTS = (
     Mutant("inner methods may read what there is not", "distillctl/build/checks.py", "        _check_reads(choice.inner, task, data)\n", "        pass\n", "tests/build/test_checks.py"),
     Mutant("a tracker that fails stops the run", _ENGINE + "trackers.py", "except (Exception, SystemExit) as error:", "except ZeroDivisionError as error:", "tests/plugin/test_stranger.py"),
     Mutant("a tracker that fails is told on", _ENGINE + "trackers.py", "                del self._foreign[name]\n", "", "tests/plugin/test_stranger.py"),
+    Mutant("an unfolded norm forgets the mean", "distillctl/build/folded_norms.py", "norm.bias.double() + scale * mean", "norm.bias.double()", "tests/build/test_folded_norms.py"),
+    Mutant("a norm that scales counts as folded", "distillctl/build/folded_norms.py", " and bool((scale - 1).abs().max() <= _NEAR)", "", "tests/build/test_folded_norms.py"),
     Mutant("a tracker changes the record", _ENGINE + "trackers.py", "copy.deepcopy(fact) if isinstance(fact, dict) else fact", "fact", "tests/plugin/test_stranger.py tests/engine/test_trackers.py"),
     Mutant("an override goes through an array of tables", "distillctl/profile/document.py",
            "isinstance(on_the_way, list if isinstance(key[length], int) else dict)", "isinstance(on_the_way, list | dict)", "tests/profile/test_document.py"),
