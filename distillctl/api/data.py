@@ -55,14 +55,19 @@ class FileImages:
     paths: N files of the formats JPEG, PNG, BMP, GIF, WEBP, TIFF, PPM.
     labels: int64, (N,); empty where the task has no labels.
     targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
+    boxes: the part of each picture that is used: int64, (N, 4), its left, top, right and bottom edge in pixels of the upright picture, cut
+        to what lies within; None means the whole.
     """
 
     paths: Sequence[Path]
     labels: Tensor = NO_LABELS
     targets: Any = None
+    boxes: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_targets(self.labels, self.targets, len(self.paths))
+        if self.boxes is not None and (self.boxes.dtype != torch.int64 or self.boxes.shape != (len(self.paths), 4)):
+            raise DataError(f"boxes must be int64 of shape ({len(self.paths)}, 4), not {self.boxes.dtype} {tuple(self.boxes.shape)}")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,7 +75,13 @@ class FileImages:
     def subset(self, index: Tensor) -> FileImages:
         """The files at these positions, in this order."""
         paths = [self.paths[i] for i in index.tolist()]
-        return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index))
+        boxes = None if self.boxes is None else self.boxes[index]
+        return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index), boxes)
+
+    @property
+    def parts(self) -> list[list[int]] | None:
+        """The boxes as numbers."""
+        return None if self.boxes is None else self.boxes.tolist()
 
 
 class ImageStore(Protocol):

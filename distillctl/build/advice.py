@@ -23,6 +23,7 @@ def advice(profile: Profile, processes: int | None = None) -> tuple[str, ...]:
         *_lone_process(profile, processes),
         *_dot(profile),
         *_smoothing(profile),
+        *_balanced_twice(profile),
     )
 
 
@@ -116,6 +117,11 @@ def _dot(profile: Profile) -> Iterator[str]:
     if optimizer.separate_gradients and not (_active(profile) and profile.task_weight > 0):
         missing = "a label loss" if _active(profile) else "a method"
         yield f"`{optimizer.name}` keeps the gradients of methods and label loss apart, and this run is without {missing}"
+
+
+def _balanced_twice(profile: Profile) -> Iterator[str]:
+    if profile.train.sampler == "balanced" and profile.train.class_weights is not None:
+        yield "`train.class_weights` counts rare classes more beside `train.sampler`, which draws each class equally often already"
 
 
 def _smoothing(profile: Profile) -> Iterator[str]:

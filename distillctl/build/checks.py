@@ -134,6 +134,17 @@ def check_patience(profile: Profile, task: Task) -> None:
         )
 
 
+def check_sampler(profile: Profile, task: Task) -> None:
+    """Refuses to balance classes where images have none."""
+    images = task.data.train
+    if profile.train.sampler is not None and ("labels" not in task.gives or len(images.labels) != len(images)):
+        raise ProfileError(
+            f"`train.sampler` balances classes, and the images of `{profile.dataset.spec.name}` have none",
+            where="train",
+            hint="leave it out",
+        )
+
+
 def check_compiles(profile: Profile, methods: Sequence[Weighted]) -> None:
     """Refuses `compile = "on"` where something cannot be compiled."""
     if profile.train.compile != "on":

@@ -9,12 +9,13 @@ from typing import Any, Literal, cast
 import torch
 
 from distillctl.api.data import ArrayImages, Images, Splits
+from distillctl.api.returned import described
 from distillctl.api.task import PLAIN_LOSS, LossOptions, Task
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training
 from distillctl.data.inspection import inspect
 from distillctl.data.skipping import told, without_broken
 from distillctl.distributed.process_group import ALONE, ProcessGroup
-from distillctl.errors import ProfileError
+from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.registry import Registry, load, load_class
 from distillctl.profile.schema import Profile
 
@@ -26,6 +27,8 @@ def build_splits(profile: Profile, *, skips: bool = True) -> Splits:
     """
     choice = profile.dataset
     splits: Splits = load(choice.spec.implementation, choice.spec.name)(choice.options, profile.seed)
+    if not isinstance(splits, Splits):
+        raise PluginError(f"the builder of the data set `{choice.spec.name}` returned {described(splits)}, where `Splits` is expected")
     if skips and getattr(choice.options, "on_error", None) == "skip":
         splits = without_broken(splits, profile.train.workers)
     return limit_training(splits, choice.table.limit, profile.seed) if choice.table.limit else splits

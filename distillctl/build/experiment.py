@@ -14,9 +14,10 @@ from distillctl.api.method import Setup, Side, Wants
 from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
-from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, head_owner
+from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, check_sampler, head_owner
 from distillctl.build.cuda_graph import cuda_graph
 from distillctl.build.data import evaluation_loader
+from distillctl.build.depth import apply_depth
 from distillctl.build.device import channels_last, missing_for_compile, placed
 from distillctl.build.folded_norms import unfold
 from distillctl.build.methods import build_methods, gives_head, wants_of
@@ -56,12 +57,14 @@ def assemble(
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
     check_reads(profile, task)
     check_patience(profile, task)
+    check_sampler(profile, task)
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
     if profile.student.table.weights or profile.student.table.checkpoint is not None:
         notes += unfold(model, task, device, profile.seed)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
-    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network)
+    still, scales = apply_depth(profile, model, _shape(task), head_replaced=head is not None)
+    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network, frozen=still, lr_scales=scales)
     placed(objective, device, last_beside)
     if train.deterministic:
         pools_in_order(objective)
@@ -76,6 +79,7 @@ def assemble(
         workers=train.workers,
         channels_last=last,
         share=Share(processes.rank, processes.count, train.accumulate),
+        balanced=train.sampler == "balanced",
     )
     compiled, said = _compiled(profile, device, train.epochs * loader.steps, methods)
     return Experiment(

@@ -97,7 +97,7 @@ def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tupl
                 what=f"student `{choice.spec.name}`",
                 classifier=choice.spec.classifier,
                 allow_new_classifier=True,
-                replaceable=choice.spec.replaceable,
+                replaceable=() if choice.table.freeze else choice.spec.replaceable,  # what is left as it is would stay untrained
             )
         notes += _made_for(choice.spec, choice.table.weights, task.data)
     return model, notes

@@ -43,7 +43,10 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 AcceptChange = Annotated[bool, typer.Option("--accept-change", help="Continue a run although something changed; it is noted in the run.")]
 AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Run the file of a model that the profile names as file:nets.py:Net; otherwise it is refused.")
+    bool,
+    typer.Option(
+        "--allow-code", help="Run the file of a model or data set that the profile names as file:nets.py:Net; without, it is refused."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Replace the seed of the profile.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

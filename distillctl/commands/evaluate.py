@@ -123,6 +123,8 @@ def evaluate_run(
     if images is None:
         raise DataError(f"the data set `{profile.dataset.spec.name}` of `{run.path}` has no {split} split")
     if not accept_change:
+        data = profile.dataset.spec
+        deploy.check_own_file(registry, data, run.info().get("packages", {}).get(registry.datasets.plugin(data).package), run.path)
         refuse(run, changed_images(run, task, split), _HINT)
     model, epoch = _model(run, profile, task, checkpoint, registry)
     model = model.to(chosen)

@@ -24,6 +24,7 @@ def train_loader(
     workers: Workers,
     channels_last: bool = False,
     share: Share = WHOLE,
+    balanced: bool = False,
 ) -> TrainLoader:
     """A loader of the training split: normalised float32 images on the device.
 
@@ -35,6 +36,7 @@ def train_loader(
         workers: processes that decode files; images in memory need none.
         channels_last: memory format of the images.
         share: which rows of each batch this process takes.
+        balanced: draw each class equally often in an epoch of the same length (`balanced_order`); the images must have labels.
 
     Raises:
         DataError: there are no training images.
@@ -51,11 +53,20 @@ def train_loader(
     if isinstance(splits.train, ArrayImages):
         from distillctl.data.resident import ResidentTrainLoader
 
-        return ResidentTrainLoader(splits, batch_size=batch_size, seed=seed, device=device, channels_last=channels_last, share=share)
+        return ResidentTrainLoader(
+            splits, batch_size=batch_size, seed=seed, device=device, channels_last=channels_last, share=share, balanced=balanced
+        )
     from distillctl.data.stream import StreamTrainLoader
 
     return StreamTrainLoader(
-        splits, batch_size=batch_size, seed=seed, device=device, workers=workers, channels_last=channels_last, share=share
+        splits,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        workers=workers,
+        channels_last=channels_last,
+        share=share,
+        balanced=balanced,
     )
 
 

@@ -11,6 +11,10 @@ from torch import Tensor
 from distillctl.data.hashing import ORDER, hash_index
 
 T = TypeVar("T", Tensor, list[int])
+N = TypeVar("N", Tensor, int)
+
+_BITS = 40
+"""Of a draw, for the position of its image."""
 
 
 def epoch_order(count: int, seed: int, epoch: int, device: torch.device) -> Tensor:
@@ -20,6 +24,34 @@ def epoch_order(count: int, seed: int, epoch: int, device: torch.device) -> Tens
     """
     keys = hash_index(torch.arange(count, device=device), seed, epoch, ORDER)
     return keys.argsort(stable=True)
+
+
+def balanced_order(labels: Tensor, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """As many draws as there are images, each class equally often: int64, (count,), on the device. Seed, epoch and labels decide.
+
+    A class with fewer images than draws is gone through again and again, in the same order; of a larger one, each epoch has other images.
+    If it does not come out even, some classes, others in each epoch, have one draw more.
+
+    A draw is the position of its image, with the number of its earlier draws in this epoch in higher bits (`image_of`). It stands for the
+    image in the hash of a view, so that repeated images are seen in different views, and the first draw as without a sampler.
+    """
+    _, own, sizes = labels.to(device).unique(return_inverse=True, return_counts=True)
+    count, classes = len(labels), len(sizes)
+    places = torch.arange(count, device=device)
+    shuffled = epoch_order(count, seed, epoch, device)
+    by_class = shuffled[own[shuffled].argsort(stable=True)]
+    quotas = torch.full_like(sizes, count // classes)
+    quotas[hash_index(places[:classes], seed, epoch, ORDER, 1).argsort(stable=True)[: count % classes]] += 1
+    drawn = torch.arange(classes, device=device).repeat_interleave(quotas, output_size=count)  # the class of each draw
+    number = places - (quotas.cumsum(0) - quotas)[drawn]
+    draws = by_class[(sizes.cumsum(0) - sizes)[drawn] + number % sizes[drawn]] + (number // sizes[drawn] << _BITS)
+    mixed: Tensor = draws[hash_index(places, seed, epoch, ORDER, 2).argsort(stable=True)]
+    return mixed
+
+
+def image_of(draw: N) -> N:
+    """The position of the image of a draw, or of each of several."""
+    return draw & ((1 << _BITS) - 1)
 
 
 def batch_bounds(count: int, batch_size: int, *, smallest: int = 1) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from distillctl.api.data import ArrayImages, Splits, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.batches import Tta
 from distillctl.data.hashing import VIEW, hash_index
-from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
+from distillctl.data.order import WHOLE, Share, balanced_order, batch_bounds, epoch_order, image_of
 from distillctl.data.pixels import Normalise
 
 _TOGETHER = 16 << 20
@@ -80,6 +80,7 @@ class ResidentTrainLoader:
         device: torch.device,
         channels_last: bool = False,
         share: Share = WHOLE,
+        balanced: bool = False,
     ) -> None:
         images = splits.train
         assert isinstance(images, ArrayImages)
@@ -88,6 +89,7 @@ class ResidentTrainLoader:
         self._table = PixelTable(images.images, self._home)
         self._batch = _Batches(images, self._home, Normalise(splits.mean, splits.std, device, channels_last=channels_last), device)
         self._count = len(images)
+        self._balanced = images.labels.to(self._home) if balanced else None
         self._bounds = batch_bounds(self._count, batch_size, smallest=2 * share.processes)
         self.steps = len(self._bounds)
         size = batch_size * self._table.channels * splits.view.size**2 * 4
@@ -95,20 +97,26 @@ class ResidentTrainLoader:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from batch `first` on."""
-        order = epoch_order(self._count, self._seed, epoch, self._home)
+        if self._balanced is None:
+            order = epoch_order(self._count, self._seed, epoch, self._home)
+        else:
+            order = balanced_order(self._balanced, self._seed, epoch, self._home)
         bounds = self._bounds[first:]
         for at in range(0, len(bounds), self._group):
             group = bounds[at : at + self._group]
             rows = [self.share.rows(order[start:end]) for start, end in group]
-            index = rows[0] if len(rows) == 1 else torch.cat(rows)
-            yield from self._batch.several(self._pixels(index, epoch), index, [len(r) for r in rows], [end - start for start, end in group])
+            draws = rows[0] if len(rows) == 1 else torch.cat(rows)
+            index = draws if self._balanced is None else image_of(draws)
+            yield from self._batch.several(
+                self._pixels(draws, index, epoch), index, [len(r) for r in rows], [end - start for start, end in group]
+            )
 
-    def _pixels(self, index: Tensor, epoch: int) -> Tensor:
+    def _pixels(self, draws: Tensor, index: Tensor, epoch: int) -> Tensor:
         view, table = self._view, self._table
         if view.augment == "none":
             return table.centre(index, view.size)
         choices = (table.height + 2 * view.padding - view.size + 1, table.width + 2 * view.padding - view.size + 1)
-        top, left, flip = crop_flip(index, self._seed, epoch, choices)
+        top, left, flip = crop_flip(draws, self._seed, epoch, choices)
         return table.cut(index, top - view.padding, left - view.padding, flip, view.size)
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ def stored(images: FileImages | StoredImages, view: View, short: int, workers: W
         return _on_disk(images, view, short, workers)
     key = (id(images), f"{short} {view.reading}")
     if key not in _IN_MEMORY:
-        _IN_MEMORY[key] = _InMemory([pixels.copy() for pixels in _resized(images.paths, view, short, workers)])
+        _IN_MEMORY[key] = _InMemory([pixels.copy() for pixels in _resized(images, view, short, workers)])
         weakref.finalize(images, _IN_MEMORY.pop, key, None)
     return _IN_MEMORY[key]
 
@@ -133,13 +133,14 @@ def _on_disk(images: FileImages, view: View, short: int, workers: Workers) -> St
     if folder is None:
         raise MachineError('there is no folder for `cache = "disk"`', hint="`DISTILLCTL_CACHE` names one")
     made_by = [torch.__version__, *(version(name) for name in ("torchvision", "pillow"))]  # whose pixels they are
-    path = folder / "resized" / f"{files_digest([_VERSION, short, view.reading, made_by], {'': images.paths})}.images"
+    made = [_VERSION, short, view.reading, made_by] + ([] if images.boxes is None else [images.parts])
+    path = folder / "resized" / f"{files_digest(made, {'': images.paths})}.images"
     if (found := _opened(path, len(images))) is not None:
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
-        write_atomically(path, lambda temporary: _write(temporary, _resized(images.paths, view, short, workers)))
+        write_atomically(path, lambda temporary: _write(temporary, _resized(images, view, short, workers)))
         return OnDisk(path)
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
@@ -182,21 +183,22 @@ def _sweep(folder: Path) -> None:
                 os.unlink(left)
 
 
-def _resized(paths: Sequence[Path], view: View, short: int, workers: Workers) -> Iterator[Any]:
+def _resized(images: FileImages, view: View, short: int, workers: Workers) -> Iterator[Any]:
     """Every image as an array (H, W, 3), from worker processes.
 
     Raises:
         DataError: a file is missing or broken.
     """
-    for pixels in decoded(_Files([str(path) for path in paths], view, short), len(paths), workers, _CPU):
+    for pixels in decoded(_Files(images, view, short), len(images), workers, _CPU):
         if isinstance(pixels, Problem):
             raise DataError(pixels)
         yield pixels
 
 
 class _Files(Dataset[Any]):
-    def __init__(self, paths: Sequence[str], view: View, short: int) -> None:
-        self._paths, self._view, self._resize = paths, view, v2.Resize(short, antialias=True)
+    def __init__(self, images: FileImages, view: View, short: int) -> None:
+        self._paths, self._boxes = [str(path) for path in images.paths], images.parts
+        self._view, self._resize = view, v2.Resize(short, antialias=True)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -204,7 +206,8 @@ class _Files(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         try:
             with no_advice():
-                image = self._resize(read_image(self._paths[index], **self._view.reading))
+                box = None if self._boxes is None else self._boxes[index]
+                image = self._resize(read_image(self._paths[index], **self._view.reading, box=box))
         except DataError as error:
             return error.problems[0]
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy())

@@ -1,61 +1,63 @@
 """Loaders for image files: worker processes decode and cut to uint8, normalisation happens on the device.
 
-A worker is handed (epoch, index) pairs, so it lives through all epochs, and every view has a seed of its own,
-mix(seed, epoch, VIEW, index): results do not depend on the number of workers, and none is drawn from the run's own
+A worker is handed (epoch, draw) pairs, so it lives through all epochs, and every view has a seed of its own,
+mix(seed, epoch, VIEW, draw): results do not depend on the number of workers, and none is drawn from the run's own
 generators.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from distillctl.api.data import ArrayImages, FileImages, Splits, StoredImages, StoredPaths, View, take_labels, take_targets
+from distillctl.api.data import ArrayImages, FileImages, Splits, StoredImages, View, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.augment import evaluation_transform, short_side, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
-from distillctl.data.order import WHOLE, Share, batch_bounds, epoch_order
+from distillctl.data.order import WHOLE, Share, balanced_order, batch_bounds, epoch_order, image_of
 from distillctl.data.pixels import Normalise
 from distillctl.data.resized import Store, stored
 from distillctl.data.workers import as_it_is, no_advice, prepare_worker, start_method, worker_count, worker_deaths
 from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
-_Key = tuple[int, int]  # epoch, index
+_Key = tuple[int, int]  # epoch, draw: an image, with the number of its earlier draws in the epoch (`balanced_order`)
 _Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is wrong with a file
 
 
 class _Views(Dataset[_Loaded]):
     """What a worker does: decode the files of a batch and cut a view out of each."""
 
-    def __init__(
-        self, paths: Sequence[Path] | StoredPaths, view: View, transform: nn.Module, seed: int, store: Store | None = None
-    ) -> None:
-        self._paths = paths if isinstance(paths, StoredPaths) else [str(p) for p in paths]
+    def __init__(self, images: FileImages | StoredImages, view: View, transform: nn.Module, seed: int, store: Store | None = None) -> None:
+        self._paths = images.paths if isinstance(images, StoredImages) else [str(p) for p in images.paths]
+        self._boxes = images.parts if isinstance(images, FileImages) else None
         self._view, self._transform, self._seed, self._store = view, transform, seed, store
 
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
             with no_advice():
-                views = [self._cut(epoch, index) for epoch, index in keys]
+                views = [self._cut(epoch, draw) for epoch, draw in keys]
         except DataError as error:
             return error.problems[0]
         stacked: Tensor = default_collate(views)  # in a worker: straight into shared memory
-        return stacked, torch.tensor([index for _, index in keys])
+        return stacked, torch.tensor([image_of(draw) for _, draw in keys])
 
-    def _cut(self, epoch: int, index: int) -> Tensor:
-        image = read_image(self._paths[index], **self._view.reading) if self._store is None else self._store[index]
-        with own_generator(mix(self._seed, epoch, VIEW, index)):
+    def _cut(self, epoch: int, draw: int) -> Tensor:
+        index = image_of(draw)
+        if self._store is None:
+            image = read_image(self._paths[index], **self._view.reading, box=None if self._boxes is None else self._boxes[index])
+        else:
+            image = self._store[index]
+        with own_generator(mix(self._seed, epoch, VIEW, draw)):
             return self._transform(image)  # type: ignore[no-any-return]
 
 
@@ -82,7 +84,7 @@ class _Keys(Sampler[list[_Key]]):
     def __iter__(self) -> Iterator[list[_Key]]:
         order = self._order(self.epoch)
         for start, end in self._bounds[self.first :]:
-            yield [(self.epoch, index) for index in self._share.rows(order[start:end])]
+            yield [(self.epoch, draw) for draw in self._share.rows(order[start:end])]
 
     def __len__(self) -> int:
         return len(self._bounds)
@@ -170,13 +172,19 @@ class StreamTrainLoader:
         workers: Workers,
         channels_last: bool = False,
         share: Share = WHOLE,
+        balanced: bool = False,
     ) -> None:
         images = splits.train
         assert not isinstance(images, ArrayImages)
         self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
-        keys = _Keys(self._bounds, lambda epoch: epoch_order(len(images), seed, epoch, _CPU).tolist(), share)
+
+        def order(epoch: int) -> list[int]:
+            found = balanced_order(images.labels, seed, epoch, _CPU) if balanced else epoch_order(len(images), seed, epoch, _CPU)
+            return found.tolist()
+
+        keys = _Keys(self._bounds, order, share)
         store = stored(images, splits.view, short_side(splits.view), workers)
-        views = _Views(images.paths, splits.view, training_transform(splits.view), seed, store)
+        views = _Views(images, splits.view, training_transform(splits.view), seed, store)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self.share = share
@@ -219,7 +227,7 @@ class StreamEvalLoader:
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         store = None if tta == "ten_crop" else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
-        self._pipeline = _Pipeline(_Views(images.paths, splits.view, transform, 0, store), keys, images, normalise, device, workers)
+        self._pipeline = _Pipeline(_Views(images, splits.view, transform, 0, store), keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count
 

@@ -250,7 +250,7 @@ def _check_constant(losses: Losses) -> None:
         if value := float(losses.terms[name]):
             raise PluginError(
                 f"the term `{name}` is {value:g} without a gradient, so that nothing is learnt from it, where {EXPECTED} is expected",
-                hint="was it detached, taken out of the graph by `.item()`, or computed under `no_grad`?",
+                hint="was it detached, taken out of the graph by `.item()`, computed under `no_grad`, or is it of a frozen stage?",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -69,10 +70,20 @@ class Objective(nn.Module):
     student: the tapped student.
     methods: in the order of the profile. A method (or the label loss) of weight 0 is not evaluated.
     teacher: the network that may be asked about what the student computed; it is not a part of this module.
+    frozen: names of the student's modules that are in evaluation mode always. A parameter that needs no gradient is never trained.
+    lr_scales: by what the schedule's rate is multiplied for a parameter of the student, by its name; 1 where it says nothing.
     """
 
     def __init__(
-        self, task: Task, student: Tapped, methods: Sequence[Weighted], *, task_weight: float, teacher: nn.Module | None = None
+        self,
+        task: Task,
+        student: Tapped,
+        methods: Sequence[Weighted],
+        *,
+        task_weight: float,
+        teacher: nn.Module | None = None,
+        frozen: Sequence[str] = (),
+        lr_scales: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.task = task
@@ -83,6 +94,9 @@ class Objective(nn.Module):
         self.task_weight = task_weight
         own = {id(p) for p in self.methods.parameters()}  # a head is part of the student, but belongs to its method
         self._student_parameters = [p for p in student.parameters() if p.requires_grad and id(p) not in own]
+        scales = {id(p): (lr_scales or {}).get(name, 1.0) for name, p in student.model.named_parameters()}
+        self._scales = [scales[id(p)] for p in self._student_parameters] if lr_scales else []
+        self._frozen = tuple(frozen)
         classifier = student.spec.classifier
         head = set() if not classifier else {id(p) for p in student.model.get_submodule(classifier).parameters()}
         self._body = {id(p) for p in self._student_parameters} - head
@@ -96,6 +110,8 @@ class Objective(nn.Module):
         self._phase = phase
         with_student = phase is None or phase.student
         self.student.train(with_student)
+        for name in self._frozen:
+            self.student.model.get_submodule(name).training = False
         for parameter in self._student_parameters:
             parameter.requires_grad_(phase is None or (phase.student and id(parameter) in self._body))
         for entry in self.weighted:
@@ -195,11 +211,18 @@ class Objective(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The student's parameters, then each method's groups: every parameter that is trained now, exactly once."""
-        groups: list[dict[str, Any]] = [{"params": self._student_parameters}]
+        groups: list[dict[str, Any]] = self._scaled_groups() or [{"params": self._student_parameters}]
         for entry in self.weighted:
             groups += entry.method.parameter_groups()
         trained = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
         return [group for group in trained if group["params"]]
+
+    def _scaled_groups(self) -> list[dict[str, Any]]:
+        """The student's parameters by their scales. The record has the rate of the first group, so that scales near 1 come first."""
+        found: dict[float, list[nn.Parameter]] = {}
+        for parameter, scale in zip(self._student_parameters, self._scales, strict=False):
+            found.setdefault(scale, []).append(parameter)
+        return [{"params": found[scale], "lr_scale": scale} for scale in sorted(found, key=lambda scale: (abs(math.log(scale)), scale))]
 
     def after_step(self) -> None:
         """Lets the methods update what is not trained by gradients."""

@@ -23,7 +23,7 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from distillctl.api.specs import ModelSpec
+from distillctl.api.specs import DatasetSpec, ModelSpec
 from distillctl.errors import DataError, MachineError, PluginError, Problem
 from distillctl.files import json_bytes, read_json, write_atomically
 from distillctl.models import heads
@@ -152,15 +152,15 @@ def read_model_json(folder: Path | str) -> dict[str, Any]:
     return info
 
 
-def check_own_file(registry: Registry, spec: ModelSpec, version: object, folder: Path | str) -> None:
-    """Compares the file of a model of one's own with what is written of it in a run directory; other models have no file.
+def check_own_file(registry: Registry, spec: ModelSpec | DatasetSpec, version: object, folder: Path | str) -> None:
+    """Compares the file of a model or data set of one's own with what is written of it in a run directory; others have no file.
 
     version: that of the file when the run was made.
 
     Raises:
         DataError: it is another one.
     """
-    plugin = registry.models.plugin(spec)
+    plugin = registry.datasets.plugin(spec) if isinstance(spec, DatasetSpec) else registry.models.plugin(spec)
     if spec.name.startswith(PREFIX) and plugin.version != version:
         raise DataError(
             f"`{plugin.name}` is not the file that `{folder}` was made with: its hash begins with {plugin.version}, not with {version}",

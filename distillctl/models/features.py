@@ -203,7 +203,7 @@ class Tapped(nn.Module):
                 # The hooks fire while the model runs; versions are compared at its end.
                 versions: dict[str, int] = {}
                 with self._versions(versions):
-                    logits = self.model(_noise(shape).to(device))
+                    logits = self.model(noise(shape).to(device))
             except DistillError:
                 raise
             except (torch.OutOfMemoryError, MemoryError) as error:
@@ -219,7 +219,7 @@ class Tapped(nn.Module):
             if self._cloned:  # what was written to is wrong now: look again, with the clones
                 self._captured.clear()
                 self._recording = True
-                logits = self.model(_noise(shape).to(device))
+                logits = self.model(noise(shape).to(device))
                 self._recording = False
             self._sample = {name: self._taps[name].arrange(value).clone() for name, value in self._captured.items()}
             self._captured.clear()
@@ -257,7 +257,7 @@ class Tapped(nn.Module):
         return self._taps[name]
 
 
-def _noise(shape: tuple[int, int, int]) -> Tensor:
+def noise(shape: tuple[int, int, int]) -> Tensor:
     """Two images, always the same ones, that no generator in use has to give."""
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Spec)
 
 PREFIX = "file:"
-"""Begins the name of a model in a file of one's own."""
+"""Begins the name of what lies in a file of one's own."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Catalog(Generic[S]):
     listing: the command that lists all.
     left_out: packages that are installed but not wanted.
     families: models that are declared when they are asked for, by what stands before the slash; iterating leaves them out.
-    files: models in files of one's own; None where no code may be run.
+    files: what lies in files of one's own; None where no code may be run.
     plugins: all that were looked for, among them broken ones, which are named where a name may be one of theirs.
     """
 
@@ -147,7 +147,10 @@ class Catalog(Generic[S]):
 
     def _hint(self, name: str) -> str:
         if name.startswith(PREFIX):
-            return "code of a file runs only for models, and where `train`, `eval`, `check` or `bench` are given `--allow-code`"
+            return (
+                "code of a file runs only for models and data sets, "
+                "where `train`, `eval`, `check`, `check-data` or `bench` are given `--allow-code`"
+            )
         front, _, rest = name.partition("/")
         if family := self.families.get(front):
             near = difflib.get_close_matches(rest, family.names(), 3, 0.6)

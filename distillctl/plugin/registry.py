@@ -20,6 +20,7 @@ from distillctl import __version__
 from distillctl.api import hooks
 from distillctl.api.specs import CommandSpec, DatasetSpec, MethodSpec, ModelFamily, ModelSpec, OptimizerSpec, Spec, TaskSpec, TrackerSpec
 from distillctl.errors import PluginError, Problem
+from distillctl.plugin import own_files
 from distillctl.plugin.catalog import Catalog, Plugin
 from distillctl.plugin.family import Family
 from distillctl.plugin.importing import RefusedError, attempt, reason, stdout_to_stderr
@@ -115,8 +116,11 @@ class Registry:
         return registry
 
     def allow_code(self) -> None:
-        """From now on the name `file:nets.py:Net` means a model in that file, which is run. For the user's own word, never a profile's."""
-        self.models.files = OwnFiles()
+        """From now on the name `file:nets.py:Net` means a model or a data set in that file, which is run. For the user's own word, never a
+        profile's.
+        """
+        self.models.files = OwnFiles("model", own_files.model)
+        self.datasets.files = OwnFiles("data set", own_files.dataset)
 
     @cached_property
     def broken(self) -> list[Plugin]:

@@ -29,6 +29,7 @@ from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.problems import Problems
 from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
 from distillctl.profile.tables import (
+    check_rates,
     check_top_level,
     read_core_table,
     read_dataset,
@@ -157,6 +158,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     methods = Methods(check, pair)
     check_need_of_teacher(check, methods, has_teacher)
     optimizer = read_optimizer(check)
+    check_rates(check, optimizer, student_spec)
     schedule = read_schedule(check)
     train = read_core_table(check, "train", TrainTable)
     check_mixed(check, methods, train)

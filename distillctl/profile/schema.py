@@ -45,6 +45,9 @@ class StudentTable(Options):
     """A file of weights to start from. A classifier for other classes is left out."""
     key: Annotated[str, Field(min_length=1)] | None = None
     """With `checkpoint`: where in the file the weights are, as keys with dots between: `state_dict_ema`, `model.student`."""
+    freeze: Annotated[str, Field(min_length=1)] | None = None
+    """Train only what lies above this stage (`stem`, `stage1`, …): all up to its end keeps its `weights` or those of its `checkpoint`, with
+    the statistics of batch normalisation, and computes as in an evaluation."""
 
 
 class TeacherTable(Options):
@@ -93,11 +96,22 @@ class MethodTable(Options):
     """With several processes, for methods that compare images: compare those of all processes, not only of each one's share."""
 
 
+def _other_than_one(value: float) -> float:
+    if value == 1:
+        raise ValueError("a factor of 1 changes nothing; leave it out")
+    return value
+
+
 class OptimizerTable(Options):
     """`[optimizer]`: core keys; all others are the optimizer's own options."""
 
     name: str = "sgd"
     """Name of the optimizer: `distillctl plugins`."""
+    head_lr_scale: Annotated[float, Field(gt=0, le=1e6), AfterValidator(_other_than_one)] | None = None
+    """The student's classifier learns at so many times the rate of the rest."""
+    layer_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The student's last stage learns at so many times the rate of what lies above it, the stage below at so many times that, and so on
+    down to the stem; what methods train is not scaled. By layers in Clark et al. 2020, arXiv 2003.10555, Bao et al. 2022, 2106.08254."""
 
 
 def _milestones(value: list[float]) -> list[float]:
@@ -175,6 +189,9 @@ class TrainTable(Options):
     """The label loss is the poly loss (Leng et al. 2022, arXiv 2204.12511), Poly-1 with this ε."""
     class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0, le=1e6)]] | None = None
     """Weights of the classes in the label loss: one for each, or `balanced`, in inverse proportion to their training images."""
+    sampler: Literal["balanced"] | None = None
+    """`balanced`: an epoch, as long as ever, draws each class equally often. Images of rare classes come several times, in different views;
+    of frequent classes, each epoch has others."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop early: after so many epochs without a better figure on the validation split."""
     clip_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0

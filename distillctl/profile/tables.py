@@ -94,10 +94,35 @@ def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
         check.complain("`student.weights` and `student.checkpoint` cannot both be given", ("student", "checkpoint"))
     if table:
         table = with_known_files(check, table, spec, ("student",))
+        if table.freeze and spec:
+            _check_freeze(check, table, spec.ending_after(getattr(options, "stages", None)))
     if table is None or spec is None or options is None:
         return None, spec
     check.resolved["student"] = check.record(("student",), [table, options], values, spec)
     return StudentChoice(spec.ending_after(getattr(options, "stages", None)), table, options), spec
+
+
+def _check_freeze(check: Check, table: StudentTable, spec: ModelSpec) -> None:
+    key, stages = ("student", "freeze"), [name for name in spec.stages if name != "final" and ":" not in name]
+    if not (table.weights or table.checkpoint):
+        check.complain("`student.freeze` would keep random weights", key, "name those to keep by `weights` or `checkpoint`")
+    if table.freeze not in stages:
+        what = f"no stage `{table.freeze}`" if stages else "no stages that could be frozen"
+        hint = f"there are {', '.join(f'`{name}`' for name in stages)}" if stages else "leave `freeze` out"
+        check.complain(f"the model `{spec.name}` declares {what}", key, hint)
+
+
+def check_rates(check: Check, optimizer: OptimizerChoice | None, spec: ModelSpec | None) -> None:
+    """Notes rates by depth for a student that does not declare what is deep."""
+    if optimizer is None or spec is None:
+        return
+    for name, there, what in (("head_lr_scale", spec.classifier, "classifier"), ("layer_decay", spec.stages, "stages")):
+        if getattr(optimizer.table, name) is not None and not there:
+            check.complain(
+                f"`optimizer.{name}` does not work with the student `{spec.name}`, which declares no {what}",
+                ("optimizer", name),
+                "leave it out",
+            )
 
 
 def read_optimizer(check: Check) -> OptimizerChoice | None:

@@ -141,3 +141,10 @@ def test_check_prints_it(check, capsys: pytest.CaptureFixture[str]) -> None:
     check("kd")
     assert run(["check", "my.toml", "--set", "method.warmup_epochs=20"]) == 0
     assert "warning: the weight of `kd` grows over 20 epochs" in capsys.readouterr().out
+
+
+def test_classes_that_are_balanced_twice(check) -> None:
+    weights = 'train.class_weights="balanced"'
+    assert "counts rare classes more beside `train.sampler`" in only(advice(check("kd", 'train.sampler="balanced"', weights)))
+    assert not advice(check("kd", weights))
+    assert not advice(check("kd", 'train.sampler="balanced"'))

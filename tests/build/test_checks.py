@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distillctl.build.checks import _check_reads
+from distillctl.build.checks import _check_reads, check_sampler
 from distillctl.errors import ProfileError
 
 
@@ -20,3 +20,21 @@ def test_what_is_wrapped_reads_too() -> None:
     _check_reads(choice("ctkd", "logits", inner=choice("kd", "logits")), task, "boxes")
     with pytest.raises(ProfileError, match="`dkd` reads labels, and `boxes` has none"):
         _check_reads(choice("ctkd", "logits", inner=choice("dkd", "logits", "labels")), task, "boxes")
+
+
+@pytest.mark.parametrize(("gives", "labels", "right"), [(("labels",), 3, True), (("labels",), 0, False), (("logits",), 3, False)])
+def test_classes_can_be_balanced_where_images_have_some(gives: tuple[str, ...], labels: int, right: bool) -> None:
+    class Images(list[int]):
+        labels: list[int]
+
+    images = Images([1, 2, 3])
+    images.labels = [0] * labels
+    task: Any = SimpleNamespace(gives=gives, data=SimpleNamespace(train=images))
+    for sampler in (None, "balanced"):
+        dataset = SimpleNamespace(spec=SimpleNamespace(name="boxes"))
+        profile: Any = SimpleNamespace(train=SimpleNamespace(sampler=sampler), dataset=dataset)
+        if sampler is None or right:
+            check_sampler(profile, task)
+            continue
+        with pytest.raises(ProfileError, match=r"`train\.sampler` balances classes, and the images of `boxes` have none"):
+            check_sampler(profile, task)

@@ -18,6 +18,7 @@ from distillctl.build.experiment import _compiled, assemble
 from distillctl.build.models import build_teacher
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.precision import precision_on
+from distillctl.engine.step import Step
 from distillctl.errors import MachineError, ProfileError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
@@ -95,6 +96,19 @@ def test_what_shapes_the_label_loss_reaches_it(build: Any, option: str, expected
     plain = F.cross_entropy(logits, batch.labels)
     balanced = "class_weights" in expected and len(set(torch.bincount(made.task.data.train.labels).tolist())) == 1
     assert bool(torch.isclose(changed, plain)) == balanced
+
+
+@pytest.mark.parametrize("method", ["kd", "none"])
+def test_a_sampler_changes_what_is_learnt(build: Any, method: str) -> None:
+    if method == "none":
+        Path("profile.toml").write_text(PROFILE[: PROFILE.index("[teacher]")] + PROFILE[PROFILE.index("[optimizer]") :])
+    trained = []
+    for sampler in ([], ['train.sampler="balanced"']):
+        made = build(*sampler)
+        step = Step(made, made.main)
+        step(next(iter(made.loader.epoch(0))), 0)
+        trained.append(made.model.fc.weight.detach().clone())
+    assert not torch.equal(*trained)
 
 
 def test_auto_is_the_best_precision_of_the_device(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:

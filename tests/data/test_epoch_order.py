@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillctl.data.order import batch_bounds, epoch_order
+from distillctl.data.order import Share, balanced_order, batch_bounds, epoch_order, image_of
 
 CPU = torch.device("cpu")
 
@@ -50,3 +50,44 @@ def test_batches_drop_nothing_and_none_of_one_image_is_left(count, size, smalles
     bounds = batch_bounds(count, size, smallest=smallest)
     assert [b - a for a, b in bounds] == sizes
     assert [i for a, b in bounds for i in range(a, b)] == list(range(count))
+
+
+RARE = torch.tensor([0] * 2 + [5] * 30 + [3] * 9)  # 41 draws: of one class 13, of the others 14
+
+
+def test_a_balanced_epoch_draws_each_class_equally_often():
+    longer = set()
+    for epoch in range(12):
+        draws = balanced_order(RARE, 4, epoch, CPU)
+        images, times = image_of(draws), draws >> 40
+        counts = {c: int((RARE[images] == c).sum()) for c in (0, 3, 5)}
+        assert (sum(counts.values()), max(counts.values()) - min(counts.values())) == (41, 1)
+        longer.add(min(counts, key=counts.get))
+        assert len(draws.unique()) == 41  # an image that comes again is another draw
+        for image in images.unique():
+            assert sorted(times[images == image].tolist()) == list(range(int((images == image).sum())))
+        for own in (images[RARE[images] == c] for c in counts):
+            shares = own.bincount()[own.unique()]
+            assert int(shares.max() - shares.min()) <= 1
+    assert longer == {0, 3, 5}
+    seen = torch.cat([image_of(balanced_order(RARE, 4, epoch, CPU)) for epoch in range(12)])
+    assert len(seen.unique()) == 41  # each epoch has other images of the frequent class
+
+
+def test_a_balanced_epoch_depends_on_seed_and_epoch_and_mixes_its_classes():
+    first = balanced_order(RARE, 4, 2, CPU)
+    assert torch.equal(first, balanced_order(RARE, 4, 2, CPU))
+    assert not any(torch.equal(first, balanced_order(RARE, seed, epoch, CPU)) for seed, epoch in ((4, 3), (5, 2), (2, 4)))
+    runs = int((RARE[image_of(first)].diff() != 0).sum())
+    assert runs > 15  # of classes one behind the other there would be 2
+
+
+def test_fewer_images_than_draws_of_the_rarest_class_and_one_class_alone():
+    assert image_of(balanced_order(torch.tensor([7, 7, 7]), 1, 0, CPU)).sort().values.tolist() == [0, 1, 2]
+    assert image_of(balanced_order(torch.tensor([2, 1]), 1, 0, CPU)).sort().values.tolist() == [0, 1]
+
+
+def test_processes_share_the_draws():
+    draws = balanced_order(RARE, 4, 2, CPU)[:10]
+    rows = [Share(rank, 3).rows(draws) for rank in range(3)]
+    assert torch.equal(torch.cat(rows), draws)

@@ -191,3 +191,24 @@ def test_the_second_view_of_an_image_is_its_mirror_image():
     assert torch.equal(views[:, 0], plain)
     assert torch.equal(views[:, 1], T.horizontal_flip(plain))
     assert not torch.equal(views[:, 1], T.vertical_flip(plain))
+
+
+def test_a_balanced_epoch_sees_repeated_images_in_other_views():
+    images = arrays(12)
+    images = ArrayImages(images.images, torch.tensor([0] * 10 + [1] * 2))
+    plain, balanced = (loader_of(splits_of(images, padding=4), balanced=choice) for choice in (False, True))
+    usual = {int(i): image for batch in plain.epoch(3) for i, image in zip(batch.index, batch.images, strict=True)}
+    whole = list(balanced.epoch(3))
+    assert [batch.count for batch in whole] == [5, 5, 2]
+    seen = [(int(i), image) for batch in whole for i, image in zip(batch.index, batch.images, strict=True)]
+    labels = torch.cat([batch.labels for batch in whole])
+    assert torch.equal(labels, images.labels[[i for i, _ in seen]])
+    assert labels.bincount().tolist() == [6, 6]
+    for rare in (10, 11):
+        views = [image for i, image in seen if i == rare]
+        assert len(views) == 3
+        assert not any(torch.equal(views[a], views[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+        assert sum(torch.equal(view, usual[rare]) for view in views) == 1  # the first draw
+    assert all(torch.equal(image, usual[i]) for i, image in seen if i < 10)
+    (later,) = balanced.epoch(3, 2)
+    assert torch.equal(later.images, whole[2].images)

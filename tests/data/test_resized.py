@@ -209,3 +209,36 @@ def test_crops_of_full_images_are_refused(files, augment):
         check_image_sizes(12, augment, 0, 0, "ram")
     for other in AUGMENTS:
         check_image_sizes(12, other, 0, 0, "disk")
+
+
+BOXES = torch.tensor([[2, 5, 11, 30], [3, 1, 900, 20], [-4, 2, 18, 17], [0, 0, 18, 20], [5, 6, 15, 16], [1, 2, 19, 9], [2, 2, 8, 21]])
+
+
+@pytest.mark.parametrize("cache", ["none", "ram", "disk"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_boxes_are_cut_out_before_anything_else(files, tmp_path, cache, workers):
+    """As if files had been cut before, in training and in evaluation; what lies beyond the picture is not there."""
+    boxed = FileImages(files.paths, files.labels, boxes=BOXES)
+    cut = []
+    for path, (left, top, right, bottom) in zip(files.paths, BOXES.tolist(), strict=True):
+        image = Image.open(path)
+        cut.append(tmp_path / f"cut{path.stem}.png")
+        image.crop((max(0, left), max(0, top), min(right, image.width), min(bottom, image.height))).save(cut[-1])
+    whole = seen(splits(files, cache=cache), workers)
+    found = seen(splits(boxed, cache=cache), workers)
+    expected = seen(splits(FileImages(cut, files.labels)))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(found, whole, strict=True))
+
+
+def test_boxes_go_with_their_images_and_must_fit(files):
+    boxed = FileImages(files.paths, files.labels, boxes=BOXES)
+    assert torch.equal(boxed.subset(torch.tensor([4, 0])).boxes, BOXES[[4, 0]])
+    assert files.subset(torch.tensor([4, 0])).boxes is None
+    for wrong in (BOXES[:3], BOXES.float(), BOXES[:, :2]):
+        with pytest.raises(DataError, match=r"boxes must be int64 of shape \(7, 4\)"):
+            FileImages(files.paths, files.labels, boxes=wrong)
+    outside = BOXES.clone()
+    outside[3] = torch.tensor([50, 0, 60, 10])
+    with pytest.raises(DataError, match=r"nothing of the image `.*3\.jpg`, \d+×\d+ pixels, lies in its box \(50, 0, 60, 10\)"):
+        seen(splits(FileImages(files.paths, files.labels, boxes=outside)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -322,3 +323,23 @@ def test_files_are_read_as_the_view_says(tmp_path):
 def test_a_start_method_that_the_program_has_chosen_stays(monkeypatch, chosen, expected):
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: chosen)
     assert start_method() == expected
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_balanced_epoch_sees_repeated_images_in_other_views(files, workers):
+    rare = files.subset(torch.tensor([0, 1, 2, 3, 4, 5, 6]))  # six of `a`, one of `b`
+    splits = splits_of(rare, "crop_flip", resize=24)
+    plain, balanced = (loader_of(splits, size=3, workers=workers, balanced=choice) for choice in (False, True))
+    usual = {int(i): image for batch in epochs_of(plain, 2)[0] for i, image in zip(batch.index, batch.images, strict=True)}
+    (whole,) = epochs_of(balanced, 2)
+    assert [batch.count for batch in whole] == [3, 4]
+    seen = [(int(i), image) for batch in whole for i, image in zip(batch.index, batch.images, strict=True)]
+    assert torch.equal(torch.cat([batch.labels for batch in whole]), rare.labels[[i for i, _ in seen]])
+    of_rare = [image for i, image in seen if i == 6]
+    assert len(of_rare) in (3, 4)
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(of_rare, 2))
+    assert sum(torch.equal(image, usual[6]) for image in of_rare) == 1  # the first draw
+    assert all(torch.equal(image, usual[i]) for i, image in seen if i != 6)
+    again = loader_of(splits, size=3, workers=workers, balanced=True)
+    assert same(list(again.epoch(2, 1)), whole[1:])
+    again.close()

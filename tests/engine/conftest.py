@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,18 +86,26 @@ class Bench:
         if name not in self.registry.methods:
             place = f"{cls.__name__}{len(vars(self.module))}"
             setattr(self.module, place, cls)
-            spec = MethodSpec(name=name, kind="logits", summary="for tests", implementation=f"engine_bench:{place}")
+            spec = MethodSpec(
+                name=name,
+                kind="logits",
+                summary="for tests",
+                implementation=f"engine_bench:{place}",
+                gives_head=cls.head is not Method.head,
+            )
             self._add(SimpleNamespace(register_method=hookimpl(lambda: spec)))
         return {"name": name, "weight": weight, **({} if options is None else options.model_dump(exclude_unset=True))}
 
-    def profile(self, methods: list[dict[str, Any]], train: dict[str, Any], evaluate_every: int) -> Profile:
+    def profile(
+        self, methods: list[dict[str, Any]], train: dict[str, Any], evaluate_every: int, student: dict[str, Any], optimizer: dict[str, Any]
+    ) -> Profile:
         """A checked profile."""
         tables = {
             "dataset": {"name": "bright"},
-            "student": {"name": TINY_CNN.name, "width": 4},
+            "student": {"name": TINY_CNN.name, "width": 4, **student},
             "teacher": {"name": TINY_WIDE.name, "checkpoint": str(self.folder / "teacher.pt"), "allow_untrained": True},
             "method": methods,
-            "optimizer": {"name": "sgd", "lr": 0.05},
+            "optimizer": {"name": "sgd", "lr": 0.05, **optimizer},
             "train": {"batch_size": 16, "workers": 0, **train},
             "evaluate": {"batch_size": 16, "every": evaluate_every},
         }
@@ -116,13 +124,15 @@ class Bench:
         epochs: int = 3,
         evaluate_every: int = 1,
         save_every: float = 300.0,
+        student: Mapping[str, Any] = MappingProxyType({}),
+        optimizer: Mapping[str, Any] = MappingProxyType({}),
         **train: Any,
     ) -> Experiment:
-        """An experiment; `train` has more keys of `[train]`."""
+        """An experiment; `student`, `optimizer` and `train` have more keys of these tables."""
         chosen = [("kd", KD, KDOptions(), 0.5)] if methods is None else methods
         tables = [self.method(*one) for one in chosen] or [{"name": "none"}]
         tables[0]["task_weight"] = task_weight
-        profile = self.profile(tables, {"epochs": epochs, **train}, evaluate_every)
+        profile = self.profile(tables, {"epochs": epochs, **train}, evaluate_every, dict(student), dict(optimizer))
         task = task_class(profile, self.registry)(make_splits(val), label_smoothing=profile.train.label_smoothing)
         teacher = None
         if profile.teacher is not None:

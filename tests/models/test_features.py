@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from distillctl.api.specs import ModelSpec
 from distillctl.errors import DistillError, ProfileError, RunError
-from distillctl.models.features import Tap, Tapped, _noise, evaluating, expand, resolve, stage_names
+from distillctl.models.features import Tap, Tapped, evaluating, expand, noise, resolve, stage_names
 from distillctl.plugin.registry import load
 from distillctl.testing import TINY_CNN, TINY_VIT
 
@@ -60,7 +60,7 @@ def test_captured_tensors_are_not_overwritten() -> None:
     assert tapped._cloned == {"stage2"}
     # The sample that methods are given was taken before the overwriting, too.
     sample = tapped.side(tapped.probe((3, 5, 5)), "inplace").sample
-    torch.testing.assert_close(sample, tapped(_noise((3, 5, 5))))
+    torch.testing.assert_close(sample, tapped(noise((3, 5, 5))))
 
 
 def build_logits(model: InPlace, images: Tensor) -> Tensor:

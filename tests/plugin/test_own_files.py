@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from distillctl import DataError, PluginError
 from distillctl.cli import run
 from distillctl.models.deploy import check_own_file
-from distillctl.plugin.registry import Registry
+from distillctl.plugin.registry import Registry, load, load_options
 
 NETS = """
 from torch import nn
@@ -36,6 +37,35 @@ def net(num_classes):
 
 constant = 3
 """
+BIRDS = """
+from typing import Annotated
+import torch
+from pydantic import Field
+from distillctl import ArrayImages, Options, Splits, View
+with open("ran", "a") as ran:
+    ran.write("d")
+labels = torch.arange(16) % 2
+
+class OPTIONS(Options):
+    count: Annotated[int, Field(ge=2)]
+    width: int = 8
+
+def Birds(options, seed):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 100, (options.count, options.width, options.width, 3), generator=generator)
+    images = ArrayImages((noise + 100 * labels[: options.count, None, None, None]).to(torch.uint8), labels[: options.count])
+    return Splits(images, images, images, ("dark", "light"), (0.5,) * 3, (0.2,) * 3, View(options.width))
+"""
+DATA = """
+[dataset]
+name = "file:birds.py:Birds"
+count = 16
+[student]
+name = "resnet8"
+[train]
+epochs = 1
+batch_size = 8
+"""
 PROFILE = """
 [dataset]
 name = "digits"
@@ -52,6 +82,7 @@ batch_size = 10
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("nets.py").write_text(NETS)
+    Path("birds.py").write_text(BIRDS)
     Path("p.toml").write_text(PROFILE.format(1))
     before = set(sys.modules)
     yield tmp_path
@@ -74,14 +105,74 @@ def test_it_is_nothing_unless_it_is_allowed():
         registry.models.get("file:nets.py:Net")
     assert "`--allow-code`" in caught.value.problems[0].hint
     registry.allow_code()
-    with pytest.raises(PluginError, match="no data set is called"):
-        registry.datasets.get("file:nets.py:Net")
+    with pytest.raises(PluginError, match="no optimizer is called"):
+        registry.optimizers.get("file:nets.py:Net")
     assert not Path("ran").exists()
 
 
-def test_a_class_and_a_function_of_a_file_that_runs_once(allowed):
-    from distillctl.plugin.registry import load
+def test_a_data_set_is_nothing_unless_it_is_allowed():
+    registry = Registry()
+    with pytest.raises(PluginError, match=r"no data set is called `file:birds\.py:Birds`") as caught:
+        registry.datasets.get("file:birds.py:Birds")
+    assert "`--allow-code`" in caught.value.problems[0].hint
+    assert not Path("ran").exists()
 
+
+def test_a_data_set_of_a_file_with_options_of_its_own(allowed):
+    spec = allowed.datasets.get("file:birds.py:Birds")
+    assert spec is allowed.datasets.get(spec.qualified)
+    assert (spec.task, spec.summary) == ("classification", "`Birds` of `birds.py`")
+    assert set(load_options(spec).model_fields) == {"count", "width"}
+    splits = load(spec.implementation, spec.name)(load_options(spec)(count=12), 3)
+    assert (len(splits.train), splits.classes) == (12, ("dark", "light"))
+    plugin = allowed.datasets.plugin(spec)
+    assert (plugin.package, plugin.version) == ("file:birds.py", hashlib.sha256(Path("birds.py").read_bytes()).hexdigest()[:12])
+    assert Path("ran").read_text() == "d"
+    Path("plain.py").write_text("def plain(options, seed): return None")
+    assert not load_options(allowed.datasets.get("file:plain.py:plain")).model_fields
+
+
+def test_what_is_wrong_with_a_data_set_is_told(allowed):
+    for name, message in (
+        ("file:birds.py", "`file:birds.py` does not name a data set in a file"),
+        ("file:birds.py:Other", "`birds.py` has no class or function `Other`"),
+        ("file:birds.py:labels", "`birds.py` has no class or function `labels`"),
+    ):
+        with pytest.raises(PluginError, match=re.escape(message)):
+            allowed.datasets.get(name)
+
+
+def test_what_a_data_set_gives_is_looked_at(capsys):
+    Path("birds.py").write_text("def Birds(options, seed): return [1]")
+    Path("d.toml").write_text(DATA.replace("count = 16\n", ""))
+    assert run(["train", "d.toml", "--allow-code", "--out", "d"]) != 0
+    assert "the builder of the data set `file:birds.py:Birds` returned a list, where `Splits` is expected" in capsys.readouterr().err
+
+
+def test_another_file_than_that_of_the_data_is_refused(allowed):
+    spec = allowed.datasets.get("file:birds.py:Birds")
+    check_own_file(allowed, spec, allowed.datasets.plugin(spec).version, "out")
+    with pytest.raises(DataError, match=r"`birds\.py` is not the file that `out` was made with"):
+        check_own_file(allowed, spec, "0" * 12, "out")
+
+
+@pytest.mark.slow
+def test_a_run_with_a_data_set_of_ones_own(capsys):
+    Path("d.toml").write_text(DATA)
+    assert run(["check", "d.toml"]) == 2
+    assert "no data set is called `file:birds.py:Birds`" in capsys.readouterr().err
+    assert run(["train", "d.toml", "--out", "d", "--allow-code"]) == 0
+    version = hashlib.sha256(Path("birds.py").read_bytes()).hexdigest()[:12]
+    assert json.loads(Path("d/run.json").read_text())["packages"]["file:birds.py"] == version
+    assert run(["eval", "d", "--allow-code"]) == 0
+    Path("birds.py").write_text(BIRDS + "# changed\n")
+    capsys.readouterr()
+    assert run(["eval", "d", "--allow-code"]) != 0
+    assert "`birds.py` is not the file that `d` was made with" in capsys.readouterr().err
+    assert run(["eval", "d", "--allow-code", "--accept-change"]) == 0
+
+
+def test_a_class_and_a_function_of_a_file_that_runs_once(allowed):
     for name in ("Net", "net"):
         spec = allowed.models.get(f"file:nets.py:{name}")
         assert spec is allowed.models.get(spec.qualified)

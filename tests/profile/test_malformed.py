@@ -24,6 +24,17 @@ TYPES = {
     "share of one": ({"train": "epochs = 1\nlabel_smoothing = 1.0"}, ["`train.label_smoothing` must be below 1, not 1.0"]),
     "infinite": ({"train": "epochs = 1\nclip_grad_norm = inf"}, ["`train.clip_grad_norm` must be a finite number, not inf"]),
     "not a number": ({"optimizer": "lr = nan"}, ["`optimizer.lr` must be"]),
+    "rates by depth without stages": (
+        {"student": 'name = "small"', "optimizer": "head_lr_scale = 10.0\nlayer_decay = 0.75"},
+        [
+            "`small`, which declares no classifier",
+            "`optimizer.layer_decay` does not work with .* declares no stages",
+        ],
+    ),
+    "no stages to freeze": (
+        {"student": 'name = "small"\ncheckpoint = "teacher.pth"\nfreeze = "stem"'},
+        ["the model `small` declares no stages that could be frozen"],
+    ),
     "zero rate": ({"optimizer": "lr = 0"}, ["`optimizer.lr` must be above 0, not 0"]),
     "choice": (
         {"train": 'epochs = 1\nprecision = "bf_16"'},

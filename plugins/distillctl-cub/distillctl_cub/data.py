@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distillctl import DataError, FileImages, Splits, View, listing_hash, stratified_split, three_way_split
-from distillctl_cub.listing import Listing, read_listing
+from distillctl_cub.listing import Listing, read_boxes, read_listing
 from distillctl_cub.options import VAL_FRACTION, CUBOptions
 from distillctl_cub.unpack import find
 
@@ -25,7 +25,9 @@ def build(options: CUBOptions, seed: int) -> Splits:
     """
     folder = find(options.root)
     listing = read_listing(folder)
-    images = FileImages([folder / "images" / Path(name) for name in listing.names], torch.tensor(listing.labels))
+    paths = [folder / "images" / Path(name) for name in listing.names]
+    boxes = torch.tensor(read_boxes(folder, listing, options.margin or 0.0)) if options.crop == "box" else None
+    images = FileImages(paths, torch.tensor(listing.labels), boxes=boxes)
     train, val, test = split(listing, options.split, options.val_fraction, seed)
     if options.split == "official" and not len(val) and options.val_fraction not in (0, VAL_FRACTION):
         raise DataError(f"`val_fraction = {options.val_fraction}` is so small that no class gives an image to the validation split")

@@ -1,7 +1,8 @@
-"""Reads the official listing files: `images.txt`, `image_class_labels.txt` and `train_test_split.txt`."""
+"""Reads the official listing files: `images.txt`, `image_class_labels.txt`, `train_test_split.txt` and `bounding_boxes.txt`."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from distillctl import DataError
 
-IMAGES, LABELS, SPLIT = "images.txt", "image_class_labels.txt", "train_test_split.txt"
+IMAGES, LABELS, SPLIT, BOXES = "images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,34 @@ def read_listing(folder: Path) -> Listing:
         official_train=tuple(bool(trains[key]) for key in order),
         classes=classes,
     )
+
+
+def read_boxes(folder: Path, listing: Listing, margin: float) -> list[tuple[int, int, int, int]]:
+    """Left, top, right and bottom of the birds, in the order of the listing; whole pixels that hold the box of `bounding_boxes.txt`.
+
+    margin: share of its width and height by which a box grows at each side.
+
+    Raises:
+        DataError: the file is missing or malformed, or lists other images.
+    """
+    numbers = {name: key for key, name in _read(folder / IMAGES).items()}
+    stated = _read(folder / BOXES)
+    if stated.keys() != set(numbers.values()):
+        odd = sorted(stated.keys() ^ set(numbers.values()), key=lambda key: (len(key), key))
+        raise DataError(f"`{IMAGES}` and `{BOXES}` in `{folder}` list different images: {some(odd, 'number')} in only one of them")
+    return [_box(stated[numbers[name]], margin, folder / BOXES, numbers[name]) for name in listing.names]
+
+
+def _box(text: str, margin: float, path: Path, key: str) -> tuple[int, int, int, int]:
+    """Of `X Y WIDTH HEIGHT`."""
+    try:
+        x, y, width, height = (float(value) for value in text.split())
+    except ValueError:
+        x = y = width = height = math.nan
+    if not (math.isfinite(x + y + width + height) and width > 0 and height > 0):
+        raise DataError(f"`{path}` has `{text[:80]}` for image {key}, which is not a box (x, y, width and height)")
+    beside, above = margin * width, margin * height
+    return math.floor(x - beside), math.floor(y - above), math.ceil(x + width + beside), math.ceil(y + height + above)
 
 
 def some(names: Sequence[object], word: str) -> str:

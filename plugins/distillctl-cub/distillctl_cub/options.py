@@ -21,6 +21,11 @@ class CUBOptions(Options):
     """`official`: 5994 images to train, 5794 to test. `seeded`: of every class a fifth for the test, of the rest a fifth for validation."""
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = VAL_FRACTION
     """official: share of every class's training images that is carved out for validation, by seed; 0 means none."""
+    crop: Literal["box"] | None = None
+    """`box`: of every image, in training and in evaluations, only the bird's box is used, as `bounding_boxes.txt` has it."""
+    margin: Annotated[float, Field(ge=0, le=10)] | None = None
+    """With `crop`: the box grows by this share of its width on the left and on the right, and of its height above and below, as far as
+    the image goes; by default 0."""
     image_size: Annotated[int, Field(ge=8, le=4096)] = 224
     """Side length in pixels of what the network sees."""
     augment: FileAugment = "autoaugment"
@@ -47,5 +52,7 @@ class CUBOptions(Options):
     def _effective(self) -> CUBOptions:
         if self.split == "seeded" and self.val_fraction != VAL_FRACTION:
             raise ValueError('`val_fraction` has no effect with `split = "seeded"`')
+        if self.margin is not None and self.crop is None:
+            raise ValueError('`margin` has no effect without `crop = "box"`')
         check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize, self.cache)
         return self

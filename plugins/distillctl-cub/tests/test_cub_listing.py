@@ -8,7 +8,7 @@ import pytest
 
 from distillctl import DataError
 from distillctl.testing import options_table
-from distillctl_cub.listing import read_listing
+from distillctl_cub.listing import read_boxes, read_listing
 from distillctl_cub.plugin import CUB200
 
 FILES = {
@@ -98,3 +98,28 @@ def test_declaring_it_imports_no_torch():
 
 def test_the_readme_lists_the_options():
     assert options_table(CUB200) in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_boxes_are_whole_pixels_around_the_birds_in_the_order_of_the_listing(folder):
+    (folder / "bounding_boxes.txt").write_text("10 0.0 1.0 7.0 8.0\n1 60.0 27.5 32.0 30.0\n2 1 2 3 4\n3 5.25 6.0 10.5 20.0\n")
+    listing = read_listing(folder)
+    assert read_boxes(folder, listing, 0.0) == [(60, 27, 92, 58), (1, 2, 4, 6), (5, 6, 16, 26), (0, 1, 7, 9)]
+    assert read_boxes(folder, listing, 0.25)[0] == (52, 20, 100, 65)  # 8 pixels at the sides, 7.5 above and below
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"the listing `.*bounding_boxes.txt` is missing"),
+        ("1 1 1 2 2\n2 1 1 2 2\n3 1 1 2 2\n", r"list different images: 1 number \(`10`\)"),
+        ("1 1 1 2\n2 1 1 2 2\n3 1 1 2 2\n10 1 1 2 2\n", "has `1 1 2` for image 1, which is not a box"),
+        ("1 1 1 2 2\n2 1 1 2 x\n3 1 1 2 2\n10 1 1 2 2\n", "for image 2, which is not a box"),
+        ("1 1 1 2 2\n2 1 1 2 nan\n3 1 1 2 2\n10 1 1 2 2\n", "for image 2, which is not a box"),
+        ("1 1 1 2 2\n2 1 1 2 2\n3 1 1 0 2\n10 1 1 2 2\n", "for image 3, which is not a box"),
+    ],
+)
+def test_boxes_that_are_wrong_are_told(folder, text, message):
+    if text is not None:
+        (folder / "bounding_boxes.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_boxes(folder, read_listing(folder), 0.0)

@@ -18,11 +18,12 @@ from distillctl_cub.plugin import CUB200
 def cub_tree(root, counts, *, train_share=0.5):
     """A tiny data set in the official layout; numbers are given in an order unlike that of the names."""
     names = [f"{c + 1:03d}.Bird_{c}/Bird_{c}_{i:04d}.jpg" for c, n in enumerate(counts) for i in range(n)]
-    lines = {"images.txt": [], "image_class_labels.txt": [], "train_test_split.txt": []}
+    lines = {"images.txt": [], "image_class_labels.txt": [], "train_test_split.txt": [], "bounding_boxes.txt": []}
     for number, name in enumerate(reversed(names), start=1):
         c, i = int(name[:3]), int(name[-8:-4])
         write_image(root / "images" / name, seed=number)
         lines["images.txt"].append(f"{number} {name}")
+        lines["bounding_boxes.txt"].append(f"{number} {i}.0 2.0 10.0 {12 + c}.0")
         lines["image_class_labels.txt"].append(f"{number} {c}")
         lines["train_test_split.txt"].append(f"{number} {int(i < train_share * counts[c - 1])}")
     for file, content in lines.items():
@@ -37,6 +38,15 @@ class TestOfficialContract(DatasetContract):
         if not folder.exists():
             cub_tree(folder, [12, 10, 14])
         return {"root": folder, "image_size": 16, "val_fraction": 0.34}
+
+
+class TestBoxesContract(DatasetContract):
+    spec = CUB200
+
+    def values(self, folder):
+        if not folder.exists():
+            cub_tree(folder, [12, 10, 14])
+        return {"root": folder, "image_size": 16, "split": "seeded", "crop": "box", "margin": 0.1}
 
 
 class TestSeededContract(DatasetContract):
@@ -121,6 +131,23 @@ def test_files_labels_and_view_of_a_small_tree(tmp_path):
     assert [p.name for p in splits.test.paths][:2] == ["Bird_0_0002.jpg", "Bird_0_0003.jpg"]
     assert (splits.view.size, splits.view.resize, splits.view.eval_resize, splits.view.augment) == (224, 246, 224, "autoaugment")
     assert "official split: train 5, val 0, test 5" in splits.description
+
+
+@pytest.mark.parametrize("kind", ["official", "seeded"])
+def test_boxes_of_the_birds_in_every_split(tmp_path, kind):
+    root = cub_tree(tmp_path, [12, 10])
+    splits = build(CUBOptions(root=root, split=kind, crop="box", margin=0.5, **({"val_fraction": 0.34} if kind == "official" else {})), 0)
+    for images in (splits.train, splits.val, splits.test):
+        for path, box in zip(images.paths, images.boxes.tolist(), strict=True):
+            c, i = int(path.parent.name[:3]), int(path.stem[-4:])
+            height = 12 + c
+            assert box == [i - 5, 2 - (height + 1) // 2, i + 15, 2 + height + (height + 1) // 2]
+    assert build(CUBOptions(root=root, split=kind), 0).train.boxes is None
+
+
+def test_a_margin_needs_a_crop():
+    with pytest.raises(ValidationError, match="`margin` has no effect without"):
+        CUBOptions(margin=0.1)
 
 
 def test_resizing_scales_with_the_image_size(tmp_path):
