@@ -122,6 +122,8 @@ def print_result(result: Result) -> None:
     split = summary.get("split", "")
     if "teacher" in summary:
         _say(f"teacher    {_headline(result, summary['teacher'])} on {split}")
+    if "teacher_knn" in summary:
+        _say(f"teacher    k-NN {result.task.show('knn', summary['teacher_knn'])}")
     if "best" in summary:
         best, last = summary["best"], summary["last"]
         chosen = "chosen on val" if summary["chosen_on"] == "val" else "the last epoch: no validation split chooses"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from distillctl.api.data import Images
+from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.build.advice import advice, average_advice
@@ -314,11 +315,16 @@ class _Plan:
         images = getattr(task.data, split)
         model, view = teacher.model.to(self.device), task.data.view
         explained = explained_forward((task.data.channels, view.size, view.size), ("the teacher ", teacher.spec, model))
-        with self._loader(task, images) as loader, explained:
-            evaluation = self._evaluate_teacher(teacher, split, task, model, loader)
+        with ExitStack() as stack:
+            loader = stack.enter_context(self._loader(task, images))
+            labelled = () if task.data.labelled is None else stack.enter_context(self._loader(task, task.data.labelled))
+            stack.enter_context(explained)
+            evaluation = self._evaluate_teacher(teacher, split, task, model, loader, labelled)
         figure, floor = evaluation.figures[task.metric], task.floor(images)
         if not task.compares:  # with itself
             trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
+        elif "knn" in evaluation.figures:
+            trackers.note(f"the teacher's {task.names['knn']} is {task.show('knn', evaluation.figures['knn'])}")
         why, hint = ("", "") if profile.teacher.table.allow_untrained else task.doubt(evaluation, images)
         if why:
             raise RunError(
@@ -336,9 +342,11 @@ class _Plan:
     def _loader(self, task: Task, images: Images) -> closing[EvalLoader]:
         return closing(evaluation_loader(self.profile, task, images, self.device, processes=self.processes))
 
-    def _evaluate_teacher(self, teacher: TeacherModel, split: str, task: Task, model: nn.Module, loader: EvalLoader) -> Evaluation:
+    def _evaluate_teacher(
+        self, teacher: TeacherModel, split: str, task: Task, model: nn.Module, loader: EvalLoader, labelled: Iterable[Batch]
+    ) -> Evaluation:
         try:
-            comparison = Comparison(teacher.spec, model, teacher.spec) if task.compares else None
+            comparison = Comparison(teacher.spec, model, teacher.spec, labelled) if task.compares else None
             return evaluate(task, model, loader, self.processes, comparison)
         except RunError as error:
             raise RunError(
@@ -384,6 +392,8 @@ class _Plan:
             summary["skipped"] = {name: len(paths) for name, paths in task.data.skipped.items()}
         if judged is not None and not task.compares:
             summary["teacher"] = dict(judged[0].figures)
+        elif judged is not None and "knn" in judged[0].figures:
+            summary["teacher_knn"] = judged[0].figures["knn"]
         if task.compares and (start := self.processes.broadcast(run.info().get("start"))):
             summary["start"] = start
         if best is not None and last is not None:

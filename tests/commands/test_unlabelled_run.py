@@ -108,6 +108,8 @@ def test_training_raises_the_agreement(finished: tuple[Path, Result, list[str]])
     assert {"cosine", "feature_cosine", "knn", "count"} <= best.keys()
     assert (start["split"], best["count"]) == ("val", 24)
     assert best["epoch"] == max(every, key=lambda r: (r["val"]["agreement"], r["epoch"]))["epoch"]
+    assert result.summary["teacher_knn"] > 0.9
+    assert [note for note in notes if note.startswith("the teacher's k-NN is ")]
     assert not {"teacher", "chance", "floor", "agreement"} & result.summary.keys()
     assert RunDirectory.open(place(result, where)).info()["start"] == start
     assert sum(note.startswith("before training on val: agreement ") for note in notes) == 1

@@ -331,4 +331,13 @@ MUTANTS = (
     Mutant('the hub is asked without being allowed to', 'plugins/distillctl-hf/distillctl_hf/tables.py', 'for module, name in () if allowed else places:', 'for module, name in ():', 'plugins/distillctl-hf/'),
     Mutant('a ClassLabel is sorted', 'plugins/distillctl-hf/distillctl_hf/columns.py', '        if stated:\n            self.names', '        if False:\n            self.names', 'plugins/distillctl-hf/'),
     Mutant('rows without a label are of the last class', 'plugins/distillctl-hf/distillctl_hf/columns.py', '        if -1 in labels:', '        if False:', 'plugins/distillctl-hf/'),
+    # Images without labels.
+    Mutant("KL of the student to the teacher", "distillctl/builtin/unlabelled_meter.py", "kl = F.kl_div(logits.log_softmax(1), others.log_softmax(1),", "kl = F.kl_div(others.log_softmax(1), logits.log_softmax(1),", "tests/builtin/test_unlabelled_task.py"),
+    Mutant("all neighbours have one vote", "distillctl/builtin/unlabelled_meter.py", "(near.values.double() / TEMPERATURE).exp()", "torch.ones_like(near.values).double()", "tests/builtin/test_unlabelled_task.py"),
+    Mutant("labelled images answer for themselves", "distillctl/builtin/unlabelled_meter.py", "vectors[~wanted], labels[~wanted])", "vectors, labels)", "tests/builtin/test_unlabelled_task.py"),
+    Mutant("batches of several processes stay in their order", "distillctl/builtin/unlabelled_meter.py", "for number in range(longest) for part in parts if number < len(part)]", "for part in parts for number in range(longest) if number < len(part)]", "tests/builtin/test_unlabelled_task.py"),
+    Mutant("the teacher is asked for nothing but itself", "distillctl/engine/evaluate.py", "answer if teacher is model else task.predict(theirs, batch)", "answer", "tests/builtin/test_unlabelled_task.py"),
+    Mutant("methods bring a weight of labels that are not there", "distillctl/profile/methods.py", "        if not self.labelled:\n            return self._no_task_weight(methods)\n", "", "tests/profile/test_unlabelled.py"),
+    Mutant("eval compares with any teacher", "distillctl/commands/evaluate.py", "if not accept_change and teacher.source is not None:", "if False:", "tests/commands/test_unlabelled_run.py"),
+    Mutant("the number of outputs is not kept", "distillctl/build/data.py", 'profile = _resolved(profile, "num_classes", splits.outputs)', "pass", "tests/commands/test_unlabelled_run.py"),
 )  # fmt: skip
