@@ -206,6 +206,11 @@ def test_own_teacher_takes_twelve_lines():
     assert 0 < len(after("file: photos.toml").splitlines()) <= 12
 
 
+def test_images_without_labels_are_checked(place):
+    (place.path / "unlabelled.toml").write_text(after("file: unlabelled.toml"), encoding="utf-8")
+    assert "data: no labels; images: train 30, test 6, val carved by seed" in place.run("check", "unlabelled.toml").out
+
+
 def test_guide_quotes_its_files():
     quoted = re.findall(r"^\[`([^`]+)`\]\(([^)]+)\)\n\n```\w*\n(.*?)^```$", read(GUIDE), re.MULTILINE | re.DOTALL)
     assert all(name == link for name, link, _ in quoted)

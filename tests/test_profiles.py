@@ -161,3 +161,17 @@ def test_a_row_trains(row, place):
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
     (record,) = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
     assert record["total"] > 0
+
+
+@pytest.mark.slow
+def test_images_without_labels_train(place):
+    for number in range(12):
+        write_image(place / "photos" / f"{number}.jpg", seed=number)
+        write_image(place / "classes" / f"c{number % 2}" / f"{number}.jpg", seed=50 + number)
+    cut = [key.format(32) for key in (*CUT, "dataset.root=photos", "dataset.labelled=classes")]
+    with contextlib.chdir(place):
+        sets = [part for value in cut for part in ("--set", value)]
+        assert cli.run(["train", "profiles/unlabelled.toml", "--teacher", "resnet50.pth", *sets]) == 0
+    (run,) = place.glob("runs/unlabelled-*")
+    best = json.loads((run / "run.json").read_text())["result"]["best"]
+    assert set(best) == {"epoch", "agreement", "kl", "cosine", "knn", "count"}  # features of 1280 and 2048 dimensions

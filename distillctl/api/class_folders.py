@@ -6,7 +6,7 @@ import difflib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,18 @@ def scan_classes(root: Path) -> ClassFolders:
     return result
 
 
+def scan_images(root: Path, without: Collection[Path] = ()) -> ClassFolders:
+    """All images at any depth, as those of one class called ""; folders in `without` are left out, and so are hidden ones.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    result = ClassFolders(below={root.name: []})
+    found = _images(root, result, (os.path.realpath(root),), {os.path.realpath(folder) for folder in without})
+    result.images[""] = sorted(found)
+    return result
+
+
 def list_images(folder: Path) -> list[Path]:
     """The images in one folder, sorted by name; hidden files, other endings and folders are left out.
 
@@ -124,8 +136,11 @@ def find_folder_or_archive(root: Path, name: str, endings: Sequence[str], holds:
     return next(folders, None) or next(archives, None)
 
 
-def _images(folder: Path, result: ClassFolders, above: tuple[str, ...]) -> list[Path]:
-    """The images in a folder and below; `above` holds the real paths of all folders on the way, to see loops of links."""
+def _images(folder: Path, result: ClassFolders, above: tuple[str, ...], without: Collection[str] = ()) -> list[Path]:
+    """The images in a folder and below; `above` holds the real paths of all folders on the way, to see loops of links.
+
+    without: real paths of folders that are left out.
+    """
     found: list[Path] = []
     for entry in _entries(folder):
         if entry.is_dir():
@@ -134,8 +149,8 @@ def _images(folder: Path, result: ClassFolders, above: tuple[str, ...]) -> list[
             if len(above) == 1:
                 result.below[folder.name].append(entry.name)
             real = os.path.realpath(entry.path)
-            if real not in above:
-                found += _images(Path(entry.path), result, (*above, real))
+            if real not in above and real not in without:
+                found += _images(Path(entry.path), result, (*above, real), without)
         elif _is_image(entry):
             found.append(folder / entry.name)
         else:

@@ -189,8 +189,6 @@ def _check_targets(labels: Tensor, targets: Any, count: int) -> None:
         raise DataError(f"labels must be int64 of shape ({count},), not {labels.dtype} {tuple(labels.shape)}")
     if targets is not None and len(targets) != count:
         raise DataError(f"there are {len(targets)} targets for {count} images")
-    if count and not len(labels) and targets is None:
-        raise DataError(f"there are {count} images, but neither labels nor targets")
 
 
 @dataclass(frozen=True)
@@ -239,6 +237,9 @@ class Splits:
     train, val, test: `val` and `test` may be missing; the validation split chooses the best epoch, the test split never does.
     classes: names, sorted in the order of the labels; empty where the task has no classes.
     mean, std: one number a channel, for images scaled to [0, 1].
+    outputs: how many numbers the networks give where no classes say it; 0 where the teacher is asked.
+    labelled: images with labels beside those that are learnt from, on which features are judged; their `targets`, int64, are 1 for those
+        that are asked for and 0 for those that answer.
     skipped: broken files that were left out, by split, where `on_error` is `skip`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
@@ -251,6 +252,8 @@ class Splits:
     std: tuple[float, ...]
     view: View
     description: str = ""
+    outputs: int = 0
+    labelled: Images | None = None
     skipped: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     @property

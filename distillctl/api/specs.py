@@ -208,7 +208,7 @@ class DatasetSpec(Spec):
     """A data set of images with targets.
 
     implementation: a function `build(options: Options, seed: int) -> distillctl.Splits`.
-    task: name of the task that says what its targets are.
+    task: name of the task that says what its targets are. Options with a property `task` may name another one.
     family: a name that presets may match for several data sets alike (`cifar100`); empty means the name itself, and the option
         `family` where the data set has one.
     preview: a function `preview(options: Options) -> str`, which `check` calls: it says in a line what lies there, or raises
@@ -239,7 +239,10 @@ class TaskSpec(Spec):
     """A task: what the targets of a data set are, and how they are learnt and judged.
 
     implementation: a subclass of `distillctl.Task`, which the engine builds for the data sets whose spec names the task.
+    labelled: whether there is a label loss. Without one, all is learnt from a teacher, and what would change the loss is refused.
     """
+
+    labelled: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,10 @@ class Meter(Protocol):
     """Gathers the answers of an evaluation."""
 
     def add(self, predictions: Any, batch: Batch) -> None:
-        """Takes in what `Task.predict` gave for a batch."""
+        """Takes in what `Task.predict` gave for a batch.
+
+        Where the task compares, it is a pair: what the model gave and what the teacher gave; None for the teacher of `Splits.labelled`.
+        """
 
     def state(self) -> Any:
         """All that was added, as plain data and tensors on the CPU, for other processes."""
@@ -86,7 +89,7 @@ class Task:
     metric: ClassVar[str]
     """The figure that chooses the best epoch; higher is better."""
     names: ClassVar[Mapping[str, str]] = {}
-    """Figures in the order in which they are shown, with the words for them. The first is `metric`."""
+    """Figures in the order in which they are shown, with the words for them. The first is `metric`, which every evaluation has."""
     gives: ClassVar[frozenset[str]] = frozenset()
     """What methods can read beside features: `labels` (a class for each row), `logits` (a score for each class). A method that reads more
     (`MethodSpec.reads`) is refused."""
@@ -96,6 +99,11 @@ class Task:
     """Whether `label_loss` knows label smoothing and `LossOptions`."""
     mixes: ClassVar[bool] = False
     """Whether images can be mixed: `label_loss` learns from `Batch.soft` where there is one."""
+    compares: ClassVar[bool] = False
+    """Whether its figures compare the model with the teacher. Evaluations then ask both, hand pairs to the meter, and go through
+    `Splits.labelled` with the model alone; so does one before training."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """With `compares`: features that `predict` reads. The model then gives `Outputs` with those of them that it has."""
 
     def __init__(self, data: Splits, *, label_smoothing: float = 0.0, loss: LossOptions = PLAIN_LOSS) -> None:
         stated = {"label_smoothing": label_smoothing or None, **vars(loss)}
@@ -135,7 +143,8 @@ class Task:
             ProfileError: it answers other questions than those of this data set.
         """
         if outputs != self.outputs:
-            raise ProfileError(f"the teacher in `{place}` gives {outputs} numbers, and the data set asks for {self.outputs}")
+            hint = f"`dataset.num_classes = {outputs}`, or leave it out" if self.compares else ""
+            raise ProfileError(f"the teacher in `{place}` gives {outputs} numbers, and the data set asks for {self.outputs}", hint=hint)
         return ()
 
     # Training.
@@ -190,8 +199,9 @@ class Task:
         return self.floor(images)
 
     def doubt(self, evaluation: Evaluation, images: Images) -> tuple[str, str]:
-        """Why a teacher that was evaluated on these images answers something else than they ask, and what to do; empty where it does not.
+        """Why nothing should be learnt from a teacher that was evaluated on these images, and what to do; empty where it may be.
 
+        The first is what follows its name in a sentence: "was trained otherwise: …".
         A teacher of which there is a doubt is refused.
         """
         return "", ""

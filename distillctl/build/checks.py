@@ -26,14 +26,17 @@ def head_owner(methods: Sequence[Weighted], spec: ModelSpec) -> Weighted | None:
     return found[0] if found else None
 
 
-def check_effects(task_weight: float, methods: Sequence[Weighted]) -> None:
-    """Refuses what would train nothing, or change nothing, since some methods are over when the main part begins."""
+def check_effects(task_weight: float, methods: Sequence[Weighted], *, labelled: bool = True) -> None:
+    """Refuses what would train nothing, or change nothing, since some methods are over when the main part begins.
+
+    labelled: whether there could be a label loss.
+    """
     early = [entry for entry in methods if not entry.method.in_main]
     if methods and len(early) == len(methods) and task_weight == 0:
         names = " and ".join(f"`{entry.name}`" for entry in early)
         raise RunError(
             f"{names} only train before the main part, where with `task_weight = 0` nothing is left to train",
-            hint="state `task_weight = 1.0`",
+            hint="state `task_weight = 1.0`" if labelled else "choose another method beside",
         )
     for entry in early:
         if entry.warmup_epochs > 0:

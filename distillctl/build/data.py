@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -11,13 +12,17 @@ import torch
 from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.returned import described
 from distillctl.api.task import PLAIN_LOSS, LossOptions, Task
+from distillctl.build.models import teacher_state
 from distillctl.data import EvalLoader, Share, eval_loader, limit_training
 from distillctl.data.inspection import inspect
 from distillctl.data.skipping import told, without_broken
 from distillctl.distributed.process_group import ALONE, ProcessGroup
-from distillctl.errors import PluginError, ProfileError
+from distillctl.errors import DataError, PluginError, ProfileError
+from distillctl.models import deploy
 from distillctl.plugin.registry import Registry, load, load_class
+from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
+from distillctl.rundir.directory import ROOT, place
 
 
 def build_splits(profile: Profile, *, skips: bool = True) -> Splits:
@@ -40,7 +45,7 @@ def task_class(profile: Profile, registry: Registry) -> type[Task]:
     Raises:
         PluginError: no installed package has it.
     """
-    spec = registry.tasks.get(profile.dataset.spec.task)
+    spec = registry.tasks.get(profile.dataset.task)
     return load_class(spec, Task, "task")
 
 
@@ -51,31 +56,73 @@ def build_task(profile: Profile, registry: Registry, splits: Splits | None = Non
         DistillError: the data are not there, or the profile states what their task does not know.
     """
     data = build_splits(profile) if splits is None else splits
-    train = profile.train
+    train, task = profile.train, task_class(profile, registry)
+    bare = [len(part) for part in (data.train, data.val, data.test) if part is not None and not len(part.labels) and part.targets is None]
+    if any(bare) and not task.compares:
+        raise DataError(f"there are {max(bare)} images, but neither labels nor targets")
     loss = LossOptions(train.focal, train.poly, train.class_weights)
-    return task_class(profile, registry)(data, label_smoothing=train.label_smoothing, **({} if loss == PLAIN_LOSS else {"loss": loss}))
+    return task(data, label_smoothing=train.label_smoothing, **({} if loss == PLAIN_LOSS else {"loss": loss}))
 
 
-def inspected_task(profile: Profile, registry: Registry, white: float | None = None) -> tuple[Profile, Task, Sequence[str]]:
-    """The task, after a look at every file of its data, and what is to be said of them; in the profile, what was measured is resolved.
+def inspected_task(
+    profile: Profile, registry: Registry, white: float | None = None, root: Path = ROOT
+) -> tuple[Profile, Task, Sequence[str]]:
+    """The task, after a look at every file of its data, and what is to be said of them; in the profile, what was found is resolved.
 
     Args:
-        profile: its digest stays, whatever is measured.
+        profile: its digest stays, whatever is found.
         registry: where its names were found.
         white: what was measured when the run began.
+        root: where the teacher's run lies, of which the number of outputs may be asked.
 
     Raises:
-        DistillError: as `build_task`, or a file is broken.
+        DistillError: as `build_task`, or a file is broken, or nobody says how many outputs there are.
     """
     splits = build_splits(profile)
+    if task_class(profile, registry).compares and not splits.outputs:
+        splits = replace(splits, outputs=_outputs_of_teacher(profile, registry, root))
+        profile = _resolved(profile, "num_classes", splits.outputs)
     fixes = "white" in type(profile.dataset.options).model_fields  # otherwise no later command would know what was measured
     found = inspect(splits, measure=fixes, white=white if fixes else None)
     if found.white is not None and fixes:
         splits = replace(splits, view=replace(splits.view, white=found.white))
-        table: Any = profile.resolved["dataset"]
-        profile = replace(profile, resolved={**profile.resolved, "dataset": {**table, "white": found.white}})
+        profile = _resolved(profile, "white", found.white)
     skipped = [f"WARNING: {told(splits.skipped)}"] if splits.skipped else []
     return profile, build_task(profile, registry, splits), [*skipped, *found.notes]
+
+
+def _resolved(profile: Profile, option: str, value: object) -> Profile:
+    """The profile with a value of [dataset] that was found."""
+    table: Any = profile.resolved["dataset"]
+    return replace(profile, resolved={**profile.resolved, "dataset": {**table, option: value}})
+
+
+def _outputs_of_teacher(profile: Profile, registry: Registry, root: Path) -> int:
+    """How many logits the teacher gives: by its run, by the data of its profile, or by its classifier's weights.
+
+    Raises:
+        ProfileError: none of these says it.
+    """
+    choice = profile.teacher
+    assert choice is not None
+    folder = choice.table.run
+    if choice.table.profile is not None:
+        other = load_teacher_profile(profile, registry)
+        _, run = place(other.name, other.digest, root=root)
+        if run is None or not run.finished:
+            return build_task(other, registry).outputs or _outputs_of_teacher(other, registry, root)
+        folder = run.path
+    if folder is not None:
+        return int(deploy.read_model_json(folder)["num_classes"])
+    assert choice.spec is not None
+    weight = teacher_state(choice)[0].get(f"{choice.spec.classifier}.weight")
+    if weight is None:
+        raise ProfileError(
+            f"the weights of the teacher `{choice.spec.name}` do not say how many classes it tells apart",
+            where="[dataset]",
+            hint="state it: `num_classes = 1000`",
+        )
+    return len(weight)
 
 
 def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:

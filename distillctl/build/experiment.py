@@ -129,7 +129,7 @@ def _student_with_methods(
         student = Tapped(model, spec, wanted)
         setup = replace(setup, student=_side(student, task, spec.name))
     methods = build_methods(profile, setup, built=owner)
-    check_effects(profile.task_weight, methods)
+    check_effects(profile.task_weight, methods, labelled=not task.compares)
     check_passes(methods, owner, model, spec.name, _shape(task))
     return student, methods, head
 

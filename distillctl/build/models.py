@@ -22,7 +22,7 @@ from distillctl.errors import DataError, PluginError, ProfileError, RunError
 from distillctl.models import deploy, heads
 from distillctl.models.teacher_input import adapt_input
 from distillctl.plugin.registry import Registry, load
-from distillctl.profile.schema import Profile, TeacherTable
+from distillctl.profile.schema import Profile, TeacherChoice, TeacherTable
 from distillctl.profile.teacher import has_fixed_size
 from distillctl.text import one_line
 from distillctl.weights import state_dict
@@ -34,6 +34,7 @@ class TeacherModel:
 
     source: the file that the weights come from; None for weights by name.
     notes: what had to be changed to load them, and what they say otherwise than the data.
+    classes: what its logits stand for, where its run says it.
     """
 
     spec: ModelSpec
@@ -41,6 +42,7 @@ class TeacherModel:
     shown: str
     source: Path | None
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:
@@ -145,22 +147,31 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
         size = info["options"].get("image_size") if has_fixed_size(found) else None
         notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size)
-        return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes)
+        return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes, tuple(info["classes"]))
     spec, options = choice.spec, choice.options
     assert spec is not None
     assert options is not None
     model = build_model(task, spec, options)
-    places: list[str] = []
-    if choice.table.checkpoint is not None:
-        state, places = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", "teacher")
-    else:
-        state = _pretrained(spec, choice.table.weights, options)
+    state, places = teacher_state(choice)
     with _weights_of(choice.table.checkpoint):
         changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
     seen = spec.weights_input.get(choice.table.weights)
     told = {} if seen is None else {"mean": list(seen.mean), "std": list(seen.std), "size": seen.size}
     notes = (*places, *changed, *_adapted(model, task.data, choice.table, choice.table.weights, told))
     return TeacherModel(spec, model, spec.name, choice.table.checkpoint, notes)
+
+
+def teacher_state(choice: TeacherChoice) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of a teacher that are named by `checkpoint` or `weights`, and notes on where they were.
+
+    Raises:
+        DataError: they are not there.
+    """
+    if choice.table.checkpoint is not None:
+        return state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", "teacher")
+    assert choice.spec is not None
+    assert choice.options is not None
+    return _pretrained(choice.spec, choice.table.weights, choice.options), []
 
 
 def _adapted(

@@ -58,7 +58,7 @@ class Classification(Task):
 
     def doubt(self, evaluation: Evaluation, images: Images) -> tuple[str, str]:
         words, hint = better_order(evaluation.answers.predictions, images.labels, self.data.classes)
-        return (f"its answers fit the classes far better {words}", hint) if words else ("", "")
+        return (f"was trained otherwise: its answers fit the classes far better {words}", hint) if words else ("", "")
 
     def __init__(self, data: Splits, *, label_smoothing: float = 0.0, loss: LossOptions = PLAIN_LOSS) -> None:
         super().__init__(data, label_smoothing=label_smoothing, loss=loss)

@@ -11,7 +11,7 @@ def register_dataset() -> DatasetSpec:
     """One's own images."""
     return DatasetSpec(
         name="imagefolder",
-        summary="your own images: one folder for each class, with or without train, val and test above them",
+        summary="your own images: one folder for each class, with or without train, val and test above them; or without labels",
         implementation="distillctl.builtin.imagefolder_data:build",
         options="distillctl.builtin.imagefolder_options:ImageFolderOptions",
         preview="distillctl.builtin.imagefolder_tree:preview",

@@ -15,9 +15,12 @@ from distillctl.api.class_folders import ClassFolders
 from distillctl.api.data import FileImages, Splits, View
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
 from distillctl.builtin.imagefolder_tree import DEFAULTS, read_tree
-from distillctl.data.splits import listing_hash, three_way_split
+from distillctl.data.splits import listing_hash, stratified_split, three_way_split
 from distillctl.errors import DataError
 from distillctl.text import counted
+
+_HELD_OUT = 0.2
+"""Share of each class of the labelled images that is asked for where no split says it."""
 
 
 def build(options: ImageFolderOptions, seed: int) -> Splits:
@@ -30,6 +33,8 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
     tree = read_tree(options)
     folders, scans, classes = tree.folders, tree.scans, tree.classes
     files, labels = _flat(scans["train"], classes)
+    if not classes:
+        labels = torch.zeros(len(files), dtype=torch.int64)  # as one class
     fractions = (0.0 if "val" in scans else options.val_fraction, 0.0 if "test" in scans else options.test_fraction)
     kept, val, test = three_way_split(labels, *fractions, seed)
     parts = {"train": files.subset(kept), "val": files.subset(val), "test": files.subset(test)}
@@ -37,9 +42,12 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
     for name, default in DEFAULTS.items():
         fraction = getattr(options, f"{name}_fraction")
         if not len(parts[name]) and fraction not in (0, default):
-            raise DataError(f"`{name}_fraction = {fraction}` is so small that no class gives an image to the {name} split")
-    if len(torch.unique(parts["train"].labels)) < len(classes):
+            whose = "no class" if classes else f"none of {counted(len(files), 'image')}"
+            gives = "gives an image" if classes else "comes"
+            raise DataError(f"`{name}_fraction = {fraction}` is so small that {whose} {gives} to the {name} split")
+    if classes and len(torch.unique(parts["train"].labels)) < len(classes):
         raise DataError(f"nothing is left to train on for some classes of `{options.root}`", hint="lower `val_fraction` or `test_fraction`")
+    labelled = _labelled(options, seed)
     return Splits(
         train=parts["train"],
         val=parts["val"] if len(parts["val"]) else None,
@@ -48,14 +56,39 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
         mean=tuple(options.mean),
         std=tuple(options.std),
         view=_view(options),
-        description=_description(options, folders, scans, parts),
+        description=_description(options, folders, scans, parts) + ("" if labelled is None else _told(options, labelled)),
+        outputs=options.num_classes or 0,
+        labelled=labelled,
     )
 
 
+def _labelled(options: ImageFolderOptions, seed: int) -> FileImages | None:
+    """The labelled images beside, each with whether it is asked for."""
+    if options.labelled is None:
+        return None
+    tree = read_tree(ImageFolderOptions(root=options.labelled))
+    parts = {name: _flat(scan, tree.classes) for name, scan in tree.scans.items()}
+    asked = next((name for name in ("test", "val") if name in parts), "")
+    paths = [path for files, _ in parts.values() for path in files.paths]
+    labels = torch.cat([labels for _, labels in parts.values()])
+    wanted = torch.cat([torch.full_like(labels, name == asked) for name, (_, labels) in parts.items()])
+    if not asked:
+        _, carved = stratified_split(labels, _HELD_OUT, seed)
+        wanted[carved] = 1
+    if not wanted.any():
+        raise DataError(f"no class of `{options.labelled}` has {round(1 / _HELD_OUT)} images, of which one could be held out")
+    return FileImages(paths, labels, wanted)
+
+
+def _told(options: ImageFolderOptions, labelled: FileImages) -> str:
+    asked = int(labelled.targets.sum())
+    return f"; labelled images of `{options.labelled}`: {asked} asked for by {len(labelled) - asked}"
+
+
 def _flat(scan: ClassFolders, classes: tuple[str, ...]) -> tuple[FileImages, Tensor]:
-    number = {name: label for label, name in enumerate(classes)}
+    number = {name: label for label, name in enumerate(classes or [""])}
     pairs = [(path, number[name]) for name, files in scan.images.items() for path in files]
-    labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
+    labels = torch.tensor([label for _, label in pairs] if classes else [], dtype=torch.int64)
     return FileImages([path for path, _ in pairs], labels), labels
 
 
@@ -81,7 +114,8 @@ def _description(
     text = f"images of `{options.root}`: {sizes}"
     names = [f"{split} {unicodedata.normalize('NFC', _relative(p, options.root))}" for split, part in parts.items() for p in part.paths]
     if options.val_fraction and not len(parts["val"]):
-        text += f"; no val: no class has enough images for a share of {options.val_fraction}"
+        few = "no class has" if parts["train"].labels.numel() else "there are not"
+        text += f"; no val: {few} enough images for a share of {options.val_fraction}"
     text += f"; listing {listing_hash(names)}"
     if ignored := sum((scan.ignored for scan in scans.values()), Counter()):
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(ignored.items()))

@@ -14,6 +14,9 @@ from distillctl.text import some
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Names of folders, in any case, that are taken as splits."""
 
+NO_LABELS = "; `dataset.labels = false` learns from a teacher without labels"
+"""What else can be done with images that lie in no class folders."""
+
 # Words of names that look like splits, and words that say nothing beside them: `seg_train`, `test-images`, `TrainingSet`.
 _SPLIT_WORDS = {
     "train": ("train", "training", "trn", "trainval"),
@@ -55,6 +58,41 @@ def split_folders(options: ImageFolderOptions) -> dict[str, Path]:
     return {name: found[name] for name in SPLITS if name in found}
 
 
+def unlabelled_folders(options: ImageFolderOptions) -> dict[str, Path]:
+    """Folder of each split that has one, where folders are no classes: as the options state it, or else as it is called.
+
+    Without a `train`, `root` itself is the training set, but for the folders of other splits in it.
+
+    Raises:
+        DataError: a folder is missing, or one that is not a split looks like one.
+    """
+    root = options.root
+    require_folder(root)
+    stated = {name: value for name in SPLITS if (value := getattr(options, name)) is not None}
+    present, found = subfolders(root), {}
+    for split, names in SPLITS.items():
+        if split in stated:
+            if stated[split]:
+                require_folder(root / stated[split])
+                found[split] = root / stated[split]
+            continue
+        called = [name for name in present if name.lower() in names]
+        if len(called) > 1:
+            raise DataError(f"`{root}` has both `{called[0]}` and `{called[1]}`", hint=f"only one of them can be the {split} split")
+        if called and stated.get("train") != ".":
+            found[split] = root / called[0]
+    if "train" not in stated:
+        looking = [(name, kind) for name in present if root / name not in found.values() and (kind := _split_of(_words(name)))]
+        others = [(name, kind) for name, kind in looking if kind not in found and kind not in stated and "unlabel" not in name.lower()]
+        if others:
+            name, kind = others[0]
+            raise DataError(
+                f"`{name}` in `{root}` looks like a split",
+                hint=f'`dataset.{kind} = "{name}"` takes it as the {kind} split; `dataset.train = "."` trains on all images below `root`',
+            )
+    return {"train": root} | {name: found[name] for name in SPLITS if name in found}
+
+
 def _found_by_name(root: Path, stated: Mapping[str, str]) -> dict[str, Path]:
     present = subfolders(root)
     found: dict[str, Path] = {}
@@ -74,15 +112,18 @@ def _found_by_name(root: Path, stated: Mapping[str, str]) -> dict[str, Path]:
         raise DataError(f"`{root}` has a folder `{next(iter(found.values())).name}` of classes, but no folder `train` of classes")
     if flat and has_train:
         split, name = flat[0]
-        what = "has images but no class folders" if has_images(root / name) else "has no images"
+        flat_images = has_images(root / name)
+        what = "has images but no class folders" if flat_images else "has no images"
         raise DataError(
             f"`{name}` in `{root}` {what}, so it cannot be the {split} split",
-            hint=f'sort its images into `{name}/CLASS/`, or state `dataset.{split} = ""` to leave it out',
+            hint=f'sort its images into `{name}/CLASS/`, or state `dataset.{split} = ""` to leave it out'
+            + (NO_LABELS if flat_images else ""),
         )
     if present and not found and "train" not in stated and all(any(n.lower() in names for names in SPLITS.values()) for n in present):
         shown = " and ".join(f"`{n}`" for n in present)
         raise DataError(
-            f"{shown} in `{root}` {'has' if len(present) == 1 else 'have'} no class folders", hint="expected: `train/CLASS/IMAGE`"
+            f"{shown} in `{root}` {'has' if len(present) == 1 else 'have'} no class folders",
+            hint="expected: `train/CLASS/IMAGE`" + (NO_LABELS if any(has_images(root / n) for n in present) else ""),
         )
     return found if has_train else {"train": root}
 

@@ -26,7 +26,7 @@ def read_list(options: ImageFolderOptions) -> tuple[dict[str, Path], dict[str, C
         DataError: a row is wrong, or files are missing.
     """
     require_folder(options.root)
-    assert options.labels is not None
+    assert options.labels
     file = options.root / options.labels
     present = _Present()
     scans: dict[str, ClassFolders] = {}

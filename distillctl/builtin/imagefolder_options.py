@@ -25,18 +25,26 @@ class ImageFolderOptions(Options):
     """Folder of the validation images in `root` where it is not called `val`; empty leaves out a folder that is."""
     test: str | None = None
     """Folder of the test images in `root` where it is not called `test`; empty leaves out a folder that is."""
-    labels: str | None = None
+    labels: str | Literal[False] | None = None
     """CSV file, as a path from `root`, that says which image has which label, where images do not lie in folders of classes; its first line
-    names the columns `path` (from `root`, with or without its ending), `label` and, if it has one, `split`."""
+    names the columns `path` (from `root`, with or without its ending), `label` and, if it has one, `split`. `false`: no image has a label,
+    and folders below `root`, or below its `train`, `val` and `test`, mean nothing; all is learnt from a teacher."""
     columns: Annotated[list[str], Field(min_length=2, max_length=3)] | None = None
     """How path, label and split are called in the first line of `labels`, in this order, such as `["id", "breed"]`."""
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """With `labels = false`: how many classes the networks tell apart; by default as many as the teacher."""
+    labelled: PathOption | None = None
+    """With `labels = false`: a folder of folders of classes, with or without train, val and test above them. Evaluations then tell how well
+    the student's features tell its held-out images apart (k nearest neighbours): its test images, else its val images, else a fifth of each
+    class by seed, by all others."""
     class_order: Literal["natural"] | list[str] | None = None
     """Order of the classes, which number the outputs of the networks: `natural` puts `2` before `10`; a list names every class. By default
     they are sorted as text."""
     family: Literal["", "imagenet"] = ""
     """`imagenet`: methods take the defaults that their papers have for ImageNet."""
     val_fraction: Fraction = VAL_FRACTION
-    """Share of every class that is carved out of the training images for validation where there is no `val` folder; 0 means none."""
+    """Share of every class that is carved out of the training images for validation where there is no `val` folder; 0 means none.
+    Without labels all images are of one class."""
     test_fraction: Fraction = 0.0
     """Share of every class that is carved out for the test where there is no `test` folder, before the validation part; 0 means none."""
     image_size: Annotated[int, Field(ge=8, le=4096)] = 224
@@ -65,11 +73,21 @@ class ImageFolderOptions(Options):
     background: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
     """Red, green and blue behind transparent pixels, from 0 to 255; by default white."""
 
+    @property
+    def task(self) -> str:
+        """Name of the task, if it is not that of the data set."""
+        return "unlabelled" if self.labels is False else ""
+
     @model_validator(mode="after")
     def _sizes(self) -> ImageFolderOptions:
-        if self.labels is None and self.columns is not None:
-            raise ValueError("`columns` has no effect without `labels`")
-        if self.labels is not None and (stated := [name for name in ("train", "val", "test") if getattr(self, name) is not None]):
+        if not self.labels and self.columns is not None:
+            raise ValueError("`columns` has no effect without a file of `labels`")
+        for name in ("num_classes", "labelled"):
+            if self.labels is not False and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` has no effect without `labels = false`")
+        if self.labels is False and self.class_order is not None:
+            raise ValueError("`class_order` has no effect with `labels = false`: there are no classes")
+        if self.labels and (stated := [name for name in ("train", "val", "test") if getattr(self, name) is not None]):
             raise ValueError(f"`{stated[0]}` has no effect with `labels`: a column `split` says which images are of which split")
         check_image_sizes(self.image_size, self.augment, self.resize, self.eval_resize, self.cache)
         return self

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillctl.api.class_folders import EXTENSIONS, ClassFolders, scan_classes
-from distillctl.builtin.imagefolder_layout import refuse_nested_splits, split_folders, wrapped
+from distillctl.api.class_folders import EXTENSIONS, ClassFolders, has_images, scan_classes, scan_images
+from distillctl.builtin.imagefolder_layout import NO_LABELS, refuse_nested_splits, split_folders, unlabelled_folders, wrapped
 from distillctl.builtin.imagefolder_list import read_list
 from distillctl.builtin.imagefolder_options import VAL_FRACTION, ImageFolderOptions
 from distillctl.errors import DataError, ProfileError
@@ -21,7 +21,7 @@ DEFAULTS = {"val": VAL_FRACTION, "test": 0.0}
 class Tree:
     """folders, scans: of each split that has a folder, or rows in the file of labels, as `train` always has.
 
-    classes: in the order of their labels.
+    classes: in the order of their labels; empty where images have none.
     """
 
     folders: Mapping[str, Path]
@@ -36,6 +36,13 @@ def read_tree(options: ImageFolderOptions) -> Tree:
         DataError: the folder is missing, has no images, or its parts do not fit each other.
         ProfileError: a fraction is asked for where a folder decides, or `class_order` names other classes.
     """
+    if options.labels is False:
+        folders = unlabelled_folders(options)
+        _check_fractions(options, folders)
+        scans = {name: scan_images(folder, [f for f in folders.values() if f != folder]) for name, folder in folders.items()}
+        if empty := [folder for name, folder in folders.items() if not scans[name].images[""]]:
+            raise DataError(f"there is no image in `{empty[0]}`", hint=f"with an ending of {', '.join(sorted(EXTENSIONS))}")
+        return Tree(folders, scans, ())
     if options.labels is not None:
         folders, scans = read_list(options)
         _check_fractions(options, folders)
@@ -57,7 +64,8 @@ def preview(options: ImageFolderOptions) -> str:
     tree = read_tree(options)
     counts = ", ".join(f"{name} {sum(map(len, scan.images.values()))}" for name, scan in tree.scans.items())
     carved = [f"{name} carved by seed" for name in DEFAULTS if name not in tree.scans and getattr(options, f"{name}_fraction")]
-    return f"{len(tree.classes)} classes ({some(list(tree.classes))}); images: {', '.join([counts, *carved])}"
+    classes = f"{len(tree.classes)} classes ({some(list(tree.classes))})" if tree.classes else "no labels"
+    return f"{classes}; images: {', '.join([counts, *carved])}"
 
 
 def _check_fractions(options: ImageFolderOptions, folders: Mapping[str, Path]) -> None:
@@ -72,7 +80,8 @@ def _check_classes(scans: Mapping[str, ClassFolders], folders: Mapping[str, Path
     if not any(train.values()):
         raise DataError(
             f"there is no image in the class folders of `{root}`" if train else f"there is no class folder in `{root}`",
-            hint=f"expected: `{root}/CLASS/IMAGE`, with an ending of {', '.join(sorted(EXTENSIONS))}",
+            hint=f"expected: `{root}/CLASS/IMAGE`, with an ending of {', '.join(sorted(EXTENSIONS))}"
+            + (NO_LABELS if root.is_dir() and has_images(root) else ""),
         )
     if empty := [name for name, files in train.items() if not files]:
         raise DataError(

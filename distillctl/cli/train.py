@@ -122,14 +122,18 @@ def print_result(result: Result) -> None:
     split = summary.get("split", "")
     if "teacher" in summary:
         _say(f"teacher    {_headline(result, summary['teacher'])} on {split}")
+    if "teacher_knn" in summary:
+        _say(f"teacher    k-NN {result.task.show('knn', summary['teacher_knn'])}")
     if "best" in summary:
         best, last = summary["best"], summary["last"]
         chosen = "chosen on val" if summary["chosen_on"] == "val" else "the last epoch: no validation split chooses"
-        more = "; " + ", ".join(others) if (others := _others(result, best)) else ""
+        more = "; " + ", ".join(others) if (others := _told(result, best)[1:]) else ""
         _say(f"student    {_headline(result, best)} on {split} (epoch {best['epoch']}, {chosen}{more})")
         if last["epoch"] != best["epoch"]:
             _say(f"last       {_headline(result, last)} on {split} (epoch {last['epoch']})")
         _print_gain(result, best)
+    if "start" in summary:
+        _say(f"start      {', '.join(_told(result, summary['start']))} on {summary['start']['split']} before training")
     if "stopped_early" in summary:
         _say(f"stopped    early, after epoch {summary['stopped_early']}: no better figure on val for `train.patience` epochs")
     if "accepted_changes" in summary:
@@ -176,15 +180,16 @@ def _points(result: Result, difference: float) -> str:
 
 
 def _headline(result: Result, figures: Mapping[str, float]) -> str:
-    """The figure that chooses the best epoch, as text."""
-    metric = next(iter(result.task.names))
-    return result.task.show(metric, figures[metric])
+    """The figure that chooses the best epoch, as text, with its name where it is not told by labels."""
+    metric, words = next(iter(result.task.names.items()))
+    name = f"{words} " if result.task.compares else ""
+    return name + result.task.show(metric, figures[metric])
 
 
-def _others(result: Result, figures: Mapping[str, float]) -> list[str]:
-    """The other figures but the loss, with their names."""
-    shown = [(name, words) for name, words in result.task.names.items() if name != "loss"]
-    return [f"{words} {result.task.show(name, figures[name])}" for name, words in shown[1:]]
+def _told(result: Result, figures: Mapping[str, float]) -> list[str]:
+    """The figures but the loss, with their names."""
+    shown = [(name, words) for name, words in result.task.names.items() if name != "loss" and name in figures]
+    return [f"{words} {result.task.show(name, figures[name])}" for name, words in shown]
 
 
 def _times(plan: Plan) -> list[str]:

@@ -109,7 +109,7 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     check_precision(profile, chosen)
     keep_freed_memory(chosen)
     path, _ = place(profile.name, profile.digest, root=root, out=out)
-    profile, task, said = inspected_task(profile, registry)
+    profile, task, said = inspected_task(profile, registry, root=root)
     notes = [*filter(None, [unused_gpu(device, chosen)]), *said]
     trainer = untrained_teacher(profile, registry, root)
     teacher = stand_in_teacher(profile, registry, task, root, notes, chosen)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distillctl.api.task import Evaluation, Task
 from distillctl.build.data import build_task, evaluation_loader, tta_kind
-from distillctl.build.device import pick_device
-from distillctl.build.models import build_deployed
-from distillctl.commands.resume_check import changed_images, refuse
+from distillctl.build.device import channels_last, pick_device, placed
+from distillctl.build.models import TeacherModel, build_deployed, build_teacher
+from distillctl.commands.resume_check import changed, changed_images, refuse
 from distillctl.data.workers import worker_deaths
-from distillctl.engine.evaluate import evaluate
+from distillctl.engine.evaluate import Comparison, evaluate
 from distillctl.engine.experiment import MAIN
 from distillctl.engine.memory import keep_freed_memory
-from distillctl.errors import DataError, ProfileError
+from distillctl.engine.precision import precision_on
+from distillctl.errors import DataError, DistillError, Problem, ProfileError
+from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import from_resolved
@@ -76,6 +80,7 @@ def newest_finished(root: Path = ROOT) -> RunDirectory:
     raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
 
 
+_TEACHER_HINT = "put the teacher back as it was; `--accept-change` compares with the one that is there now"
 _HINT = "put the images back as they were; `--accept-change` evaluates those that are there now"
 
 
@@ -128,13 +133,20 @@ def evaluate_run(
         refuse(run, changed_images(run, task, split), _HINT)
     model, epoch = _model(run, profile, task, checkpoint, registry)
     model = model.to(chosen)
+    teacher = _teacher(run, registry, task, overrides, chosen, accept_change) if task.compares else None
 
     def evaluated(kind: str) -> Evaluation:
-        with closing(evaluation_loader(profile, task, images, chosen, tta=kind)) as loader:
-            return evaluate(task, model, loader)
+        with ExitStack() as stack:
+            loader = stack.enter_context(closing(evaluation_loader(profile, task, images, chosen, tta=kind)))
+            if teacher is None:
+                return evaluate(task, model, loader)
+            beside = task.data.labelled
+            labelled = () if beside is None else stack.enter_context(closing(evaluation_loader(profile, task, beside, chosen)))
+            return evaluate(task, model, loader, comparison=Comparison(profile.student.spec, teacher.model, teacher.spec, labelled))
 
     evaluation, plain = evaluated(tta), evaluated("") if tta else None
-    beside = {} if plain is None else {name: f" ({task.show(name, plain.figures[name])} without)" for name in task.names}
+    names = {name: words for name, words in task.names.items() if name in evaluation.figures}
+    beside = {} if plain is None else {name: f" ({task.show(name, plain.figures[name])} without)" for name in names}
     return Report(
         run=run.path,
         checkpoint=checkpoint,
@@ -144,8 +156,33 @@ def evaluate_run(
         figures=evaluation.figures,
         plain=None if plain is None else plain.figures,
         classes=task.breakdown(evaluation),
-        shown=[(words, task.show(name, evaluation.figures[name]) + beside.get(name, "")) for name, words in task.names.items()],
+        shown=[(words, task.show(name, evaluation.figures[name]) + beside.get(name, "")) for name, words in names.items()],
     )
+
+
+def _teacher(
+    run: RunDirectory, registry: Registry, task: Task, overrides: Sequence[str], device: torch.device, accept_change: bool
+) -> TeacherModel:
+    """The teacher of a run, with which its student is compared.
+
+    Raises:
+        DataError: it is gone, or it is another one.
+    """
+    profile = from_resolved(run.check_resolved(), registry, student_only=True, with_teacher=True, overrides=overrides)
+    told = run.info().get("teacher_run")
+    folder = Path(told) if isinstance(told, str) else None
+    if folder is not None and not folder.exists():
+        folder = run.path.parent / folder.name  # all runs were moved together
+    try:
+        teacher = build_teacher(profile, registry, task, folder)
+        if not accept_change and teacher.source is not None:
+            refuse(run, changed(run, {"teacher_sha256": sha256(teacher.source)}), _TEACHER_HINT)
+    except DistillError as error:
+        why = f"the figures of `{run.path}` are told by its teacher, which cannot be asked"
+        raise DataError([Problem(why), *error.problems]) from error
+    last, _ = channels_last(device, precision_on(device, profile.train.precision), task.data.view.size)
+    placed(teacher.model, device, last)  # as in training
+    return teacher
 
 
 def _meant(path: Path | None, checkpoint: str, root: Path) -> RunDirectory:

@@ -29,6 +29,7 @@ from distillctl.profile.writing import write_toml
 from distillctl.rundir.directory import RunDirectory, now, text_hash
 
 _HINT = "`--accept-change` goes on all the same and notes it in the run for good; `--fresh` starts anew beside it"
+_IMAGES = ("train", "val", "test", "labelled")
 _SHOWN = 60  # characters of a value
 _MOST = 20  # lines
 _WORDS = {
@@ -50,7 +51,7 @@ def packages(profile: Profile, registry: Registry) -> dict[str, str]:
     """Versions of what a run is computed with: the packages of its names, distillctl and torch."""
     plugins = [registry.datasets.plugin(profile.dataset.spec), registry.models.plugin(profile.student.spec)]
     plugins += [registry.optimizers.plugin(profile.optimizer.spec)]
-    plugins += [registry.tasks.plugin(registry.tasks.get(profile.dataset.spec.task))]
+    plugins += [registry.tasks.plugin(registry.tasks.get(profile.dataset.task))]
     if profile.teacher is not None and profile.teacher.spec is not None:
         plugins.append(registry.models.plugin(profile.teacher.spec))
     choices: list[MethodChoice] = list(profile.methods)
@@ -64,7 +65,7 @@ def packages(profile: Profile, registry: Registry) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def listing(splits: Splits, names: Sequence[str] = ("train", "val", "test")) -> dict[str, str]:
+def listing(splits: Splits, names: Sequence[str] = _IMAGES) -> dict[str, str]:
     """Number and hash of the images of these splits, and of the classes: of names and labels for files, of pixels and labels in memory."""
     result = {name: _listing(images) for name in names if (images := getattr(splits, name)) is not None}
     return {**result, "classes": f"{splits.num_classes}, {listing_hash(splits.classes)}"}
@@ -72,7 +73,7 @@ def listing(splits: Splits, names: Sequence[str] = ("train", "val", "test")) -> 
 
 def file_facts(splits: Splits) -> dict[str, dict[str, str]]:
     """Sizes and times of change of the files of every split, since names alone do not tell that an image is another now."""
-    found = {name: images for name in ("train", "val", "test") if (images := getattr(splits, name)) is not None}
+    found = {name: images for name in _IMAGES if (images := getattr(splits, name)) is not None}
     files = {name: images.paths for name, images in found.items() if not isinstance(images, ArrayImages)}
     states = {name: file_states(paths) for name, paths in files.items()}
     return {
@@ -113,8 +114,8 @@ def changed_profile(run: RunDirectory, profile: Profile) -> list[str]:
     except (OSError, ValueError):
         return ["the profile, which cannot be compared"]
     after = identity(profile.resolved)
-    if "dataset.white" not in after:  # it was measured, and stays
-        before.pop("dataset.white", None)
+    for key in {"dataset.white", "dataset.num_classes"} - after.keys():  # they were found, and stay
+        before.pop(key, None)
     keys = [key for key in sorted({*before, *after}) if _differ(before, after, key) and not _moved(before.get(key), after.get(key))]
     return [f"`{key}`: {_text(before, key)} → {_text(after, key)}" for key in keys]
 
@@ -143,10 +144,10 @@ def changed(run: RunDirectory, facts: Mapping[str, Any]) -> list[str]:
 
 def changed_images(run: RunDirectory, task: Task, split: str) -> list[str]:
     """What of the classes and of one split is not what the run was trained with, as `what: old → new`."""
-    known, now_there = run.info().get("data_listing", {}), listing(task.data, (split,))
+    known, now_there = run.info().get("data_listing", {}), listing(task.data, (split, "labelled"))
     return [
         f"the data `{key}`: {_text(known, key)} → {_text(now_there, key)}"
-        for key in ("classes", split)
+        for key in ("classes", split, "labelled")
         if key in known and known[key] != now_there.get(key)
     ]
 

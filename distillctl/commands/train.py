@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillctl.api.data import Images
+from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.build.advice import advice, average_advice
@@ -27,7 +29,7 @@ from distillctl.data import EvalLoader
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
 from distillctl.engine.determinism import prepare, promise, same_threads
-from distillctl.engine.evaluate import evaluate
+from distillctl.engine.evaluate import Comparison, evaluate
 from distillctl.engine.experiment import Experiment
 from distillctl.engine.loop import Loop
 from distillctl.engine.memory import keep_freed_memory
@@ -185,7 +187,7 @@ class _Plan:
         run = RunDirectory.open(self.path) if processes.broadcast((self.path / "run.json").is_file()) else None
         trainer = _trainer(profile, registry)
         with processes.one_after_the_first():
-            profile, task, notes = inspected_task(profile, registry, None if run is None else measured_white(run))
+            profile, task, notes = inspected_task(profile, registry, None if run is None else measured_white(run), self.root)
         self.profile = profile
         facts: dict[str, Any] = {}
         lines = [] if run is None else changed_profile(run, profile)
@@ -215,6 +217,8 @@ class _Plan:
             for note in (*notes, *seen_by_teacher(profile, registry, task.data, folder)):
                 trackers.note(note)
             judged = self._judge_teacher(task, teacher, trackers)
+            if task.compares and folder is not None:
+                facts["teacher_run"] = str(folder.absolute())
             with closing(assemble(profile, task, teacher, self.device, processes)) as experiment:
                 accepted = () if run is None else run.digests
                 run = self._begin(run, experiment, facts)
@@ -226,8 +230,10 @@ class _Plan:
                 for note in experiment.notes:
                     trackers.note(note)
                 trackers.begin(self._start(run, experiment, loop.position.epoch))
+                if task.compares:
+                    self._evaluate_start(run, loop, trackers)
                 loop.train()
-                summary = self._finish(run, loop, judged)
+                summary = self._finish(run, loop, judged, () if teacher is None else teacher.classes)
                 trackers.end(summary)
         return Result(run.path, False, type(task), summary)
 
@@ -309,14 +315,20 @@ class _Plan:
         images = getattr(task.data, split)
         model, view = teacher.model.to(self.device), task.data.view
         explained = explained_forward((task.data.channels, view.size, view.size), ("the teacher ", teacher.spec, model))
-        with closing(evaluation_loader(profile, task, images, self.device, processes=self.processes)) as loader, explained:
-            evaluation = self._evaluate_teacher(teacher.called, split, task, model, loader)
+        with ExitStack() as stack:
+            loader = stack.enter_context(self._loader(task, images))
+            labelled = () if task.data.labelled is None else stack.enter_context(self._loader(task, task.data.labelled))
+            stack.enter_context(explained)
+            evaluation = self._evaluate_teacher(teacher, split, task, model, loader, labelled)
         figure, floor = evaluation.figures[task.metric], task.floor(images)
-        trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
+        if not task.compares:  # with itself
+            trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
+        elif "knn" in evaluation.figures:
+            trackers.note(f"the teacher's {task.names['knn']} is {task.show('knn', evaluation.figures['knn'])}")
         why, hint = ("", "") if profile.teacher.table.allow_untrained else task.doubt(evaluation, images)
         if why:
             raise RunError(
-                f"the teacher `{teacher.shown}` was trained otherwise: {why}",
+                f"the teacher `{teacher.shown}` {why}",
                 hint=f"{hint}; `teacher.allow_untrained = true` goes on all the same",
             )
         if figure <= floor and not profile.teacher.table.allow_untrained:
@@ -327,16 +339,36 @@ class _Plan:
             )
         return evaluation, split
 
-    def _evaluate_teacher(self, called: str, split: str, task: Task, model: nn.Module, loader: EvalLoader) -> Evaluation:
+    def _loader(self, task: Task, images: Images) -> closing[EvalLoader]:
+        return closing(evaluation_loader(self.profile, task, images, self.device, processes=self.processes))
+
+    def _evaluate_teacher(
+        self, teacher: TeacherModel, split: str, task: Task, model: nn.Module, loader: EvalLoader, labelled: Iterable[Batch]
+    ) -> Evaluation:
         try:
-            return evaluate(task, model, loader, self.processes)
+            comparison = Comparison(teacher.spec, model, teacher.spec, labelled) if task.compares else None
+            return evaluate(task, model, loader, self.processes, comparison)
         except RunError as error:
             raise RunError(
-                f"the teacher {called} cannot be judged on {split}: {error.problems[0].message}",
+                f"the teacher {teacher.called} cannot be judged on {split}: {error.problems[0].message}",
                 hint="are its weights whole, and are `mean` and `std` of the data those with which it was trained?",
             ) from error
 
-    def _finish(self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None) -> dict[str, Any]:
+    def _evaluate_start(self, run: RunDirectory, loop: Loop, trackers: Trackers) -> None:
+        """The figures of the student before training, kept as `start` in run.json, so that one sees what was learnt."""
+        task, position = loop.experiment.task, loop.position
+        split = next((name for name in ("test", "val") if getattr(task.data, name) is not None), "")
+        if not split or position.epoch or position.step or self.processes.broadcast("start" in run.info()):
+            return
+        figures = loop.evaluate(loop.step.learner.evaluated, split).figures
+        if self.processes.first:
+            run.update(start={"split": split, **figures})
+        told = ", ".join(f"{words} {task.show(name, figures[name])}" for name, words in task.names.items() if name in figures)
+        trackers.note(f"before training on {split}: {told}")
+
+    def _finish(
+        self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None, classes_of_teacher: Sequence[str]
+    ) -> dict[str, Any]:
         """Writes the deployed student, evaluates the last and the best epoch, and writes the result."""
         experiment, profile = loop.experiment, self.profile
         task, head = experiment.task, experiment.head
@@ -348,7 +380,7 @@ class _Plan:
         summary: dict[str, Any] = {"split": split, "chosen_on": "val" if loop.chooses else "last epoch"}
         best_epoch = restore_student(model, digests.check(run.best))
         if self.processes.first:
-            _deploy(profile, self.registry, run, model, task, head)
+            _deploy(profile, self.registry, run, model, task, head, classes_of_teacher if task.compares else task.data.classes)
         with _student_is_written(run, best_epoch):
             last = best = loop.evaluate(model, split) if split else None
             if split and best_epoch != epochs:
@@ -358,13 +390,18 @@ class _Plan:
             summary["stopped_early"] = epochs
         if task.data.skipped:
             summary["skipped"] = {name: len(paths) for name, paths in task.data.skipped.items()}
-        if judged is not None:
+        if judged is not None and not task.compares:
             summary["teacher"] = dict(judged[0].figures)
+        elif judged is not None and "knn" in judged[0].figures:
+            summary["teacher_knn"] = judged[0].figures["knn"]
+        if task.compares and (start := self.processes.broadcast(run.info().get("start"))):
+            summary["start"] = start
         if best is not None and last is not None:
             summary["best"] = {"epoch": best_epoch, **best.figures}
             summary["last"] = {"epoch": epochs, **last.figures}
             images = getattr(task.data, split)
-            summary |= {"chance": task.chance(images), "floor": task.floor(images)}
+            if not task.compares:  # there is no label that one could guess
+                summary |= {"chance": task.chance(images), "floor": task.floor(images)}
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}
@@ -391,12 +428,20 @@ def _student_is_written(run: RunDirectory, epoch: int) -> Iterator[None]:
         raise type(error)([*error.problems, written]) from error
 
 
-def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.Module, task: Task, head: Mapping[str, Any] | None) -> None:
+def _deploy(
+    profile: Profile,
+    registry: Registry,
+    run: RunDirectory,
+    model: nn.Module,
+    task: Task,
+    head: Mapping[str, Any] | None,
+    classes: Sequence[str],
+) -> None:
     spec, data = profile.student.spec, task.data
     plugin = registry.models.plugin(spec)
     extra: dict[str, object] = {} if head is None else {"head": head}
-    if profile.dataset.spec.task != deploy.TASK:
-        extra["task"] = profile.dataset.spec.task
+    if profile.dataset.task != deploy.TASK:
+        extra["task"] = profile.dataset.task
     deploy.write_student(
         run.path,
         model,
@@ -404,7 +449,7 @@ def _deploy(profile: Profile, registry: Registry, run: RunDirectory, model: nn.M
         shown_name=spec.name,
         options=profile.student.options.model_dump(mode="json", exclude_none=True),
         outputs=task.outputs,
-        classes=data.classes,
+        classes=classes,
         preprocessing={
             "channels": data.channels,
             "size": data.view.size,

@@ -34,7 +34,7 @@ def without_broken(splits: Splits, workers: Workers) -> Splits:
         DataError: a split or a class of the training images has no image left.
         RunError: a worker process died.
     """
-    parts = {name: images for name in ("train", "val", "test") if isinstance(images := getattr(splits, name), FileImages)}
+    parts = {name: images for name in ("train", "val", "test", "labelled") if isinstance(images := getattr(splits, name), FileImages)}
     broken = {name: found for name, found in _broken(parts, splits, workers).items() if found}
     if not broken:
         return splits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from distillctl.api.tracker import StepReport, Tracker
 from distillctl.distributed.stop_signals import exit_code
 from distillctl.engine import checkpoint
 from distillctl.engine.determinism import deterministic_algorithms
-from distillctl.engine.evaluate import evaluate
+from distillctl.engine.evaluate import Comparison, evaluate
 from distillctl.engine.experiment import MAIN, Experiment, Part
 from distillctl.engine.interrupts import Interrupts
 from distillctl.engine.memory import explained_shortage
@@ -167,13 +168,17 @@ class Loop:
         """Evaluates a model on `val` or `test`."""
         experiment = self.experiment
         experiment.processes.broadcast_tensors(list(model.buffers()))  # statistics of batch normalisation are those of the first process
-        loader = experiment.evaluation(getattr(experiment.splits, split))
-        try:
-            with explained_shortage(experiment):
-                batches = self._until_stopped(loader) if interruptible else loader
-                return evaluate(experiment.task, model, batches, experiment.processes)
-        finally:
-            loader.close()
+        with ExitStack() as stack:
+            loader = stack.enter_context(closing(experiment.evaluation(getattr(experiment.splits, split))))
+            comparison = None
+            if experiment.task.compares:
+                assert experiment.network is not None
+                images, network = experiment.splits.labelled, experiment.network
+                labelled = () if images is None else stack.enter_context(closing(experiment.evaluation(images)))
+                comparison = Comparison(experiment.student.spec, network.model, network.spec, labelled)
+            stack.enter_context(explained_shortage(experiment))
+            batches = self._until_stopped(loader) if interruptible else loader
+            return evaluate(experiment.task, model, batches, experiment.processes, comparison)
 
     def _until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; a signal ends a long evaluation, which the next run begins anew. Several processes finish it together."""

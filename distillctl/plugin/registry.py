@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 GROUP = "distillctl"
 BUILTIN = tuple(
     f"distillctl.builtin.{module}"
-    for module in ("classification", "methods", "torchvision", "imagefolder", "npz", "optimizers", "trackers")
+    for module in ("classification", "unlabelled", "methods", "torchvision", "imagefolder", "npz", "optimizers", "trackers")
 )
 
 MAX_SPECS = 10_000

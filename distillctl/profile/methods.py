@@ -41,10 +41,12 @@ class Methods:
     specs: those that were found, whatever else is wrong, with the places of their tables.
     all_known: whether these are all.
     task_weight, choices: complete if no problem was noted.
+    labelled: whether there is a label loss.
     """
 
-    def __init__(self, check: Check, pair: Pair) -> None:
+    def __init__(self, check: Check, pair: Pair, *, labelled: bool = True) -> None:
         self.check = check
+        self.labelled = labelled
         self.pair = pair
         self.specs: list[tuple[MethodSpec, Key]] = []
         self.all_known = True
@@ -62,6 +64,11 @@ class Methods:
         self.choices = tuple(replace(m.choice, table=m.choice.table.model_copy(update=weight)) for m in methods)
         data = [m.data | weight for m in methods]
         check.resolved["method"] = data[0] if data and methods[0].key == ("method",) else data
+
+    @property
+    def teach(self) -> bool:
+        """Whether a method learns from a teacher."""
+        return any(spec.needs_teacher for spec, _ in self.specs)
 
     def _read(
         self,
@@ -162,7 +169,9 @@ class Methods:
                 self.check.complain("the method `none` has no effect beside other methods", (*key, "name"))
 
     def _common_task_weight(self, methods: list[_Method]) -> float:
-        """The one weight of the label loss: as the tables state it, or else as the methods want it."""
+        """The one weight of the label loss: as the tables state it, or else as the methods want it; 0 where there are no labels."""
+        if not self.labelled:
+            return self._no_task_weight(methods)
         stated = [m for m in methods if "task_weight" in m.stated]
         deciding = stated or methods
         weights = {m.choice.table.task_weight for m in deciding}
@@ -177,13 +186,40 @@ class Methods:
                 message, hint = "the methods disagree on the weight of the label loss", "state `task_weight` in one of the tables"
                 self.check.complain(f"{message}: {listed}", (*key, "name"), hint)
         weight = weights.pop() if len(weights) == 1 else 1.0
-        idle = all(m.choice.table.weight == 0 or m.choice.spec.name == "none" for m in methods)
-        if weight == 0 and idle and self.all_known:
+        if weight == 0 and _idle(methods) and self.all_known:
             self.check.complain("all weights are 0, so that nothing is trained", (*methods[0].key, "task_weight"))
         for method in methods if stated else ():
             origins = self.check.origins
             origins[dotted((*method.key, "task_weight"))] = origins[dotted((*stated[0].key, "task_weight"))]
         return weight
+
+    def _no_task_weight(self, methods: list[_Method]) -> float:
+        """0; any other is refused."""
+        for method in methods:
+            key = (*method.key, "task_weight")
+            if method.stated.get("task_weight"):
+                self.check.no_effect(key, "on images without labels: there is no label loss", ("dataset", "labels"), "leave it out")
+            self.check.origins[dotted(key)] = "images without labels"
+        if self.teach and methods and _idle(methods) and self.all_known:
+            self.check.complain("all weights are 0, so that nothing is trained", (*methods[0].key, "weight"))
+        return 0.0
+
+
+def check_unlabelled(check: Check, methods: Methods, train: TrainTable | None) -> None:
+    """Refuses, for images without labels, methods from which nothing is learnt, and options of the label loss."""
+    if check.trusted:
+        return
+    if methods.all_known and not methods.teach:
+        names = " and ".join(f"`{spec.name}`" for spec, _ in methods.specs)
+        learn = "learns" if len(methods.specs) == 1 else "learn"
+        key = methods.specs[0][1] if methods.specs else ("method",)
+        hint = 'choose a method with a teacher, for example `[method]` with `name = "kd"`'
+        check.complain(
+            f"{names} {learn} nothing from a teacher, and without labels there is nothing else to learn from", (*key, "name"), hint
+        )
+    for name in ("label_smoothing", "focal", "poly", "class_weights"):
+        if train is not None and getattr(train, name):
+            check.no_effect(("train", name), "on images without labels: there is no label loss")
 
 
 def check_mixed(check: Check, methods: Methods, train: TrainTable | None) -> None:
@@ -193,6 +229,11 @@ def check_mixed(check: Check, methods: Methods, train: TrainTable | None) -> Non
         if spec.mixed == "refused":
             message = f"`{spec.name}` does not work with `train.{options[0]}`: it takes every image for one of the data set's"
             check.complain(message, (*key, "name"), "leave one of the two out")
+
+
+def _idle(methods: list[_Method]) -> bool:
+    """Whether no method has a term."""
+    return all(m.choice.table.weight == 0 or m.choice.spec.name == "none" for m in methods)
 
 
 def _is_default(options: Options, name: str) -> bool:

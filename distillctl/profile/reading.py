@@ -24,7 +24,7 @@ from distillctl.profile.document import (
     with_teacher,
 )
 from distillctl.profile.identity import digest_of
-from distillctl.profile.methods import Methods, check_mixed
+from distillctl.profile.methods import Methods, check_mixed, check_unlabelled
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.problems import Problems
 from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
@@ -95,17 +95,20 @@ def load_teacher_profile(profile: Profile, registry: Registry) -> Profile:
 
 def _places_of_data(profile: Profile, other: Profile) -> dict[str, object]:
     """Where the command line says that the data are, for the teacher's profile, if it is trained on the same data set."""
-    if profile.dataset.spec != other.dataset.spec:
+    if (profile.dataset.spec, profile.dataset.task) != (other.dataset.spec, other.dataset.task):
         return {}
     stated = [name for name in type(profile.dataset.options).model_fields if profile.origins.get(f"dataset.{name}") == COMMAND_LINE]
     values = {name: getattr(profile.dataset.options, name) for name in stated}
     return {f"dataset.{k}": str(v) if isinstance(v, Path) else v for k, v in values.items() if isinstance(v, Path) or k == "download"}
 
 
-def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = False, overrides: Sequence[str] = ()) -> Profile:
+def from_resolved(
+    path: str | Path, registry: Registry, *, student_only: bool = False, with_teacher: bool = False, overrides: Sequence[str] = ()
+) -> Profile:
     """Reads the resolved profile of a run: the file, or the run directory. Files that it names need not be there any more.
 
     student_only: leave out teacher, methods and optimizer, whose packages an evaluation does not need.
+    with_teacher: keep the teacher all the same.
     overrides: `KEY=VALUE`, as for `load`.
 
     Raises:
@@ -114,6 +117,8 @@ def from_resolved(path: str | Path, registry: Registry, *, student_only: bool = 
     path = Path(path)
     document = Document.read(path / "resolved.toml" if path.is_dir() else path)
     for name in ("teacher", "method", "optimizer", "tracker") if student_only else ():
+        if name == "teacher" and with_teacher:
+            continue
         document = document.without((name,))
     return _checked(document, overrides, registry, trusted=True)
 
@@ -155,13 +160,17 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     has_teacher = "teacher" in document.data and not is_control(check)
     teacher = read_teacher(check, lambda path, edits: _student_of(check, path, edits, chain)) if has_teacher else Teacher()
     pair = Pair(_names_of_dataset(dataset), _names_of_teacher(check.registry, teacher.name), names_of(student_spec))
-    methods = Methods(check, pair)
-    check_need_of_teacher(check, methods, has_teacher)
+    labelled = dataset is None or dataset.task not in check.registry.tasks or check.registry.tasks.get(dataset.task).labelled
+    methods = Methods(check, pair, labelled=labelled)
+    if labelled or methods.teach:
+        check_need_of_teacher(check, methods, has_teacher)
     optimizer = read_optimizer(check)
     check_rates(check, optimizer, student_spec)
     schedule = read_schedule(check)
     train = read_core_table(check, "train", TrainTable)
     check_mixed(check, methods, train)
+    if not labelled:
+        check_unlabelled(check, methods, train)
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
     if check.problems.found:

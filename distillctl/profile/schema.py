@@ -253,6 +253,11 @@ class Choice(Generic[S, T]):
 class DatasetChoice(Choice[DatasetSpec, DatasetTable]):
     """The data set of a run."""
 
+    @property
+    def task(self) -> str:
+        """Name of its task."""
+        return getattr(self.options, "task", "") or self.spec.task
+
 
 class StudentChoice(Choice[ModelSpec, StudentTable]):
     """The student of a run."""
