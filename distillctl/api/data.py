@@ -16,6 +16,8 @@ from distillctl.text import some
 
 NO_LABELS = torch.empty(0, dtype=torch.int64)
 """Of images without labels."""
+NO_LABEL = -1
+"""Of an image without a label among labelled ones."""
 MAX_MEGAPIXELS = 128
 """The most pixels of an image file where nothing else is said, in millions: 108 of a phone, 121 of a satellite's tile."""
 
@@ -240,6 +242,8 @@ class Splits:
     outputs: how many numbers the networks give where no classes say it; 0 where the teacher is asked.
     labelled: images with labels beside those that are learnt from, on which features are judged; their `targets`, int64, are 1 for those
         that are asked for and 0 for those that answer.
+    unlabelled_share: share of each batch that are images of `train` without a label (`NO_LABEL`), from above 0 to below 1; 0 where all
+        have one. An epoch goes once through those that have one.
     skipped: broken files that were left out, by split, where `on_error` is `skip`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
@@ -254,6 +258,7 @@ class Splits:
     description: str = ""
     outputs: int = 0
     labelled: Images | None = None
+    unlabelled_share: float = 0.0
     skipped: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     @property

@@ -110,16 +110,21 @@ def check_phase(entry: Weighted, phase: Phase) -> None:
 
 
 def check_reads(profile: Profile, task: Task) -> None:
-    """Refuses methods that read what the task of the data set does not give."""
+    """Refuses methods that read what the task of the data set does not give, and images from which no method learns."""
+    if task.data.unlabelled_share and not any(choice.table.weight > 0 and choice.spec.name != "none" for choice in profile.methods):
+        raise ProfileError(
+            "nothing is learnt from the images without labels: there is no method", where="dataset", hint="leave `unlabelled` out"
+        )
     for choice in profile.methods:
         if choice.table.weight > 0:
             _check_reads(choice, task, profile.dataset.spec.name)
 
 
 def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:
-    if missing := [what for what in choice.spec.reads if what not in task.gives]:
+    some = {"labels"} if task.data.unlabelled_share else set()
+    if missing := [what for what in choice.spec.reads if what not in task.gives - some]:
         raise ProfileError(
-            f"`{choice.spec.name}` reads {missing[0]}, and `{data}` has none",
+            f"`{choice.spec.name}` reads {missing[0]}, and " + ("some images have none" if some else f"`{data}` has none"),
             where="method",
             hint="choose another method: `distillctl list-methods`",
         )
@@ -140,6 +145,8 @@ def check_patience(profile: Profile, task: Task) -> None:
 def check_sampler(profile: Profile, task: Task) -> None:
     """Refuses to balance classes where images have none."""
     images = task.data.train
+    if profile.train.sampler is not None and task.data.unlabelled_share:
+        raise ProfileError("`train.sampler` balances classes, and some images have none", where="train", hint="leave it out")
     if profile.train.sampler is not None and ("labels" not in task.gives or len(images.labels) != len(images)):
         raise ProfileError(
             f"`train.sampler` balances classes, and the images of `{profile.dataset.spec.name}` have none",

@@ -19,5 +19,8 @@ def mixing_of(train: TrainTable, task: Task) -> Mixing | None:
         raise ProfileError(
             f"`train.{stated[0]}` does not work on this data set, whose targets are not classes", where="train", hint="leave it out"
         )
+    mixed = [name for name in stated if name != "erase"]
+    if mixed and task.data.unlabelled_share:
+        raise ProfileError(f"`train.{mixed[0]}` mixes labels, and some images have none", where="train", hint="leave it out")
     share = 1.0 if train.mix_share is None else train.mix_share
     return Mixing(train.mixup, train.cutmix, share, train.erase, task.outputs) if stated else None

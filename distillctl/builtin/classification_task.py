@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distillctl.api.data import Images, Splits
+from distillctl.api.data import NO_LABEL, Images, Splits
 from distillctl.api.method import Batch
 from distillctl.api.task import PLAIN_LOSS, Evaluation, LossOptions, Outputs, Task, output
 from distillctl.builtin.class_order import better_order
@@ -62,12 +62,13 @@ class Classification(Task):
 
     def __init__(self, data: Splits, *, label_smoothing: float = 0.0, loss: LossOptions = PLAIN_LOSS) -> None:
         super().__init__(data, label_smoothing=label_smoothing, loss=loss)
-        self._loss = LabelLoss(label_smoothing, loss.focal, loss.poly, self._class_weights(loss.class_weights))
+        self._labelled = 1 - data.unlabelled_share
+        self._loss = LabelLoss(label_smoothing, loss.focal, loss.poly, self._class_weights(loss.class_weights), self._labelled)
 
     def _class_weights(self, stated: str | Sequence[float] | None) -> Tensor | None:
         if stated is None:
             return None
-        classes, labels = self.data.num_classes, self.data.train.labels
+        classes, labels = self.data.num_classes, self.data.train.labels[self.data.train.labels != NO_LABEL]
         if isinstance(stated, str):  # the mean over the training images is 1
             return len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp(min=1).float())
         if len(stated) != classes:
@@ -78,7 +79,8 @@ class Classification(Task):
         return {"": self._loss(output(outputs).float(), batch.labels, batch.soft)}
 
     def figures(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        return {"top1": (output(outputs).detach().argmax(1) == batch.labels).sum()}
+        right = (output(outputs).detach().argmax(1) == batch.labels).sum()
+        return {"top1": right if self._labelled == 1 else right / self._labelled}
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, classes) in float32; those of several views are averaged."""

@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distillctl.api.class_folders import ClassFolders
-from distillctl.api.data import FileImages, Splits, View
+from distillctl.api.class_folders import ClassFolders, scan_images
+from distillctl.api.data import NO_LABEL, FileImages, Splits, View
 from distillctl.builtin.imagefolder_options import ImageFolderOptions
 from distillctl.builtin.imagefolder_tree import DEFAULTS, read_tree
 from distillctl.data.splits import listing_hash, stratified_split, three_way_split
 from distillctl.errors import DataError
 from distillctl.text import counted
 
+_SHARE = 0.5
+"""Of a batch that is unlabelled where nobody says it."""
 _HELD_OUT = 0.2
 """Share of each class of the labelled images that is asked for where no split says it."""
 
@@ -48,6 +50,10 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
     if classes and len(torch.unique(parts["train"].labels)) < len(classes):
         raise DataError(f"nothing is left to train on for some classes of `{options.root}`", hint="lower `val_fraction` or `test_fraction`")
     labelled = _labelled(options, seed)
+    held_out = {path.resolve() for name in ("val", "test") for path in parts[name].paths}
+    more = [] if options.unlabelled is None else _unlabelled(options.unlabelled, held_out)
+    parts["train"] = _joined(parts["train"], more)
+    share = (options.unlabelled_share or _SHARE) if more else 0.0
     return Splits(
         train=parts["train"],
         val=parts["val"] if len(parts["val"]) else None,
@@ -56,10 +62,35 @@ def build(options: ImageFolderOptions, seed: int) -> Splits:
         mean=tuple(options.mean),
         std=tuple(options.std),
         view=_view(options),
-        description=_description(options, folders, scans, parts) + ("" if labelled is None else _told(options, labelled)),
+        description=_description(options, folders, scans, parts)
+        + ("" if labelled is None else _told(options, labelled))
+        + (f"; {len(more)} of train without a label, from `{options.unlabelled}`: {share:g} of each batch" if more else ""),
         outputs=options.num_classes or 0,
         labelled=labelled,
+        unlabelled_share=share,
     )
+
+
+def _unlabelled(folder: Path, held_out: set[Path]) -> list[Path]:
+    """More images to learn from."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder `{folder}`", hint="`dataset.unlabelled` names a folder of images, at any depth")
+    found = scan_images(folder).images[""]
+    if not found:
+        raise DataError(f"there is no image in `{folder}`", hint="`dataset.unlabelled` names a folder of images, at any depth")
+    if inside := [path for path in found if path.resolve() in held_out]:
+        raise DataError(
+            f"{counted(len(inside), 'image')} of `{folder}`, such as `{inside[0]}`, would be learnt from and are held out, too",
+            hint="`dataset.unlabelled` names a folder without validation and test images",
+        )
+    return found
+
+
+def _joined(labelled: FileImages, more: Sequence[Path]) -> FileImages:
+    """Labelled images, and behind them others."""
+    if not more:
+        return labelled
+    return FileImages([*labelled.paths, *more], torch.cat([labelled.labels, torch.full((len(more),), NO_LABEL)]))
 
 
 def _labelled(options: ImageFolderOptions, seed: int) -> FileImages | None:

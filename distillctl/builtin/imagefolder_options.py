@@ -37,6 +37,11 @@ class ImageFolderOptions(Options):
     """With `labels = false`: a folder of folders of classes, with or without train, val and test above them. Evaluations then tell how well
     the student's features tell its held-out images apart (k nearest neighbours): its test images, else its val images, else a fifth of each
     class by seed, by all others."""
+    unlabelled: PathOption | None = None
+    """A folder with more images, without labels, at any depth: a share of each batch, from which methods learn that read no labels. An
+    epoch goes once through the labelled images, and takes as many of the others as belong to them, in turn."""
+    unlabelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of each batch that comes from `unlabelled`; by default half."""
     class_order: Literal["natural"] | list[str] | None = None
     """Order of the classes, which number the outputs of the networks: `natural` puts `2` before `10`; a list names every class. By default
     they are sorted as text."""
@@ -85,6 +90,10 @@ class ImageFolderOptions(Options):
         for name in ("num_classes", "labelled"):
             if self.labels is not False and getattr(self, name) is not None:
                 raise ValueError(f"`{name}` has no effect without `labels = false`")
+        if self.labels is False and self.unlabelled is not None:
+            raise ValueError("`unlabelled` has no effect with `labels = false`: no image has a label")
+        if self.unlabelled is None and self.unlabelled_share is not None:
+            raise ValueError("`unlabelled_share` has no effect without `unlabelled`")
         if self.labels is False and self.class_order is not None:
             raise ValueError("`class_order` has no effect with `labels = false`: there are no classes")
         if self.labels and (stated := [name for name in ("train", "val", "test") if getattr(self, name) is not None]):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distillctl.api.data import ArrayImages, Images, Splits, StoredImage
+from distillctl.api.data import NO_LABEL, ArrayImages, Images, Splits, StoredImage
 from distillctl.build.data import build_splits
 from distillctl.data.examine import Finding, examine
 from distillctl.profile.schema import Profile
@@ -153,7 +153,7 @@ def _duplicates(
         labels = images.labels.tolist() or [None] * len(images)
         for image, finding, label in zip(names[split], seen[split], labels, strict=True):
             if not finding.kind:
-                places[finding.digest].append(Place(split, image, "" if label is None else _class(splits, label)))
+                places[finding.digest].append(Place(split, image, "" if label in (None, NO_LABEL) else _class(splits, label)))
     return [group for group in places.values() if len(group) > 1]
 
 

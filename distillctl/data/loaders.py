@@ -51,6 +51,8 @@ def train_loader(
         )
     _check_view(splits)
     if isinstance(splits.train, ArrayImages):
+        if splits.unlabelled_share:
+            raise ProfileError("images in memory are either all labelled or all without a label")
         from distillctl.data.resident import ResidentTrainLoader
 
         return ResidentTrainLoader(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from distillctl.api.data import NO_LABEL
 from distillctl.data.hashing import ORDER, hash_index
 
 T = TypeVar("T", Tensor, list[int])
@@ -47,6 +49,42 @@ def balanced_order(labels: Tensor, seed: int, epoch: int, device: torch.device) 
     draws = by_class[(sizes.cumsum(0) - sizes)[drawn] + number % sizes[drawn]] + (number // sizes[drawn] << _BITS)
     mixed: Tensor = draws[hash_index(places, seed, epoch, ORDER, 2).argsort(stable=True)]
     return mixed
+
+
+def mixed_order(labels: Tensor, share: float, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """Every labelled image once, and among them those without a label as a share of any stretch: int64 draws, on the device.
+
+    Position p has an image without a label if ⌊(p + 1)·share⌋ > ⌊p·share⌋. They come in turn: where one epoch ends the next goes on, and
+    each pass over them has an order of its own. A draw is as in `balanced_order`, so that an image that comes twice in an epoch is seen in
+    two views.
+
+    labels: `NO_LABEL` where there is none. share: in (0, 1).
+    """
+    places = torch.arange(len(labels), device=device)
+    with_label, bare = places[labels.to(device) != NO_LABEL], places[labels.to(device) == NO_LABEL]
+    length = mixed_length(len(with_label), share)
+    steps = (torch.arange(length + 1, dtype=torch.float64, device=device) * share).floor().long()
+    free = steps.diff() > 0
+    many = length - len(with_label)
+    counted = torch.arange(many, device=device) + epoch * many
+    passes = counted // len(bare)
+    first = epoch * many // len(bare)
+    last = max(first, ((epoch + 1) * many - 1) // len(bare))
+    orders = [bare[hash_index(places[: len(bare)], seed, number, ORDER, 3).argsort(stable=True)] for number in range(first, last + 1)]
+    draws = torch.empty(length, dtype=torch.int64, device=device)
+    draws[~free] = with_label[epoch_order(len(with_label), seed, epoch, device)]
+    draws[free] = torch.stack(orders)[passes - first, counted % len(bare)] + (passes - first << _BITS)
+    return draws
+
+
+def mixed_length(labelled: int, share: float) -> int:
+    """Images of an epoch that goes once through so many labelled ones, where those without a label are this share."""
+    length = math.ceil(labelled / (1 - share))
+    while length - math.floor(length * share) > labelled:
+        length -= 1
+    while length - math.floor(length * share) < labelled:
+        length += 1
+    return length
 
 
 def image_of(draw: N) -> N:

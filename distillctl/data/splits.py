@@ -11,7 +11,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from distillctl.api.data import ArrayImages, Images, Splits
+from distillctl.api.data import NO_LABEL, ArrayImages, Images, Splits
 from distillctl.data.hashing import LIMIT, SPLIT, hash_index, mix
 from distillctl.errors import ProfileError
 
@@ -45,17 +45,19 @@ def three_way_split(labels: Tensor, val_fraction: float, test_fraction: float, s
 
 
 def limit_training(splits: Splits, limit: int, seed: int) -> Splits:
-    """Keeps `limit` training images, the same share of every class (at least one image of each), chosen by seed.
+    """Keeps `limit` training images, the same share of every class (at least one image of each), chosen by seed. Images without a label
+    among labelled ones all stay, and do not count.
 
     A limit of 0, or one that is no smaller than the split, changes nothing. Positions in the limited split count from 0.
 
     Raises:
         ProfileError: the limit is smaller than the number of classes.
     """
-    count = len(splits.train)
-    if limit == 0 or limit >= count:
+    every = splits.train.labels if len(splits.train.labels) else torch.zeros(len(splits.train), dtype=torch.int64)  # as one class
+    own, bare = (every != NO_LABEL).nonzero().flatten(), (every == NO_LABEL).nonzero().flatten()
+    labels = every[own]
+    if limit == 0 or limit >= len(labels):
         return splits
-    labels = splits.train.labels if len(splits.train.labels) else torch.zeros(count, dtype=torch.int64)  # as one class
     counts = torch.bincount(labels, minlength=splits.num_classes).tolist()
     present = sum(n > 0 for n in counts)
     if limit < present:
@@ -63,8 +65,9 @@ def limit_training(splits: Splits, limit: int, seed: int) -> Splits:
     keys = hash_index(torch.arange(len(labels)), seed, LIMIT)
     chosen = [members[:quota] for members, quota in zip(_shuffled_classes(labels, keys), _quotas(counts, limit), strict=False)]
     _, index = _parts(chosen, len(labels))
+    kept = torch.cat([own[index], bare])
     return replace(
-        splits, train=splits.train.subset(index), description=f"{splits.description}; training cut to {limit} of {len(labels)} images"
+        splits, train=splits.train.subset(kept), description=f"{splits.description}; training cut to {limit} of {len(labels)} images"
     )
 
 

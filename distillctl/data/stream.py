@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from distillctl.api.data import ArrayImages, FileImages, Splits, StoredImages, View, take_labels, take_targets
+from distillctl.api.data import NO_LABEL, ArrayImages, FileImages, Splits, StoredImages, View, take_labels, take_targets
 from distillctl.api.method import Batch
 from distillctl.data.augment import evaluation_transform, short_side, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
-from distillctl.data.order import WHOLE, Share, balanced_order, batch_bounds, epoch_order, image_of
+from distillctl.data.order import WHOLE, Share, balanced_order, batch_bounds, epoch_order, image_of, mixed_length, mixed_order
 from distillctl.data.pixels import Normalise
 from distillctl.data.resized import Store, stored
 from distillctl.data.workers import as_it_is, no_advice, prepare_worker, start_method, worker_count, worker_deaths
@@ -176,9 +176,13 @@ class StreamTrainLoader:
     ) -> None:
         images = splits.train
         assert not isinstance(images, ArrayImages)
-        self._bounds = batch_bounds(len(images), batch_size, smallest=2 * share.processes)
+        unlabelled = splits.unlabelled_share
+        count = mixed_length(int((images.labels != NO_LABEL).sum()), unlabelled) if unlabelled else len(images)
+        self._bounds = batch_bounds(count, batch_size, smallest=2 * share.processes)
 
         def order(epoch: int) -> list[int]:
+            if unlabelled:
+                return mixed_order(images.labels, unlabelled, seed, epoch, _CPU).tolist()
             found = balanced_order(images.labels, seed, epoch, _CPU) if balanced else epoch_order(len(images), seed, epoch, _CPU)
             return found.tolist()
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distillctl.api.data import ArrayImages, Splits, View
+from distillctl.api.data import NO_LABEL, ArrayImages, Splits, View
+from distillctl.api.method import Batch
 from distillctl.api.task import LossOptions
 from distillctl.builtin.classification_loss import LabelLoss
 from distillctl.builtin.classification_task import Classification
@@ -76,3 +77,33 @@ def test_as_many_weights_as_classes():
 def test_without_any_of_it_it_is_cross_entropy_to_the_bit():
     logits, labels = torch.tensor(LOGITS), torch.tensor(LABELS)
     assert torch.equal(LabelLoss(0.1)(logits, labels), F.cross_entropy(logits, labels, label_smoothing=0.1))
+
+
+@pytest.mark.parametrize("options", [{}, {"smoothing": 0.1}, {"focal": 2.0}, {"weights": torch.tensor([1.0, 2.0, 0.5, 3.0])}], ids=str)
+def test_images_without_a_label_count_for_nothing_and_parts_add_up(options):
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 4, generator=draw, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([1, NO_LABEL, NO_LABEL, 3, NO_LABEL, 0, 2, NO_LABEL])
+    has = labels != NO_LABEL
+    some = LabelLoss(**options, labelled=0.5)
+    loss = some(logits, labels)
+    torch.testing.assert_close(loss, LabelLoss(**options)(logits[has], labels[has]), check_dtype=False)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[~has].any()
+    assert gradient[has].any(1).all()
+    parts = sum(some(logits[part], labels[part]) * len(part) / 8 for part in torch.arange(8).split([3, 1, 4]))
+    torch.testing.assert_close(parts, loss)
+    assert not some(logits[1:3], labels[1:3])
+
+
+def test_the_task_counts_what_has_a_label():
+    images = ArrayImages(torch.zeros(8, 4, 4, 3, dtype=torch.uint8), torch.tensor([0, 1, 1, 2] + [NO_LABEL] * 4))
+    splits = Splits(images, None, None, ("a", "b", "c"), (0.5,) * 3, (0.5,) * 3, View(4), "made up", unlabelled_share=0.5)
+    task = Classification(splits, loss=LossOptions(class_weights="balanced"))
+    assert task._class_weights("balanced").tolist() == pytest.approx([4 / 3, 4 / 6, 4 / 3])
+    batch = Batch(torch.zeros(4, 3, 4, 4), torch.tensor([0, NO_LABEL, 1, NO_LABEL]), torch.arange(4))
+    logits = torch.eye(4, 3)
+    assert task.figures({"logits": logits}, batch)["top1"] == 2  # one of two, as a sum over four images
+    torch.testing.assert_close(
+        Classification(splits).label_loss({"logits": logits}, batch)[""], F.cross_entropy(logits[[0, 2]], batch.labels[[0, 2]])
+    )

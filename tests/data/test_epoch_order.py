@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillctl.data.order import Share, balanced_order, batch_bounds, epoch_order, image_of
+from distillctl.api.data import NO_LABEL
+from distillctl.data.order import Share, balanced_order, batch_bounds, epoch_order, image_of, mixed_length, mixed_order
 
 CPU = torch.device("cpu")
 
@@ -91,3 +92,34 @@ def test_processes_share_the_draws():
     draws = balanced_order(RARE, 4, 2, CPU)[:10]
     rows = [Share(rank, 3).rows(draws) for rank in range(3)]
     assert torch.equal(torch.cat(rows), draws)
+
+
+BARE = torch.tensor([0, 1, NO_LABEL, 2, NO_LABEL, 0, 1, NO_LABEL, 2, 0, 1])  # eight with a label, three without
+
+
+@pytest.mark.parametrize(("share", "length"), [(0.5, 16), (0.25, 10), (0.2, 10), (0.9, 80), (0.01, 8)])
+def test_an_epoch_goes_once_through_the_labelled_images_and_spreads_the_others(share, length):
+    assert mixed_length(8, share) == length
+    for epoch in range(4):
+        order = mixed_order(BARE, share, 1, epoch, CPU)
+        assert len(order) == length
+        free = BARE[image_of(order)] == NO_LABEL
+        assert sorted(image_of(order)[~free].tolist()) == [0, 1, 3, 5, 6, 8, 9, 10]
+        assert not (order[~free] >> 40).any()
+        for start in range(length):  # of any stretch
+            for end in range(start + 1, length + 1):
+                assert abs(int(free[start:end].sum()) - (end - start) * share) <= 1
+
+
+def test_images_without_a_label_come_in_turn_over_the_epochs_each_in_another_view():
+    drawn = []
+    for epoch in range(9):
+        order = mixed_order(BARE, 0.5, 1, epoch, CPU)
+        draws = order[BARE[image_of(order)] == NO_LABEL]
+        assert len(set(draws.tolist())) == len(draws)  # eight of three images: no view twice in an epoch
+        drawn += image_of(draws).tolist()
+    passes = [drawn[at : at + 3] for at in range(0, len(drawn), 3)]
+    assert all(sorted(one) == [2, 4, 7] for one in passes)
+    assert len({tuple(one) for one in passes}) > 3
+    assert not torch.equal(mixed_order(BARE, 0.5, 1, 0, CPU), mixed_order(BARE, 0.5, 2, 0, CPU))
+    assert not torch.equal(mixed_order(BARE, 0.5, 1, 0, CPU), mixed_order(BARE, 0.5, 1, 3, CPU))
