@@ -175,3 +175,30 @@ def test_images_without_labels_train(place):
     (run,) = place.glob("runs/unlabelled-*")
     best = json.loads((run / "run.json").read_text())["result"]["best"]
     assert set(best) == {"epoch", "agreement", "kl", "cosine", "knn", "count"}  # features of 1280 and 2048 dimensions
+
+
+@pytest.mark.slow
+def test_birds_on_a_cpu_train(place):
+    """The teacher first, as the header says, and then a student of it."""
+    for split, count in (("train", 6), ("test", 2)):
+        for number in range(2 * count):
+            write_image(place / "birds" / split / f"c{number % 2}" / f"{number}.jpg", seed=number)
+    torch.manual_seed(0)
+    torch.save(models.mobilenet_v2(num_classes=7).state_dict(), place / "seven.pth")
+    keys = [
+        "dataset.root=birds",
+        "dataset.image_size=32",
+        "dataset.val_fraction=0.2",
+        "train.patience=1",
+        "train.epochs=1",
+        "train.batch_size=4",
+        "student.checkpoint=seven.pth",
+    ]
+    sets, untrained = [part for key in keys for part in ("--set", key)], ("--set", "teacher.allow_untrained=true")
+    with contextlib.chdir(place):
+        assert cli.run(["train", "profiles/birds_cpu.toml", "--out", "runs/birds", "--method", "none", *sets]) == 0
+        assert cli.run(["train", "profiles/birds_cpu.toml", "--out", "runs/pupil", "--teacher", "runs/birds", *sets, *untrained]) == 0
+        assert cli.run(["eval", "runs/pupil", "--tta"]) == 0
+    said = json.loads((place / "runs" / "pupil" / "run.json").read_text())
+    assert said["state"] == "finished"
+    assert said["result"]["best"]["count"] == 4

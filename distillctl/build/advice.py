@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from distillctl.profile.schema import MethodChoice, Profile
+from distillctl.text import counted
 
 _MUCH = 0.05
 """Share of the initial weights in an average that no longer stands for the student."""
@@ -78,7 +79,7 @@ def _idle_every(profile: Profile) -> Iterator[str]:
         yield f"`evaluate.every = {profile.evaluate.every}` is more than the run's {epochs} epochs: only the last is evaluated"
     patience = profile.train.patience
     if patience is not None and patience >= epochs:
-        yield f"`train.patience = {patience}` has no effect: the run has {epochs} epochs"
+        yield f"`train.patience = {patience}` has no effect: the run has {counted(epochs, 'epoch')}"
     if profile.train.keep_every > epochs:
         yield f"`train.keep_every = {profile.train.keep_every}` is more than the run's {epochs} epochs: no checkpoint is kept"
 

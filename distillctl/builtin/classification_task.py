@@ -99,9 +99,9 @@ class Classification(Task):
         return max(float(counts.max()) / len(images.labels), 1 / self.data.num_classes)
 
     def floor(self, images: Images) -> float:
-        """That of guessing the most frequent class, plus three standard deviations of such a count."""
-        share = self.chance(images)
-        return share + 3 * math.sqrt(share * (1 - share) / len(images.labels))
+        """That of guessing the most frequent class, plus three standard deviations of such a count; what errs nowhere does not guess."""
+        share, count = self.chance(images), len(images.labels)
+        return max(share, min(share + 3 * math.sqrt(share * (1 - share) / count), 1 - 0.5 / count))
 
     def agreement(self, one: Evaluation, other: Evaluation) -> float:
         same = one.answers.predictions == other.answers.predictions

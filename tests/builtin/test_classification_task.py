@@ -67,3 +67,10 @@ def test_what_two_processes_counted_is_in_the_order_of_the_split() -> None:
         meters[number % 2].add(torch.eye(5)[label], Batch(torch.zeros(1, 3, 8, 8), label, label))
     meters[0].merge([meter.state() for meter in meters])
     assert meters[0].result().answers.predictions.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_of_few_images_what_errs_nowhere_does_not_guess():
+    for count, floor in ((4, 0.875), (400, 0.575)):
+        images = ArrayImages(torch.zeros(count, 4, 4, 3, dtype=torch.uint8), torch.arange(count) % 2)
+        splits = Splits(images, None, images, ("a", "b"), (0.5,) * 3, (0.5,) * 3, View(4), "made up")
+        assert Classification(splits).floor(images) == pytest.approx(floor)

@@ -114,7 +114,7 @@ MUTANTS = (
     Mutant("batches of processes lie in another order", "distillctl/builtin/classification_meter.py", "[part[number] for number in range(longest) for part in states if number < len(part)]",
            "[batch for part in states for batch in part]", "tests/builtin/test_classification_task.py"),
     Mutant("a teacher in another order of classes is taken", "distillctl/builtin/classification_task.py", "if list(ours) != list(classes) and", "if False and", "tests/builtin/test_classification_task.py"),
-    Mutant("guessing reaches nothing", "distillctl/builtin/classification_task.py", "return share + 3 *", "return 0 * share + 0 *", "tests/engine/test_evaluate.py " + _TRAIN),
+    Mutant("guessing reaches nothing", "distillctl/builtin/classification_task.py", "min(share + 3 *", "min(0 * share + 0 *", "tests/engine/test_evaluate.py " + _TRAIN),
     Mutant("the label loss is evaluated in half precision", "distillctl/builtin/classification_task.py", "self._loss(output(outputs).float()", "self._loss(output(outputs).half().float()", "tests/builtin/test_classification_task.py"),
     Mutant("patience counts from the first epoch", _ENGINE + "loop.py", "done - position.best_epoch >= settings.patience", "done >= settings.patience", "tests/engine/test_loop.py"),
     Mutant("the last stage learns at the rate of what lies above it", "distillctl/build/depth.py", "len(stages) - of_parameters[name]", "len(stages) - 1 - of_parameters[name]", "tests/engine/test_depth.py"),
