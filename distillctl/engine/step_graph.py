@@ -111,7 +111,7 @@ class _Captured:
         self.send()
         for learner, noted in zip(learners, self.noted, strict=True):
             learner.meter.images += batch.count
-            learner.finite_check.noted = noted
+            learner.finite_check.noted = list(noted)  # what follows the update is added to it
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

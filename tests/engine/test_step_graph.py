@@ -39,7 +39,10 @@ def _capture(self: StepGraph, batch: Batch, step: int) -> _Captured:
         self._compute(held, step)
         for learner, count, mine in zip(self._learners, images, noted, strict=True):
             learner.meter.images = count
-            mine[:] = learner.finite_check.noted
+            if not mine:
+                mine[:] = learner.finite_check.noted
+            for (_, kept), (_, new) in zip(mine, learner.finite_check.noted, strict=True):
+                kept.copy_(new)  # where the graph writes them each time
 
     return _Captured(send, held, noted)
 

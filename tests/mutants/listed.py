@@ -147,6 +147,7 @@ MUTANTS = (
     Mutant("images without a label count in the loss", "distillctl/builtin/classification_loss.py", "torch.where(has, each, 0.0).sum()", "each.sum()", "tests/builtin/test_classification_loss.py"),
     Mutant("parts of a batch divide by their own labels", "distillctl/builtin/classification_loss.py", "/ (len(labels) * self.labelled)", "/ has.sum().clamp(min=1)", "tests/builtin/test_classification_loss.py"),
     Mutant("held-out images may be unlabelled ones", "distillctl/builtin/imagefolder_data.py", "if path.resolve() in held_out]", "if False]", "tests/builtin/test_imagefolder_mixed.py"),
+    Mutant("a graph's numbers grow with each replay", _ENGINE + "step_graph.py", "learner.finite_check.noted = list(noted)", "learner.finite_check.noted = noted", "tests/engine/test_step_graph.py"),
     Mutant("an unfolded norm forgets the mean", "distillctl/build/folded_norms.py", "norm.bias.double() + scale * mean", "norm.bias.double()", "tests/build/test_folded_norms.py"),
     Mutant("a norm that scales counts as folded", "distillctl/build/folded_norms.py", " and bool((scale - 1).abs().max() <= _NEAR)", "", "tests/build/test_folded_norms.py"),
     Mutant("a tracker changes the record", _ENGINE + "trackers.py", "copy.deepcopy(fact) if isinstance(fact, dict) else fact", "fact", "tests/plugin/test_stranger.py tests/engine/test_trackers.py"),
