@@ -1,5 +1,5 @@
-# To be sourced: what `pack.py` packed is importable afterwards, without being installed a second time.
-site=${GPU_SITE:-/tmp/distillctl-gpu-site}
+# To be sourced: what `pack.py` packed is importable afterwards; the same wheels are not installed a second time.
+site=${GPU_SITE:-${TMPDIR:-/tmp}/distillctl-gpu-$(cat "${GPU_FOLDER:-.gpu}"/wheels/*.whl | sha256sum | cut -c1-12)}
 python=${PYTHON:-python3}
 if [[ ! -d $site/distillctl ]]; then
     "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --root-user-action=ignore \

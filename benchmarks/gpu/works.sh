@@ -9,15 +9,12 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 limit=${1:-200}
 shift $(($# > 0 ? 1 : 0))
-python=${PYTHON:-python3}
 out=$(mkdir -p "${OUT:-results}" && cd "${OUT:-results}" && pwd)
-site=$(mktemp -d)
-export PYTHONUNBUFFERED=1 PYTHONPATH=$site DISTILLCTL_GPU_FIGURES=$out/figures.txt
-export TRITON_CACHE_DIR=$site/.triton TORCHINDUCTOR_CACHE_DIR=$site/.inductor TORCHINDUCTOR_COMPILE_THREADS=2
 begun=$SECONDS
+source benchmarks/gpu/installed.sh
+export DISTILLCTL_GPU_FIGURES=$out/figures.txt
+export TRITON_CACHE_DIR=$site/.triton TORCHINDUCTOR_CACHE_DIR=$site/.inductor TORCHINDUCTOR_COMPILE_THREADS=2
 
-"$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-    --target "$site" "${GPU_FOLDER:-.gpu}"/wheels/*.whl || exit 1
 # The tests see the installed wheels, and of this checkout only what lies in tests/: copied, since the folder one stands in comes first.
 tree=$(mktemp -d)
 cp -r tests conftest.py pyproject.toml "$tree"
