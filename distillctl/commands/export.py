@@ -363,11 +363,9 @@ def _open(kind: Format, path: Path, student: Student, *, pixels: bool) -> nn.Mod
 
 
 def _filled(model: nn.Module, path: Path) -> nn.Module:
-    """A copy of a network whose own weights are gone, with those of a file."""
-    empty = copy.deepcopy(model)
-    for value in empty.state_dict().values():
-        value.zero_()
+    """A copy of a network with the weights of a file."""
+    other = copy.deepcopy(model)
     weights = read_file(path)
     assert isinstance(weights, dict)
-    load_into(empty, weights, what=f"the network in `{path}`")
-    return empty
+    load_into(other, weights, what=f"the network in `{path}`")
+    return other

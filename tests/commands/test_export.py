@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 
 from distillctl.api.tracker import Tracker
@@ -160,6 +161,18 @@ def test_a_file_that_answers_otherwise_is_not_written(run: Path, registry: Regis
     monkeypatch.setattr(onnx_files, "write_onnx", wrong)
     with pytest.raises(RunError, match=r"a logit differs by 0\.002"):
         export(run, registry)
+    assert not any((run / "export").iterdir())
+
+
+def test_weights_that_differ_are_not_written(run: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = safetensors.torch.save
+
+    def wrong(tensors: dict[str, torch.Tensor], **keywords: Any) -> bytes:
+        return save({**tensors, "fc.bias": tensors["fc.bias"] + 1e-2}, **keywords)
+
+    monkeypatch.setattr(safetensors.torch, "save", wrong)
+    with pytest.raises(RunError, match="no file is written"):
+        export(run, registry, format="safetensors")
     assert not any((run / "export").iterdir())
 
 
