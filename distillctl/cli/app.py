@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command("train:train", "Train a student, or continue an unfinished run."),
     "launch": Command("launch:launch", "Submit a training to SLURM."),
     "eval": Command("eval:eval_", "Evaluate a run."),
+    "predict": Command("predict:predict", "Classify images with the student of a run."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),
     "check": Command("check:check", "Check a profile and explain every value."),
     "check-data": Command("check_data:check_data", "Decode every image and report what is broken."),
