@@ -35,7 +35,7 @@ def predict(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH…]",
+            metavar="PATH",
             help="Files, folders with all below them, patterns in quotes ('photos/**/*.jpg'), or - for a list on standard input, a path"
             " a line, which is also read where no PATH is given.",
             show_default=False,
@@ -177,7 +177,7 @@ def _files(names: list[str], null: bool) -> list[str]:
         raise ProfileError("no images are named", where=_WHERE, hint="name files, folders or patterns, or pipe a list of paths")
     # Bytes, since names of files may be no UTF-8.
     read = os.fsdecode(sys.stdin.buffer.read())
-    listed = [line for line in (read.split("\0") if null else read.splitlines()) if line]
+    listed = [line for line in (read.split("\0") if null else read.replace("\r\n", "\n").split("\n")) if line]
     if not listed and not files:
         raise ProfileError("standard input names no images", where=_WHERE, hint="a path a line, or name files, folders or patterns")
     return files + listed_paths(listed, _WHERE)

@@ -159,10 +159,11 @@ def test_broken_files_are_named_and_the_exit_code_says_so(place, capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["-"]])
 def test_a_list_of_paths(place, capsys, monkeypatch, arguments):
-    typed(monkeypatch, "\n".join([*ALL[1:3], "", "photos/*.png"]).encode())
+    odd = ["photos/*.png", "line\u2028separator.png"]  # neither a pattern nor two lines
+    typed(monkeypatch, f"{ALL[1]}\r\n{ALL[2]}\n\n{odd[0]}\n{odd[1]}".encode())
     assert run(["predict", "runs/tiny", *arguments, "--json"]) == 1
     out, err = capsys.readouterr()
-    assert [json.loads(line)["path"] for line in out.splitlines()] == [*ALL[1:3], "photos/*.png"]  # of which nothing is a pattern
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [*ALL[1:3], *odd]
     assert "photos/*.png: is missing" in err
 
 
