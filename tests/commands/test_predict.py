@@ -56,12 +56,12 @@ def test_equal_to_plain_torch_code_on_files_of_every_format(deployed, tmp_path):
 
 def test_the_logits_are_those_of_an_evaluation_to_the_bit(student, files):
     logits = student.logits(files).double()
-    found = list(predict(student, files))
+    found = list(predict(student, files, workers=0))
     for one, row in zip(found, logits, strict=True):
         assert dict(one.answers) == dict(zip("abc", row.softmax(0).tolist(), strict=True))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3, "auto"])
+@pytest.mark.parametrize("workers", [0, 2, "auto"])
 def test_order_and_answers_for_any_number_of_workers(student, files, workers):
     names = [*files[::-1], files[0]]
     alone = {one.path: one for one in predict(student, files, workers=0)}
@@ -113,8 +113,8 @@ def test_nothing_is_read_before_it_is_asked_for_and_no_answer_is_kept(student, f
 
 def test_top(student, files):
     assert [len(one.answers) for one in predict(student, files[:2], top=1)] == [1, 1]
-    assert len(next(predict(student, files, top=50)).answers) == 3
-    shares = [share for _, share in next(predict(student, files)).answers]
+    assert len(next(predict(student, files[:1], top=50)).answers) == 3
+    shares = [share for _, share in next(predict(student, files[:1])).answers]
     assert shares == sorted(shares, reverse=True)
     for wrong in ({"top": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="at least 1"):
@@ -124,7 +124,7 @@ def test_top(student, files):
 def test_among_equals_the_first_class(student, files):
     torch.nn.init.zeros_(student.model.fc.weight)
     torch.nn.init.zeros_(student.model.fc.bias)
-    assert next(predict(student, files)).answers == (("a", 1 / 3), ("b", 1 / 3), ("c", 1 / 3))
+    assert next(predict(student, files[:1])).answers == (("a", 1 / 3), ("b", 1 / 3), ("c", 1 / 3))
 
 
 def test_without_classes_answers_are_positions_of_the_logits(deployed, files, tmp_path):
@@ -159,4 +159,4 @@ def test_a_student_of_another_task(deployed, files, tmp_path):
 
 def test_a_network_that_gives_something_else(student, files):
     with pytest.raises(DataError, match="does not give the 3 numbers"):
-        next(predict(replace(student, model=torch.nn.Flatten()), files))
+        next(predict(replace(student, model=torch.nn.Flatten()), files[:1]))
