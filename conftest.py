@@ -9,13 +9,19 @@ import signal
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from distillctl.plugin.registry import Registry
 
 # The example of the guide is not a member of the workspace: its tests run here only where it is installed.
 # `tests/plugin/test_example_package.py` installs it and runs them.
@@ -72,6 +78,38 @@ def _repeats(item: pytest.Item) -> bool:
 def runs(request: pytest.FixtureRequest) -> Callable[[int], int]:
     """`runs(default)` is what `--runs` says, or the default."""
     return lambda default: request.config.getoption("--runs") or default
+
+
+@pytest.fixture
+def deployed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[nn.Module, Registry]]:
+    """`deployed(folder, classes, outputs=3, **input)` writes a tiny student of pictures of 16 pixels, as a finished run has it.
+
+    It gives the model and the registry that knows it, which is also what `Registry.load` gives from then on.
+    """
+    from distillctl.plugin.catalog import Plugin
+    from distillctl.plugin.registry import Registry
+    from distillctl.testing.tiny_models import TINY_CNN, TinyCNN
+
+    registry = Registry.load({"DISTILLCTL_PLUGINS": ""})
+    registry.models.add(TINY_CNN, Plugin("test", "distillctl-test", "1"))
+    monkeypatch.setattr(Registry, "load", lambda *_, **__: registry)
+
+    def write(folder: Path, classes: Sequence[str] = ("a", "b", "c"), outputs: int = 3, **stated: object) -> tuple[nn.Module, Registry]:
+        import torch
+
+        from distillctl.models import deploy
+
+        torch.manual_seed(3)
+        model = TinyCNN(outputs, 4).eval()
+        seen = {"channels": 3, "size": 16, "resize": 20, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
+        folder.mkdir(parents=True, exist_ok=True)
+        deploy.write_student(
+            folder, model, spec=TINY_CNN, shown_name="tiny_cnn", options={"width": 4}, outputs=outputs, classes=classes,
+            preprocessing={**seen, **stated}, package="distillctl-test", version="1", extra={},
+        )  # fmt: skip
+        return model, registry
+
+    return write
 
 
 @pytest.fixture(scope="module")

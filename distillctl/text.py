@@ -42,9 +42,12 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _NUMBERS.split(name) if part]
 
 
-def json_text(data: Any) -> str:
-    """JSON on several lines, with letters of every language as they are and everything that steers a terminal as an escape."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+def json_text(data: Any, indent: int | None = 2) -> str:
+    """JSON, with letters of every language as they are and everything that steers a terminal as an escape.
+
+    indent: columns by which what is nested is indented, on lines of its own; None: all is on one line.
+    """
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
     return _UNSEEN.sub(lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], text)
 
 

@@ -25,7 +25,8 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("config", "lint", "verify", "doctor", "dry-run"), "`distillctl check PROFILE`, or `train PROFILE --dry-run`"),
     **dict.fromkeys(("create", "template", "example", "quickstart"), "`distillctl init` writes a profile to start from"),
     **dict.fromkeys(("submit", "slurm", "sbatch"), "`distillctl launch PROFILE` submits a training to SLURM"),
-    **dict.fromkeys(("predict", "infer", "inference", "export", "deploy", "convert", "onnx"), _STUDENT),
+    **dict.fromkeys(("infer", "inference", "classify"), "`distillctl predict RUN PATH…` classifies images"),
+    **dict.fromkeys(("export", "deploy", "convert", "onnx"), _STUDENT),
     **dict.fromkeys(("install", "plugin"), "plugins are packages, which pip installs; `distillctl plugins` lists those that are there"),
 }
 """Names of commands that are none."""
