@@ -142,7 +142,7 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
     assert choice is not None
     folder = run or choice.table.run
     if folder is not None:
-        model, info = deploy.load_student(folder, registry)
+        model, info = deploy.read_student(folder, registry)
         found = registry.models.get(info["qualified"]).ending_after(info["options"].get("stages"))
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
         size = info["options"].get("image_size") if has_fixed_size(found) else None

@@ -217,7 +217,7 @@ def _with_data_found(profile: Profile, run: RunDirectory) -> Profile:
 
 def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, registry: Registry) -> tuple[Any, int | None]:
     if checkpoint == "best" and (run.path / "student.safetensors").is_file():
-        model, _ = deploy.load_student(run.path, registry)
+        model, _ = deploy.read_student(run.path, registry)
         return model, run.info().get("best_epoch")
     spec = profile.student.spec
     deploy.check_own_file(registry, spec, run.info().get("packages", {}).get(registry.models.plugin(spec).package), run.path)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillctl.api.data import Images
+from distillctl.api.data import ArrayImages, Images, Splits
 from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
@@ -453,12 +453,19 @@ def _deploy(
         preprocessing={
             "channels": data.channels,
             "size": data.view.size,
-            "resize": data.view.eval_resize or data.view.size,
+            "resize": _resize(data),
             "mean": list(data.mean),
             "std": list(data.std),
             **{name: value for name in ("white", "background") if (value := getattr(data.view, name)) is not None},
+            **({"boxes": True} if getattr(data.train, "boxes", None) is not None else {}),
         },
         package=plugin.package,
         version=plugin.version,
         extra=extra,
     )
+
+
+def _resize(data: Splits) -> int:
+    """Length of the short side of an image before its centre is cut; images in memory are cut as they are."""
+    images = data.train
+    return min(images.images.shape[1:3]) if isinstance(images, ArrayImages) else data.view.eval_resize or data.view.size

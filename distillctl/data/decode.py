@@ -99,14 +99,30 @@ def read_image(
         DataError: as `open_image`, or the box lies outside of the picture.
     """
     with open_image(path, max_megapixels=max_megapixels) as image:
-        if image.format == "PNG":
-            image.load()
-        turn = _TURNS.get(orientation(image) or 1)
-        if turn is None and box is None and (fast := _fast(image)) is not None:
-            return fast
-        rgb = to_rgb(image, white=white, background=background)
-        upright = rgb if turn is None else rgb.transpose(turn)
-        pixels = np.array(upright if box is None else _part(upright, box, path))
+        return pixels_of(image, white=white, background=background, box=box, called=path)
+
+
+def pixels_of(
+    image: Image.Image,
+    *,
+    white: float | None = None,
+    background: Sequence[int] | None = None,
+    box: Sequence[int] | None = None,
+    called: object = "given",
+) -> Tensor:
+    """The pixels of an opened picture, as `read_image` gives them. called: what messages call it.
+
+    Raises:
+        DataError: the box lies outside of the picture. Other exceptions: it cannot be decoded.
+    """
+    if image.format == "PNG":
+        image.load()
+    turn = _TURNS.get(orientation(image) or 1)
+    if turn is None and box is None and (fast := _fast(image)) is not None:
+        return fast
+    rgb = to_rgb(image, white=white, background=background)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    pixels = np.array(upright if box is None else _part(upright, box, called))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

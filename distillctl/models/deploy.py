@@ -7,7 +7,7 @@ The weights carry the names of the model's own state dict, so that they load wit
 
 `model.json` says what the network is (name, package, options, stages), which classes it knows, in the order of its logits, and
 how an image becomes its input. A method may have replaced the classifier: then it also says of which layers the head is made, and
-`load_student` puts them together (`distillctl.models.heads`).
+`read_student` puts them together (`distillctl.models.heads`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def write_student(
     outputs: how many numbers its last layer gives.
     classes: names in the order of the logits; empty where the task has no classes.
     preprocessing: `channels`, `size`, `resize` (pixels), `mean` and `std` (one number a channel, for images scaled to [0, 1]);
-            `white` and `background` where they are known (see `distillctl.View`).
+            `white` and `background` where they are known (see `distillctl.View`); `boxes` where parts of pictures were cut out before.
     package, version: what must be installed to build the model.
     extra: further keys of `model.json`; none of those that it always has.
 
@@ -168,7 +168,7 @@ def check_own_file(registry: Registry, spec: ModelSpec | DatasetSpec, version: o
         )
 
 
-def load_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dict[str, Any]]:
+def read_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dict[str, Any]]:
     """The deployed student of a run directory on the CPU, in evaluation mode, and its `model.json`.
 
     Raises:

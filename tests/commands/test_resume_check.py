@@ -25,7 +25,7 @@ from distillctl.data import inspection
 from distillctl.data.decode import read_image
 from distillctl.errors import DataError, ProfileError
 from distillctl.files import cache_folder
-from distillctl.models.deploy import load_student
+from distillctl.models.deploy import read_student
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.rundir.directory import RunDirectory, text_hash
@@ -427,7 +427,7 @@ def test_a_student_is_deployed_although_its_last_evaluation_fails(folder: Path, 
         train(load("profile.toml", registry=registry, overrides=overrides), registry, Ear(), out=Path("other"), device="cpu")
     assert "`split/test/bee/1.jpg` cannot be decoded" in caught.value.problems[0].message
     assert "its student, of epoch 1, is written to `other/student.safetensors`" in caught.value.problems[1].message
-    load_student(folder / "other", registry)
+    read_student(folder / "other", registry)
     assert RunDirectory.open(folder / "other").info()["state"] == "running"
     path.write_bytes(whole)
     profile = load("profile.toml", registry=registry, overrides=overrides)

@@ -20,7 +20,7 @@ from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
-from distillctl.models.deploy import load_student, read_model_json
+from distillctl.models.deploy import read_model_json, read_student
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.rundir.directory import RunDirectory
@@ -126,7 +126,7 @@ def test_it_is_evaluated_as_it_was_trained(folder: Path, finished: tuple[Path, R
 
 
 def test_the_student_has_the_teachers_classes(folder: Path, finished: tuple[Path, Result, list[str]], registry: Registry) -> None:
-    model, info = load_student(finished[1].path, registry)
+    model, info = read_student(finished[1].path, registry)
     assert (info["task"], info["num_classes"], info["classes"]) == ("unlabelled", 3, sorted(COLOURS))
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
     assert "num_classes = 3" in RunDirectory.open(finished[1].path).resolved.read_text()
@@ -218,7 +218,7 @@ def test_methods_that_do_not_are_trained(folder: Path, registry: Registry, metho
 
 def test_a_teacher_that_says_one_thing_is_refused(folder: Path, registry: Registry) -> None:
     run = next(path for path in Path("runs").iterdir() if path.name.startswith("teacher"))
-    model, _ = load_student(run, registry)
+    model, _ = read_student(run, registry)
     with torch.no_grad():
         model.get_submodule("fc").weight.zero_()
     torch.save(model.state_dict(), "mute.pt")

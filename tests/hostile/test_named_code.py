@@ -12,7 +12,7 @@ import pytest
 from distillctl import DistillError
 from distillctl.cli import run
 from distillctl.commands.evaluate import evaluate_run
-from distillctl.models.deploy import load_student, write_student
+from distillctl.models.deploy import read_student, write_student
 from distillctl.plugin.registry import Registry
 from distillctl.plugin.registry import load as load_object
 from distillctl.profile.reading import from_resolved
@@ -148,7 +148,7 @@ def change(file, **values):
 
 def test_the_implementation_in_a_description_is_not_used(deployed, registry):
     change(deployed / "model.json", implementation="canary:run")
-    model, info = load_student(deployed, registry)
+    model, info = read_student(deployed, registry)
     assert info["implementation"] == "canary:run"
     assert type(model).__module__.startswith("distillctl_cifar.models")
 
@@ -158,12 +158,12 @@ def test_a_description_names_models_and_layers_that_are_known(deployed, registry
     for name in NAMES:
         change(deployed / "model.json", qualified=name)
         with pytest.raises(DistillError, match="no model is called"):
-            load_student(deployed, registry)
+            read_student(deployed, registry)
         (deployed / "model.json").write_text(original)
         for head in (name, {"kind": name}, {"layers": [{"kind": name}]}, {"layers": [[name, {}]]}, [name], [{"type": name, "kind": name}]):
             change(deployed / "model.json", head=head)
             with pytest.raises(DistillError, match="the head of the student `resnet8` is not described as it should be"):
-                load_student(deployed, registry)
+                read_student(deployed, registry)
             (deployed / "model.json").write_text(original)
 
 

@@ -72,7 +72,7 @@ def test_simkd_deploys_its_head(folder: Path, misleads: str, ema: float) -> None
     teacher = torch.load("teacher.pt", weights_only=True)
     assert torch.equal(weights["fc.layers.classifier.weight"], teacher["fc.weight"])
     assert any(name.startswith("fc.layers.projector.") for name in weights)
-    model, described = deploy.load_student(path, registry)
+    model, described = deploy.read_student(path, registry)
     assert described["head"]["feature"] == "layer3"
     images = torch.randn(3, 3, 8, 8)
     maps: list[torch.Tensor] = []

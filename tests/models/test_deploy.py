@@ -109,7 +109,7 @@ def test_round_trip_with_options(tmp_path, registry):
     model = TinyCNN(3, 6).train()
     model(torch.randn(4, 3, 8, 8))
     write(tmp_path, model.to(memory_format=torch.channels_last), options=TinyOptions(width=6).model_dump(mode="json"))
-    loaded, info = deploy.load_student(tmp_path, registry)
+    loaded, info = deploy.read_student(tmp_path, registry)
     assert not loaded.training
     assert info["classes"] == list(CLASSES)
     images = torch.randn(2, 3, 8, 8)
@@ -156,7 +156,7 @@ def test_torchvision_students_come_back(name, tmp_path, registry):
     options = load(spec.options, name)() if spec.options else Options()
     model = load(spec.implementation, name)(name, 3, options).eval()
     write(tmp_path, model, spec)
-    loaded, info = deploy.load_student(tmp_path, registry)
+    loaded, info = deploy.read_student(tmp_path, registry)
     assert info["qualified"] == f"torchvision/{name}"
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(loaded(images), model(images))
@@ -184,7 +184,7 @@ def test_overwrites_and_leaves_nothing_behind(tmp_path, registry):
     model = TinyCNN(3, 8)
     write(tmp_path, model)
     assert len(list(tmp_path.iterdir())) == 4
-    assert torch.equal(deploy.load_student(tmp_path, registry)[0].fc.weight, model.fc.weight)
+    assert torch.equal(deploy.read_student(tmp_path, registry)[0].fc.weight, model.fc.weight)
 
 
 def test_others_may_read_it(tmp_path):
@@ -241,7 +241,7 @@ def test_wrong_descriptions(changes, words, tmp_path, registry):
     write(tmp_path, TinyCNN(3, 8))
     changed(tmp_path, **changes)
     with pytest.raises(DataError, match=words):
-        deploy.load_student(tmp_path, registry)
+        deploy.read_student(tmp_path, registry)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"3", b"[" * 100_000])
@@ -260,10 +260,10 @@ def test_missing_files(tmp_path, registry):
     write(tmp_path, TinyCNN(3, 8))
     (tmp_path / "student.safetensors").unlink()
     with pytest.raises(DataError, match=r"student\.safetensors` is gone"):
-        deploy.load_student(tmp_path, registry)
+        deploy.read_student(tmp_path, registry)
     unchecked(tmp_path)
     with pytest.raises(DataError, match="there is no file"):
-        deploy.load_student(tmp_path, registry)
+        deploy.read_student(tmp_path, registry)
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "model.json"])
@@ -273,7 +273,7 @@ def test_damage_that_only_the_hash_sees(name, tmp_path, registry):
     data[-20] ^= 1
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=f"{name}` is not the file that this run wrote"):
-        deploy.load_student(tmp_path, registry)
+        deploy.read_student(tmp_path, registry)
 
 
 def test_damaged_weights(tmp_path, registry):
@@ -282,13 +282,13 @@ def test_damaged_weights(tmp_path, registry):
     path = tmp_path / "student.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="not a whole safetensors file"):
-        deploy.load_student(tmp_path, registry)
+        deploy.read_student(tmp_path, registry)
 
 
 def test_package_that_is_not_installed(tmp_path):
     write(tmp_path, TinyCNN(3, 8))
     with pytest.raises(PluginError, match="no model is called `tiny_cnn`") as caught:
-        deploy.load_student(tmp_path, Registry())
+        deploy.read_student(tmp_path, Registry())
     assert caught.value.problems[0].hint == "it was made with `distillctl-test` 1.2: pip install distillctl-test"
 
 
@@ -298,7 +298,7 @@ def test_builder_that_builds_no_module(tmp_path):
     registry.models.add(spec, Plugin("test", "distillctl-test", "1.2"))
     write(tmp_path, TinyCNN(3, 8), spec)
     with pytest.raises(PluginError, match="returned NoneType, not a module"):
-        deploy.load_student(tmp_path, registry)
+        deploy.read_student(tmp_path, registry)
 
 
 def test_names_that_look_like_wrappers_stay_as_they_are(tmp_path, monkeypatch):
@@ -308,5 +308,5 @@ def test_names_that_look_like_wrappers_stay_as_they_are(tmp_path, monkeypatch):
     registry.models.add(spec, Plugin("test", "distillctl-test", "1.2"))
     model = Named()
     write(tmp_path, model, spec)
-    loaded, _ = deploy.load_student(tmp_path, registry)
+    loaded, _ = deploy.read_student(tmp_path, registry)
     assert torch.equal(loaded.module.fc.weight, model.module.fc.weight)

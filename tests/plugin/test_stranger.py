@@ -21,7 +21,7 @@ from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
 from distillctl.errors import DistillError, ProfileError, RunError
-from distillctl.models.deploy import load_student
+from distillctl.models.deploy import read_student
 from distillctl.plugin.catalog import Plugin
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
@@ -116,7 +116,7 @@ def test_it_is_evaluated_and_deployed(finished: tuple[Path, Result], registry: R
     assert report.classes == []
     assert [words for words, _ in report.shown] == ["R²", "mean error"]
     assert "classes" not in report.as_dict()
-    model, info = load_student(result.path, registry)
+    model, info = read_student(result.path, registry)
     assert (info["task"], info["num_classes"], info["classes"]) == ("regression", 1, [])
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 1)
     assert evaluate_run(None, registry, root=folder / "runs", split="val", device="cpu").figures["count"] == 40

@@ -1,0 +1,89 @@
+"""What a deployed student sees of a picture is what an evaluation shows it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distillctl.api.data import ArrayImages, FileImages, Splits, View
+from distillctl.data.deployed_view import Preprocessing
+from distillctl.data.loaders import eval_loader
+from distillctl.errors import DataError, ProfileError
+
+TOLD = {"channels": 3, "size": 24, "resize": 30, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+CPU = torch.device("cpu")
+
+
+def picture(seed=0, height=40, width=53):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def evaluated(images, view, channels=3):
+    splits = Splits(images, None, images, ("a", "b"), tuple(TOLD["mean"][:channels]), tuple(TOLD["std"][:channels]), view)
+    loader = eval_loader(splits, images, batch_size=8, device=CPU, workers=0)
+    return torch.cat([batch.images for batch in loader])
+
+
+def test_a_file_as_in_evaluations(tmp_path):
+    paths = []
+    for number, kind in enumerate(("png", "jpg", "bmp")):
+        paths.append(tmp_path / f"{number}.{kind}")
+        Image.fromarray(picture(number, 33 + number, 50)).save(paths[-1])
+    seen = evaluated(FileImages(paths, torch.zeros(3, dtype=torch.int64)), View(24, eval_resize=30))
+    transform = Preprocessing(TOLD)
+    assert torch.equal(torch.stack([transform(path) for path in paths]), seen)
+    assert torch.equal(torch.stack([transform(str(path)) for path in paths]), seen)
+
+
+@pytest.mark.parametrize(("side", "size"), [(24, 24), (30, 24), (20, 24)])
+def test_pixels_in_memory_as_in_evaluations(side, size):
+    images = torch.from_numpy(np.stack([picture(n, side, side) for n in range(3)]))
+    seen = evaluated(ArrayImages(images, torch.zeros(3, dtype=torch.int64)), View(size))
+    transform = Preprocessing({**TOLD, "size": size, "resize": side})
+    assert torch.equal(torch.stack([transform(image.numpy()) for image in images]), seen)
+    assert torch.equal(torch.stack([transform(image.permute(2, 0, 1)) for image in images]), seen)
+    assert torch.equal(torch.stack([transform(Image.fromarray(image.numpy())) for image in images]), seen)
+
+
+def test_a_turned_photograph(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    transform = Preprocessing(TOLD)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert torch.equal(transform(opened), transform(tmp_path / "a.png"))
+    assert torch.equal(transform(tmp_path / "a.png"), transform(np.rot90(picture(), -1)))
+
+
+def test_colour_for_a_student_of_grey_pictures():
+    transform = Preprocessing({**TOLD, "channels": 1, "mean": [0.5], "std": [0.2]})
+    grey = picture()[..., 0]
+    assert transform.shape == (1, 24, 24)
+    assert torch.equal(transform.pixels(np.repeat(grey[..., None], 3, axis=2)), transform.pixels(grey))  # grey stays, to the bit
+    seen = transform._in_channels(torch.from_numpy(picture()).permute(2, 0, 1))
+    assert torch.equal(seen[0], torch.from_numpy(np.array(Image.fromarray(picture()).convert("L"))))
+
+
+def test_grey_pixels_for_a_student_of_colour():
+    transform = Preprocessing(TOLD)
+    grey = picture()[..., 0]
+    assert torch.equal(transform(grey), transform(np.repeat(grey[..., None], 3, axis=2)))
+    assert torch.equal(transform(grey[..., None]), transform(grey))
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, 8, 8, dtype=torch.uint8)]
+)
+def test_pixels_of_another_kind(wrong):
+    with pytest.raises(ProfileError, match="pixels must be uint8"):
+        Preprocessing(TOLD)(wrong)
+
+
+@pytest.mark.parametrize(
+    "change", [{"channels": 2}, {"mean": [0.5]}, {"std": [0.2, 0.0, 0.2]}, {"size": 0}, {"resize": "wide"}, {"mean": None}]
+)
+def test_a_description_that_says_too_little(change):
+    with pytest.raises(DataError, match="does not say how"):
+        Preprocessing({**TOLD, **change})
+    with pytest.raises(DataError, match="does not say how"):
+        Preprocessing({name: value for name, value in TOLD.items() if name not in change})
