@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Command] = {
     "launch": Command("launch:launch", "Submit a training to SLURM."),
     "eval": Command("eval:eval_", "Evaluate a run."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),
+    "measure": Command("measure:measure", "Measure what models cost: size, time and memory."),
     "check": Command("check:check", "Check a profile and explain every value."),
     "check-data": Command("check_data:check_data", "Decode every image and report what is broken."),
     "init": Command("init:init", "Write a commented profile to start from."),

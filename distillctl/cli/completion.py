@@ -35,5 +35,10 @@ def runs() -> list[str]:
     return [str(run.path) for run in runs_in(ROOT)]
 
 
+def models_and_runs() -> list[tuple[str, str]]:
+    """The models, and the runs below `runs`."""
+    return _of(Registry.load().models) + [(path, "") for path in runs()]
+
+
 def _of(catalog: Catalog[Any]) -> list[tuple[str, str]]:
     return [(catalog.shown_name(spec), spec.summary) for spec in catalog]

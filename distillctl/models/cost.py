@@ -22,7 +22,7 @@ from distillctl.models.features import evaluating
 _METADATA = {"__metadata__": {"format": "pt"}}
 _TYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 """Of the safetensors format; a longer name than the format has for others costs a byte or two of the header."""
-_WARM_UP, _FEWEST, _MOST = 0.2, 3, 2000
+_WARM_UP, _MOST = 0.2, 2000
 
 
 def parameters(model: nn.Module) -> int:
@@ -76,11 +76,16 @@ class Latency:
 
 
 def latency(
-    call: Callable[[], object], device: torch.device, *, seconds: float = 1.0, clock: Callable[[], float] = time.perf_counter
+    call: Callable[[], object],
+    device: torch.device,
+    *,
+    seconds: float = 1.0,
+    fewest: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
-    """Times a call again and again for about `seconds`, three times at least; a fifth of it before that is warm-up.
+    """Times a call again and again for about `seconds`, of which the first fifth is warm-up.
 
-    On a GPU each call is waited for.
+    A slow call is made once for that, and `fewest` times more. On a GPU each call is waited for.
     """
 
     def once() -> float:
@@ -96,16 +101,16 @@ def latency(
         if clock() - begin >= seconds * _WARM_UP:
             break
     times: list[float] = []
-    while len(times) < _FEWEST or (clock() - begin < seconds and len(times) < _MOST):
+    while len(times) < fewest or (clock() - begin < seconds and len(times) < _MOST):
         times.append(once())
     times.sort()
     return Latency(statistics.median(times), times[math.ceil(0.95 * len(times)) - 1], len(times))
 
 
-def forward_latency(model: nn.Module, images: Tensor, *, seconds: float = 1.0) -> Latency:
-    """The time of a forward in evaluation mode, without gradients."""
+def forward_latency(model: nn.Module, images: Tensor, *, seconds: float = 1.0, fewest: int = 3) -> Latency:
+    """The time of a forward in evaluation mode, without gradients; see `latency`."""
     with evaluating(model), torch.inference_mode():
-        return latency(lambda: model(images), images.device, seconds=seconds)
+        return latency(lambda: model(images), images.device, seconds=seconds, fewest=fewest)
 
 
 def _device(model: nn.Module) -> torch.device:
