@@ -41,6 +41,12 @@ def magnitude(number: float) -> str:
     return f"{scaled:,.{digits}f}{unit}"
 
 
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds with three digits."""
+    value = seconds * 1000
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
 def some(names: Sequence[str]) -> str:
     """The first names in backticks, and how many there are besides."""
     shown = ", ".join(f"`{name}`" for name in names[:3])

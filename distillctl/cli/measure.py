@@ -15,7 +15,7 @@ import typer
 from distillctl.cli import completion, options, render
 from distillctl.errors import MachineError, ProfileError
 from distillctl.files import write_text
-from distillctl.text import counted, csv_cell, magnitude, one_line
+from distillctl.text import counted, csv_cell, magnitude, milliseconds, one_line
 
 if TYPE_CHECKING:
     from distillctl.commands.budget import Fitting
@@ -205,12 +205,6 @@ def _sources(known: Sequence[Top1]) -> str:
     """Where top-1 comes from, in short."""
     kinds = dict.fromkeys(one.source.partition(",")[0] for one in known)
     return f"; top-1: {', '.join(f'{kind} on ImageNet' if kind == 'published' else kind for kind in kinds)}" if kinds else ""
-
-
-def milliseconds(seconds: float) -> str:
-    """With three digits."""
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
 def _right(name: str, cells: Sequence[str]) -> tuple[str, list[str]]:

@@ -22,7 +22,7 @@ from distillctl.models.features import evaluating
 _METADATA = {"__metadata__": {"format": "pt"}}
 _TYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 """Of the safetensors format; a longer name than the format has for others costs a byte or two of the header."""
-_WARM_UP, _MOST = 0.2, 2000
+_WARM_UP = 0.2
 
 
 def parameters(model: nn.Module) -> int:
@@ -81,11 +81,13 @@ def latency(
     *,
     seconds: float = 1.0,
     fewest: int = 3,
+    most: int = 2000,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Times a call again and again for about `seconds`, of which the first fifth is warm-up.
 
-    A slow call is made once for that, and `fewest` times more. On a GPU each call is waited for.
+    A slow call is made once for that, and `fewest` times more; a quick one at most `most` times, and a fifth as often before. On a GPU each
+    call is waited for.
     """
 
     def once() -> float:
@@ -95,22 +97,21 @@ def latency(
             torch.cuda.synchronize(device)
         return clock() - started
 
-    begin = clock()
-    while True:  # at least one call: the first one allocates and chooses kernels
+    begin, warm = clock(), 0
+    while warm == 0 or (clock() - begin < seconds * _WARM_UP and warm < most * _WARM_UP):  # the first call allocates and chooses kernels
         once()
-        if clock() - begin >= seconds * _WARM_UP:
-            break
+        warm += 1
     times: list[float] = []
-    while len(times) < fewest or (clock() - begin < seconds and len(times) < _MOST):
+    while len(times) < fewest or (clock() - begin < seconds and len(times) < most):
         times.append(once())
     times.sort()
     return Latency(statistics.median(times), times[math.ceil(0.95 * len(times)) - 1], len(times))
 
 
-def forward_latency(model: nn.Module, images: Tensor, *, seconds: float = 1.0, fewest: int = 3) -> Latency:
+def forward_latency(model: nn.Module, images: Tensor, *, seconds: float = 1.0, fewest: int = 3, most: int = 2000) -> Latency:
     """The time of a forward in evaluation mode, without gradients; see `latency`."""
     with evaluating(model), torch.inference_mode():
-        return latency(lambda: model(images), images.device, seconds=seconds, fewest=fewest)
+        return latency(lambda: model(images), images.device, seconds=seconds, fewest=fewest, most=most)
 
 
 def _device(model: nn.Module) -> torch.device:

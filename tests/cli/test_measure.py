@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from distillctl.cli import run
-from distillctl.cli.measure import milliseconds, print_costs
+from distillctl.cli.measure import print_costs
 from distillctl.commands import budget, measure
 from distillctl.commands.measure import Cost, Failure, Settings, Subject, Top1
 from distillctl.models.cost import Latency
 from distillctl.plugin.registry import Registry
+from distillctl.text import milliseconds
 
 TIMES = {1: Latency(0.0025, 0.003, 9), 32: Latency(0.064, 0.07, 9)}
 TIMED = ["ms", "×1", "p95", "×1", "ms", "×32", "p95", "×32"]

@@ -168,6 +168,18 @@ def test_a_slow_call_is_timed_three_times() -> None:
     assert latency(call, torch.device("cpu"), seconds=1, clock=lambda: now) == Latency(7, 7, 3)
 
 
+def test_a_quick_call_is_timed_often_but_not_for_ever() -> None:
+    calls = 0
+
+    def call() -> None:
+        nonlocal calls
+        calls += 1
+
+    assert latency(call, torch.device("cpu"), seconds=1, most=10, clock=lambda: 0.0) == Latency(0, 0, 10)
+    assert calls == 12
+    assert latency(call, torch.device("cpu"), seconds=0, fewest=1, clock=lambda: 0.0).count == 1
+
+
 def test_images_are_the_same_and_lie_as_they_are_wanted() -> None:
     torch.manual_seed(3)
     first = images_of((3, 4, 4), 2, torch.device("cpu"))
