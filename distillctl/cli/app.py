@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, Command] = {
     "check-data": Command("check_data:check_data", "Decode every image and report what is broken."),
     "init": Command("init:init", "Write a commented profile to start from."),
     "new": Command("new:new", "Write a package that adds a method, model or data set."),
-    "show": Command("show:show", "Show a method, model, data set or optimizer."),
+    "show": Command("show:show", "Show a method, model, data set, optimizer or run."),
     "list-methods": Command("listing:list_methods", "List the methods."),
     "list-models": Command("listing:list_models", "List the models."),
     "list-datasets": Command("listing:list_datasets", "List the data sets."),

@@ -25,6 +25,11 @@ def objects() -> list[tuple[str, str]]:
     return [found for catalog in catalogs for found in _of(catalog)]
 
 
+def objects_and_runs() -> list[tuple[str, str]]:
+    """Those, and the runs below `runs`."""
+    return objects() + [(path, "") for path in runs()]
+
+
 def packages() -> list[str]:
     """The packages with plugins."""
     return sorted({plugin.package for plugin in Registry.load().plugins})

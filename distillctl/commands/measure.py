@@ -37,9 +37,9 @@ from distillctl.models.forward_errors import explained_forward
 from distillctl.models.onnx_files import OnnxModel, needs, write_onnx
 from distillctl.plugin.registry import Registry, load, load_options
 from distillctl.profile.describe import complaints
-from distillctl.profile.problems import near_files
+from distillctl.profile.problems import no_run
 from distillctl.profile.teacher import has_fixed_size
-from distillctl.rundir.directory import ROOT, RunDirectory
+from distillctl.rundir.directory import RunDirectory
 from distillctl.text import one_line
 
 Runtime = Literal["torch", "onnx"]
@@ -181,14 +181,8 @@ def _model(name: str, registry: Registry) -> str:
     Raises:
         DistillError: there is none, or the name looks like that of a run that is not there.
     """
-    if name not in registry.models:
-        path = Path(name)
-        if _is_run(str(ROOT / path)):
-            raise ProfileError(f"there is no run directory `{name}`", hint=f"did you mean `{ROOT / path}`?")
-        if path.is_dir():
-            raise ProfileError(f"`{name}` is not a run directory: it has no `run.json`")
-        if ROOT in path.parents:
-            raise ProfileError(f"there is no run directory `{name}`", hint=near_files(path))
+    if name not in registry.models and (problem := no_run(name)):
+        raise ProfileError(problem)
     return registry.models.shown_name(registry.models.get(name))
 
 

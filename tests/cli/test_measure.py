@@ -94,10 +94,10 @@ def test_options_arrive(instant: list[Settings], capsys: pytest.CaptureFixture[s
 
 
 def test_a_budget(instant: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--budget", "5ms", "--budget", "1M", "--from", "resnet*", "--limit", "2", "--device", "cpu"]
+    words = ["--budget", "5ms", "--budget", "1M", "--from", "wrn_*", "--limit", "2", "--device", "cpu"]
     assert run(["measure", *words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [one["name"] for one in told["models"]] == ["resnet56", "resnet44"]
+    assert [one["name"] for one in told["models"]] == ["wrn_16_2", "wrn_40_1"]
     sizes = [one["macs"] for one in told["models"]]
     assert sizes == sorted(sizes, reverse=True)
     assert all(one["parameters"] <= 1e6 for one in told["models"])
