@@ -81,6 +81,7 @@ def measure(
         distillctl measure --budget 10ms --budget 5M --from 'torchvision/*' --min-top1 0.7
     """
     _check(models or [], budget or [], {"--from": among, "--min-top1": min_top1, "--limit": limit}, runtime, csv_file)
+    from distillctl.commands.subjects import subjects
     from distillctl.plugin.registry import Registry
     from distillctl.profile.document import parse_edit
 
@@ -90,9 +91,10 @@ def measure(
     edits = [parse_edit(text) for text in set_ or ()]
     if wrong := next((edit for edit in edits if len(edit.parts) != 2 or edit.parts[0] != "model"), None):
         raise ProfileError(f"`{'.'.join(wrong.parts)}` is not an option of a model", where=wrong.place, hint="write `model.KEY=VALUE`")
+    found = subjects([*(models or ()), *(among or ())], registry)
     with render.loading():
         from distillctl.commands.budget import Budget, fitting
-        from distillctl.commands.measure import Settings, check, measure_all, subjects
+        from distillctl.commands.measure import Settings, check, measure_all
 
     limits = Budget.parse(budget or ())
     settings = check(
@@ -107,7 +109,6 @@ def measure(
             allow_code=allow_code,
         )
     )
-    found = subjects([*(models or ()), *(among or ())], registry)
     fits: Fitting | None = None
     with _progress() as told:
         if budget:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from distillctl.api.specs import ModelSpec
-from distillctl.commands.measure import Cost, Failure, Settings, Subject, Top1, counted, in_child, measure, top1
+from distillctl.commands.measure import Cost, Failure, Settings, Top1, counted, in_child, measure, top1
+from distillctl.commands.subjects import Subject
 from distillctl.errors import DistillError, ProfileError
 from distillctl.plugin.registry import Registry
 

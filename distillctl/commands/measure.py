@@ -6,7 +6,6 @@ memory that of the model, and a model that takes all memory ends nobody else.
 
 from __future__ import annotations
 
-import glob
 import multiprocessing
 import os
 import signal
@@ -16,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,6 +27,7 @@ from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.build.device import channels_last, pick_device, placed
 from distillctl.build.models import build_named
+from distillctl.commands.subjects import Subject
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.errors import DataError, DistillError, Problem, ProfileError, RunError
 from distillctl.models import deploy
@@ -37,7 +36,6 @@ from distillctl.models.forward_errors import explained_forward
 from distillctl.models.onnx_files import OnnxModel, needs, write_onnx
 from distillctl.plugin.registry import Registry, load, load_options
 from distillctl.profile.describe import complaints
-from distillctl.profile.problems import no_run
 from distillctl.profile.teacher import has_fixed_size
 from distillctl.rundir.directory import RunDirectory
 from distillctl.text import one_line
@@ -46,14 +44,6 @@ Runtime = Literal["torch", "onnx"]
 T = TypeVar("T")
 
 _CHANNELS = 3
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a model by its name, or the student in a run directory."""
-
-    name: str
-    run: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -140,57 +130,6 @@ class Failure:
     name: str
     reason: str
     hint: str = ""
-
-
-def subjects(arguments: Sequence[str], registry: Registry) -> list[Subject]:
-    """What the arguments mean, each once: names of models, patterns for them or for run directories, run directories.
-
-    Raises:
-        ProfileError: some mean nothing; all of these are told.
-    """
-    found: dict[Subject, None] = {}
-    problems: list[Problem] = []
-    for argument in arguments:
-        try:
-            found |= dict.fromkeys(_meant(argument, registry))
-        except DistillError as error:
-            problems += error.problems
-    if problems:
-        raise ProfileError(problems)
-    return list(found)
-
-
-def _meant(argument: str, registry: Registry) -> list[Subject]:
-    if _is_run(argument):
-        return [Subject(argument, Path(argument))]
-    if not set("*?[") & set(argument):
-        return [Subject(_model(argument, registry))]
-    models, pattern = registry.models, argument.lower()
-    names = [(models.shown_name(spec), spec.qualified) for spec in models]
-    names += [(name, name) for family in models.families.values() for name in (f"{family.name}/{own}" for own in family.names())]
-    found = [Subject(name) for name, qualified in names if fnmatchcase(name.lower(), pattern) or fnmatchcase(qualified.lower(), pattern)]
-    found += [Subject(path, Path(path)) for path in sorted(glob.glob(argument)) if _is_run(path)]
-    if not found:
-        raise ProfileError(f"no model and no run is called like `{argument}`", hint="`distillctl list-models` lists the models")
-    return found
-
-
-def _model(name: str, registry: Registry) -> str:
-    """The shortest name of a model.
-
-    Raises:
-        DistillError: there is none, or the name looks like that of a run that is not there.
-    """
-    if name not in registry.models and (problem := no_run(name)):
-        raise ProfileError(problem)
-    return registry.models.shown_name(registry.models.get(name))
-
-
-def _is_run(path: str) -> bool:
-    try:
-        return Path(path, "run.json").is_file()
-    except (OSError, ValueError):
-        return False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from distillctl.cli import run
 from distillctl.cli.measure import print_costs
 from distillctl.commands import budget, measure
-from distillctl.commands.measure import Cost, Failure, Settings, Subject, Top1
+from distillctl.commands.measure import Cost, Failure, Settings, Top1
+from distillctl.commands.subjects import Subject
 from distillctl.models.cost import Latency
 from distillctl.plugin.registry import Registry
 from distillctl.text import milliseconds
@@ -156,3 +159,10 @@ def test_sources_and_empty_cells(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(0.00012345, "0.12"), (0.00999, "9.99"), (0.01, "10.0"), (0.09996, "100"), (1.5, "1,500")])
 def test_milliseconds_have_three_digits(seconds: float, shown: str) -> None:
     assert milliseconds(seconds) == shown
+
+
+def test_a_typo_is_told_without_torch() -> None:
+    code = "import sys\nfrom distillctl.cli import run\nprint(run(['measure', 'resnet9']), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "2 False\n"
+    assert "no model is called `resnet9`" in done.stderr

@@ -10,7 +10,8 @@ import pytest
 from distillctl import ModelSpec, hookimpl
 from distillctl.commands import budget as module
 from distillctl.commands.budget import Budget, fitting
-from distillctl.commands.measure import Cost, Failure, Settings, Subject, Top1, counted
+from distillctl.commands.measure import Cost, Failure, Settings, Top1, counted
+from distillctl.commands.subjects import Subject
 from distillctl.errors import ProfileError
 from distillctl.models.cost import Latency
 from distillctl.plugin.catalog import Plugin

@@ -21,16 +21,15 @@ from distillctl.commands.measure import (
     Cost,
     Failure,
     Settings,
-    Subject,
     Top1,
     check,
     counted,
     in_child,
     measure,
     measure_all,
-    subjects,
     top1,
 )
+from distillctl.commands.subjects import Subject, subjects
 from distillctl.errors import DistillError, MachineError, ProfileError
 from distillctl.models import deploy, onnx_files
 from distillctl.models.cost import Latency
