@@ -46,6 +46,7 @@ METHODS = {
     "ft": '[[method]]\nname = "ft"\ninit_epochs = 14\n[[method]]\nname = "kd"\ntask_weight = 1.0\n',
     "fsp and ab": '[[method]]\nname = "fsp"\ninit_epochs = 6\n[[method]]\nname = "ab"\ninit_epochs = 8\n',
     "simkd with dot": '[method]\nname = "simkd"\n',
+    "simkd in int8": '[method]\nname = "simkd"\n',
     "rdrop with dot": '[[method]]\nname = "rdrop"\n[[method]]\nname = "ofd"\n',
 }
 PHASES = {"ft": 14, "fsp and ab": 14}
@@ -88,6 +89,8 @@ def test_twenty_epochs_straight_equal_eleven_a_kill_and_the_rest(method: str, tm
     torch.save(resnet8(num_classes=10).state_dict(), tmp_path / "teacher.pt")
     optimizer = "dot" if method.endswith("dot") else "sgd"
     profile = PROFILE.format(method=METHODS[method], optimizer=optimizer, epochs=20 - PHASES.get(method, 0))
+    if method.endswith("int8"):
+        profile += 'quantize = "int8"\n'
     (tmp_path / "profile.toml").write_text(profile)
     straight = start(tmp_path, "straight")  # the two do not know of each other, and side by side they take half the time
     done = kill_at(start(tmp_path, "killed"), tmp_path / "killed", 11)

@@ -12,6 +12,7 @@ from distillctl.api.method import Head, Method, Phase, Wants
 from distillctl.api.returned import described
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
+from distillctl.distributed.process_group import ProcessGroup
 from distillctl.engine.objective import Weighted
 from distillctl.errors import PluginError, ProfileError, RunError
 from distillctl.profile.schema import MethodChoice, Profile
@@ -44,6 +45,18 @@ def check_effects(task_weight: float, methods: Sequence[Weighted], *, labelled: 
                 f"`warmup_epochs` has no effect on `{entry.name}`, which ends before the main part whose epochs it counts",
                 hint="leave it out",
             )
+
+
+def check_quantise(profile: Profile, processes: ProcessGroup) -> None:
+    """Refuses what does not go together with rounding to 8 bits."""
+    if profile.student.table.freeze:
+        raise ProfileError(
+            "`train.quantize` learns the range of every layer's input, and `student.freeze` leaves layers as they are",
+            where="train",
+            hint="leave one of them out",
+        )
+    if processes.count > 1:  # each would have ranges of its own, of which a checkpoint keeps one
+        raise ProfileError("`train.quantize` trains in one process", where="train", hint="leave `--nproc` out")
 
 
 def check_passes(methods: Sequence[Weighted], owner: Weighted | None, model: nn.Module, student: str, shape: tuple[int, int, int]) -> None:

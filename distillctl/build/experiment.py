@@ -14,7 +14,16 @@ from distillctl.api.method import Setup, Side, Wants
 from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
-from distillctl.build.checks import check_compiles, check_effects, check_passes, check_patience, check_reads, check_sampler, head_owner
+from distillctl.build.checks import (
+    check_compiles,
+    check_effects,
+    check_passes,
+    check_patience,
+    check_quantise,
+    check_reads,
+    check_sampler,
+    head_owner,
+)
 from distillctl.build.cuda_graph import cuda_graph
 from distillctl.build.data import evaluation_loader
 from distillctl.build.depth import apply_depth
@@ -33,6 +42,7 @@ from distillctl.engine.precision import precision_on
 from distillctl.engine.teacher import LiveTeacher
 from distillctl.errors import MachineError
 from distillctl.models import heads
+from distillctl.models.fake_quantise import quantise
 from distillctl.models.features import HEAD, Tapped
 from distillctl.profile.schema import Profile, seconds
 
@@ -63,6 +73,9 @@ def assemble(
     if profile.student.table.weights or profile.student.table.checkpoint is not None:
         notes += unfold(model, task, device, profile.seed)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
+    if train.quantize is not None:
+        check_quantise(profile, processes)
+        quantise(model)
     still, scales = apply_depth(profile, model, _shape(task), head_replaced=head is not None)
     objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network, frozen=still, lr_scales=scales)
     placed(objective, device, last_beside)

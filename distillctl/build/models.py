@@ -20,6 +20,7 @@ from distillctl.api.task import Task
 from distillctl.data.hashing import STUDENT, mix
 from distillctl.errors import DataError, PluginError, ProfileError, RunError
 from distillctl.models import deploy, heads
+from distillctl.models.fake_quantise import quantise
 from distillctl.models.teacher_input import adapt_input
 from distillctl.plugin.registry import Registry, load
 from distillctl.profile.schema import Profile, TeacherChoice, TeacherTable
@@ -127,10 +128,12 @@ def _made_for(spec: ModelSpec, weights: str, data: Splits) -> list[str]:
 
 
 def build_deployed(profile: Profile, task: Task, head: Mapping[str, Any] | None) -> nn.Module:
-    """The student with fresh weights, as it is evaluated and deployed: with the head that a method gave it, if one did."""
+    """The student with fresh weights, as it is evaluated and deployed: with the head that a method gave it, rounded to 8 bits if it was."""
     model, _ = build_student(profile, task, initial=False)
     if head is not None:
         heads.rebuild(model, profile.student.spec, head)
+    if profile.train.quantize is not None:
+        quantise(model)
     return model
 
 

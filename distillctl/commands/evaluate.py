@@ -118,7 +118,7 @@ def evaluate_run(
     keep_freed_memory(chosen)
     if wrong := next((text for text in overrides if not text.startswith(("dataset.", "evaluate."))), None):
         raise ProfileError(f"`{wrong}` is not a key that an evaluation reads", where="--set", hint="allowed: keys of dataset and evaluate")
-    profile = _with_data_found(from_resolved(run.check_resolved(), registry, student_only=True, overrides=overrides), run)
+    profile = with_data_found(from_resolved(run.check_resolved(), registry, student_only=True, overrides=overrides), run)
     task = build_task(profile, registry)
     splits = task.data
     split = split or ("test" if splits.test is not None else "val")
@@ -203,7 +203,7 @@ def _meant(path: Path | None, checkpoint: str, root: Path) -> RunDirectory:
     )
 
 
-def _with_data_found(profile: Profile, run: RunDirectory) -> Profile:
+def with_data_found(profile: Profile, run: RunDirectory) -> Profile:
     """The profile with data that are not below this directory, but below the one where the run was begun."""
     began, options = run.info().get("directory"), profile.dataset.options
     places = {name: value for name in type(options).model_fields if isinstance(value := getattr(options, name), Path)}

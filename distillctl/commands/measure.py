@@ -32,6 +32,7 @@ from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.errors import DataError, DistillError, Problem, ProfileError, RunError
 from distillctl.models import deploy
 from distillctl.models.cost import Latency, file_bytes, forward_latency, images_of, macs, parameters
+from distillctl.models.fake_quantise import restore
 from distillctl.models.forward_errors import explained_forward
 from distillctl.models.onnx_files import OnnxModel, needs, write_onnx
 from distillctl.plugin.registry import Registry, load, load_options
@@ -192,7 +193,13 @@ def _of_run(run: Path, settings: Settings, registry: Registry) -> Network:
         raise ProfileError(f"the student of `{run}` was built for images of {built_for} pixels alone, not of {settings.size}")
     size = settings.size or size
     file = run / deploy.WEIGHTS
-    return Network(str(run), spec, (channels, size, size), info["num_classes"], lambda: deploy.read_student(run, registry)[0], file)
+    return Network(str(run), spec, (channels, size, size), info["num_classes"], lambda: _student(run, registry), file)
+
+
+def _student(run: Path, registry: Registry) -> nn.Module:
+    model, _ = deploy.read_student(run, registry)
+    restore(model)  # simulated rounding to 8 bits costs nothing in what is deployed
+    return model
 
 
 def top1(subject: Subject, settings: Settings, registry: Registry) -> Top1 | None:

@@ -40,6 +40,7 @@ from distillctl.errors import DataError, Problem, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.models.cost import parameters
+from distillctl.models.fake_quantise import ranges_of
 from distillctl.models.forward_errors import explained_forward
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load_teacher_profile
@@ -446,6 +447,8 @@ def _deploy(
     extra: dict[str, object] = {} if head is None else {"head": head}
     if profile.dataset.task != deploy.TASK:
         extra["task"] = profile.dataset.task
+    if profile.train.quantize is not None:
+        extra["quantize"] = {"kind": profile.train.quantize, "ranges": ranges_of(model)}
     deploy.write_student(
         run.path,
         model,

@@ -27,6 +27,7 @@ from distillctl.api.specs import DatasetSpec, ModelSpec
 from distillctl.errors import DataError, MachineError, PluginError, Problem
 from distillctl.files import json_bytes, read_json, write_atomically
 from distillctl.models import heads
+from distillctl.models.fake_quantise import plain_state, quantise
 from distillctl.plugin.catalog import PREFIX
 from distillctl.plugin.registry import Registry, load, load_options
 from distillctl.rundir import digests
@@ -203,7 +204,19 @@ def read_student(folder: Path | str, registry: Registry) -> tuple[nn.Module, dic
     weights = read_file(digests.check(Path(folder, WEIGHTS)))
     assert isinstance(weights, dict)  # what safetensors files hold
     load_into(model, weights, what=f"student `{info['model']}`", classifier=spec.classifier)
+    if (quantised := info.get("quantize")) is not None:
+        quantise(model, _ranges(quantised, folder))
     return model.eval(), info
+
+
+def _ranges(told: object, folder: Path | str) -> Mapping[str, Sequence[float]]:
+    """The ranges of a student that was trained for 8 bits."""
+    found = told.get("ranges") if isinstance(told, dict) and told.get("kind") == "int8" else None
+    pairs = list(found.values()) if isinstance(found, dict) else [None]
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(value, int | float) for value in pair) for pair in pairs):
+        raise DataError(f"`quantize` in `{Path(folder, DESCRIPTION)}` is not as a run writes it")
+    assert isinstance(found, dict)
+    return found
 
 
 def _write(content: bytes, path: Path) -> None:
@@ -212,7 +225,7 @@ def _write(content: bytes, path: Path) -> None:
 
 def _tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
     """The state dict as separate, dense tensors: the format has no room for shared memory (tied weights) or strides."""
-    state: dict[str, Any] = model.state_dict()
+    state = plain_state(model)
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise PluginError(f"the model `{name}` keeps {type(value).__name__} `{key}` in its state, which cannot be deployed")

@@ -30,7 +30,7 @@ def needs(*modules: str) -> None:
     """
     for name in modules:
         try:
-            with _quiet():
+            with quiet():
                 import_module(name)
         except ImportError as error:
             raise MachineError(f"ONNX files need `{name}`: {one_line(error, 120)}", hint=_INSTALL) from error
@@ -53,7 +53,7 @@ def write_onnx(
     needs("onnx", "onnxscript")
     example = torch.zeros(2, *shape, dtype=torch.uint8 if pixels else torch.float32)
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 model.eval(),
                 (example,),
@@ -65,7 +65,7 @@ def write_onnx(
             )
         assert program is not None
         program.model.metadata_props.update(told or {})
-        with _quiet():
+        with quiet():
             program.save(str(path), external_data=False)
     except OSError as error:
         raise MachineError(f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}") from error
@@ -119,13 +119,13 @@ def quantise(path: Path, target: Path, batches: Iterable[Tensor]) -> None:
         RunError: onnxruntime cannot quantise this network.
     """
     needs("onnx", "onnxruntime")
-    with _quiet():
+    with quiet():
         tools = import_module("onnxruntime.quantization")
         prepare = import_module("onnxruntime.quantization.shape_inference").quant_pre_process
     with TemporaryDirectory() as folder:
         prepared = Path(folder, "prepared.onnx")
         try:
-            with _quiet():
+            with quiet():
                 prepare(str(path), str(prepared), skip_symbolic_shape=True)
                 tools.quantize_static(
                     str(prepared),
@@ -144,6 +144,15 @@ def quantise(path: Path, target: Path, batches: Iterable[Tensor]) -> None:
             raise RunError(f"onnxruntime cannot quantise this network: {_cause(error)}") from error
 
 
+def add_metadata(path: Path, told: Mapping[str, str]) -> None:
+    """Puts metadata into an ONNX file; the quantiser leaves those of its source out."""
+    needs("onnx")
+    onnx = import_module("onnx")
+    network = onnx.load(str(path))
+    onnx.helper.set_model_props(network, dict(told))
+    onnx.save(network, str(path))
+
+
 def _reader(base: type, batches: Iterable[Tensor]) -> Any:
     """The batches as onnxruntime asks for them."""
 
@@ -159,7 +168,7 @@ def _reader(base: type, batches: Iterable[Tensor]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences what exporter and quantiser print, log and warn of themselves; what goes wrong is raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

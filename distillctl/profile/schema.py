@@ -194,6 +194,9 @@ class TrainTable(Options):
     of frequent classes, each epoch has others."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop early: after so many epochs without a better figure on the validation split."""
+    quantize: Literal["int8"] | None = None
+    """`int8`: the student is trained with weights and inputs of its convolutions and linear layers rounded as 8 bits will have them (Jacob
+    et al. 2018, arXiv 1712.05877), under the same distillation. For a few epochs from a trained student, before `export --int8`."""
     clip_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Largest norm of all gradients together; 0 means no limit."""
     mixup: Annotated[float, Field(gt=0, le=1e3)] | None = None

@@ -13,6 +13,7 @@ from distillctl.commands import run_costs as module
 from distillctl.commands.run_costs import run_costs
 from distillctl.engine.experiment import Experiment
 from distillctl.models.cost import macs
+from distillctl.models.fake_quantise import quantise
 from distillctl.models.features import Tapped
 from distillctl.testing.tiny_models import TINY_CNN, TINY_WIDE, TinyCNN, build_tiny
 
@@ -55,6 +56,13 @@ def test_costs_of_both_sides() -> None:
     for model, was in zip((student, teacher), before, strict=True):
         assert all(torch.equal(*pair) for pair in zip(state(model), was, strict=True))
     assert run_costs(experiment(16), {"student": student})["student"]["macs"] == macs(student, (3, 16, 16)) > 3 * 87_872
+
+
+def test_simulated_rounding_is_not_the_students_cost() -> None:
+    student, plain = TinyCNN(10), [type(module) for module in TinyCNN(10).modules()]
+    quantise(student)
+    assert run_costs(experiment(), {"student": student})["student"]["macs"] == 87_872
+    assert [type(module) for module in student.modules()] == plain
 
 
 def test_a_model_that_cannot_compute_one_image_does_not_lose_the_run() -> None:

@@ -328,6 +328,35 @@ MUTANTS = (
     Mutant("the index of a cache is not checked", "distillctl/data/resized.py", "if zlib.crc32(index) != checksum:", "if False:", "tests/data/test_resized.py"),
     Mutant("a training without augmentation is resized for a crop", "distillctl/data/augment.py", 'return (view.eval_resize if view.augment == "none" else view.resize) or view.size', "return view.resize or view.size", "tests/data/test_resized.py"),
     Mutant("another cache is another run", "distillctl/profile/identity.py", '("dataset", "cache"), ', "", "tests/profile/test_identity.py"),
+    # Export.
+    Mutant(
+        "zero outside the range of a layer's input",
+        "distillctl/models/fake_quantise.py",
+        "seen = torch.stack([values.amin().clamp(max=0), values.amax().clamp(min=0)]).float()",
+        "seen = torch.stack([values.amin(), values.amax()]).float()",
+        "tests/models/test_fake_quantise.py",
+    ),
+    Mutant(
+        "one scale for all output channels",
+        "distillctl/models/fake_quantise.py",
+        "scale = weight.detach().flatten(1).abs().amax(1).float()",
+        "scale = weight.detach().abs().amax().float().expand(len(weight))",
+        "tests/models/test_fake_quantise.py",
+    ),
+    Mutant(
+        "an exported network whose answers are not numbers",
+        "distillctl/commands/export.py",
+        "if not parity.difference <= bound:",
+        "if parity.difference > bound:",
+        "tests/commands/test_export.py",
+    ),
+    Mutant(
+        "accuracy of int8 on some images alone",
+        "distillctl/commands/run_images.py",
+        "with closing(self._loader(self.images)) as loader:",
+        "with closing(self._loader(self.images.subset(torch.arange(50)))) as loader:",
+        "tests/commands/test_export.py",
+    ),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
     Mutant('a run that went on after a change is a control', 'distillctl/commands/control.py', 'info.get("method") == "none" and "changes" not in info', 'info.get("method") == "none"', 'tests/commands/test_control.py'),
