@@ -185,7 +185,7 @@ def print_costs(costs: Sequence[Cost], settings: Settings) -> None:
     columns["of"] = ["" if cost.top1 is None else cost.top1.source for cost in costs]
     numbers = {name: _right(name, cells) for name, cells in columns.items() if name not in ("model", "of")}
     shown = {name: numbers.get(name, (name, cells)) for name, cells in columns.items()}
-    less = [f"p95 ×{batch}" for batch in reversed(batches)] + ["MB", "pixels", "of", "images/s", "memory"]
+    less = [f"p95 ×{batch}" for batch in reversed(batches)] + ["images/s", "of", "memory", "MB"]
     render.table(
         [head for head, _ in shown.values()],
         list(zip(*(cells for _, cells in shown.values()), strict=True)),

@@ -45,6 +45,8 @@ Runtime = Literal["torch", "onnx"]
 T = TypeVar("T")
 
 _CHANNELS = 3
+_TO_END = 10
+"""Seconds that a process has to end by itself when it has told everything, since some packages leave semaphores behind otherwise."""
 
 
 @dataclass(frozen=True)
@@ -426,6 +428,7 @@ def in_child(name: str, work: Callable[..., T], *arguments: Any) -> T | Failure:
     sending.close()
     try:
         found: T | Failure = receiving.recv()
+        process.join(_TO_END)
     except EOFError:
         process.join()
         ended = f"by signal {-process.exitcode}" if process.exitcode < 0 else f"with code {process.exitcode}"

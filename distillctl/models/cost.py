@@ -40,10 +40,15 @@ def macs(model: nn.Module, shape: Sequence[int]) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     # The fused kernels of attention are not counted by every version of torch, and the parts that they consist of are.
     torch.backends.mha.set_fastpath_enabled(False)
+    trained = [value for value in model.parameters() if value.requires_grad]
     try:
+        for value in trained:  # torch's counter asks what is handed to a module and wants a gradient for how it came about
+            value.requires_grad_(False)
         with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(images)
     finally:
+        for value in trained:
+            value.requires_grad_(True)
         torch.backends.mha.set_fastpath_enabled(fast)
     return int(counter.get_total_flops()) // 2
 

@@ -97,6 +97,7 @@ def test_published_figures(name: str, giga: float, millions: float) -> None:
 def everything(model: nn.Module) -> Iterator[object]:
     yield from (value.clone() for value in model.state_dict().values())
     yield from (module.training for module in model.modules())
+    yield from (value.requires_grad for value in model.parameters())
     yield from (len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     yield torch.get_rng_state()
 
@@ -117,11 +118,33 @@ def test_nothing_of_the_model_is_changed() -> None:
     assert all(same(*pair) for pair in zip(before, everything(model), strict=True))
 
 
+class Pools(nn.Module):
+    """Hands a view of a parameter to a layer, as attention pooling does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(torch.zeros(1, 1, 4))
+        self.query = nn.Linear(4, 6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.query(self.latent.expand(len(images), -1, -1))
+        return found
+
+
+def test_a_layer_that_is_handed_a_parameter() -> None:
+    model = Pools()
+    model.query.bias.requires_grad_(False)
+    before = list(everything(model))
+    assert macs(model, (3, 4, 4)) == 24
+    assert all(same(*pair) for pair in zip(before, everything(model), strict=True))
+
+
 def test_a_model_that_raises_is_left_as_it_was() -> None:
     model = TinyCNN(3).train()
     with pytest.raises(RuntimeError):
         macs(model, (4, 8, 8))
     assert model.training
+    assert all(value.requires_grad for value in model.parameters())
     assert torch.backends.mha.get_fastpath_enabled()
 
 
