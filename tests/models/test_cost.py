@@ -118,6 +118,24 @@ def test_nothing_of_the_model_is_changed() -> None:
     assert all(same(*pair) for pair in zip(before, everything(model), strict=True))
 
 
+class Attends(nn.Module):
+    """A layer of attention by torch, which takes a fused kernel in evaluation mode on a CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.flatten(2).transpose(1, 2).repeat(1, 1, 4)[..., :8]  # (B, N, 8)
+        found: Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return found
+
+
+def test_fused_attention_is_counted() -> None:
+    """Four projections of 16 tokens of width 8, their scores, and the weighted sum."""
+    assert macs(Attends(), (3, 4, 4)) == 4 * 16 * 8 * 8 + 2 * 16 * 16 * 8
+
+
 class Pools(nn.Module):
     """Hands a view of a parameter to a layer, as attention pooling does."""
 
