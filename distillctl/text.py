@@ -31,6 +31,22 @@ def counted(number: int, thing: str, plural: str = "s") -> str:
     return f"{number:,} {thing}{'' if number == 1 else plural}"
 
 
+def magnitude(number: float) -> str:
+    """A large number with three digits: `78.0 k`, `11.7 M`, `1.81 G`."""
+    for unit, factor in (("", 1), (" k", 1e3), (" M", 1e6), (" G", 1e9)):
+        scaled = number / factor
+        if scaled < 999.5 or unit == " G":
+            break
+    digits = 0 if not unit or scaled >= 99.95 else 1 if scaled >= 9.995 else 2
+    return f"{scaled:,.{digits}f}{unit}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds with three digits."""
+    value = seconds * 1000
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
 def some(names: Sequence[str]) -> str:
     """The first names in backticks, and how many there are besides."""
     shown = ", ".join(f"`{name}`" for name in names[:3])

@@ -67,6 +67,7 @@ RUN = {
     "distillctl list-methods": (),
     "distillctl check-data profiles/quickstart.toml": (),
     "distillctl bench profiles/quickstart.toml --steps 5": ("--warmup", "1", "--set", "dataset.limit=200"),
+    "distillctl measure resnet8 'torchvision/mobilenet_v3_*'": ("--image-size", "32", "--batch", "1"),
     "distillctl train profiles/cifar100/resnet32x4_resnet8x4.toml --method crd": CIFAR,
 }
 # The last words of a run that distilled.

@@ -165,6 +165,8 @@ class ModelSpec(Spec):
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), or (name, weights, options) if it takes three, gives a state dict.
     weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
+    weights_top1: `"module:function"`, called with a name, gives for names of pretrained weights their top-1 accuracy on ImageNet's
+        validation images, 0 to 1, as it is published; empty where the package does not know it.
     replaceable: paths of modules that options may build otherwise than published: a student that starts from pretrained weights keeps its
         own where theirs have another shape.
     input_size: side length in pixels that the model was designed for.
@@ -177,6 +179,7 @@ class ModelSpec(Spec):
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
     weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
+    weights_top1: str = ""
     replaceable: tuple[str, ...] = ()
     input_size: int = 224
     parameters: int = 0

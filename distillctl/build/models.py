@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -62,9 +62,17 @@ def _weights_of(file: Path | None) -> Iterator[None]:
 
 def build_model(task: Task, spec: ModelSpec, options: Options) -> nn.Module:
     """A model with fresh weights, drawn from torch's global generator."""
-    builder = load(spec.implementation, spec.name)
+    return _built(spec, lambda builder: task.build(builder, spec.name, task.outputs, options))
+
+
+def build_named(spec: ModelSpec, options: Options, classes: int) -> nn.Module:
+    """As `build_model`, without data: a classifier of so many classes."""
+    return _built(spec, lambda builder: builder(spec.name, classes, options))
+
+
+def _built(spec: ModelSpec, build: Callable[[Any], object]) -> nn.Module:
     try:
-        model = task.build(builder, spec.name, task.outputs, options)
+        model = build(load(spec.implementation, spec.name))
     except (ValueError, AssertionError, RuntimeError) as error:  # options that do not go together
         shown = f"the model `{spec.name}` cannot be built: {one_line(error, 200)}"
         raise RunError(shown, hint=f"`distillctl show {spec.qualified}` lists its options") from error

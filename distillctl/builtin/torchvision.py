@@ -212,6 +212,7 @@ def register_model() -> list[ModelSpec]:
             weights=_WEIGHTS.get(name, _V1),
             weights_loader="distillctl.builtin.torchvision_models:load_weights",
             weights_input={weights: _input(name, weights) for weights in _WEIGHTS.get(name, _V1)},
+            weights_top1="distillctl.builtin.torchvision_models:published_top1",
             replaceable=("conv1",) if family.options == "ResNetOptions" else (),
             input_size=_SIZES.get(name, 224),
             parameters=_PARAMETERS[name],

@@ -71,6 +71,12 @@ def load_weights(name: str, weights: str) -> dict[str, Tensor]:
     return torchvision_names(read_state_dict(path))
 
 
+def published_top1(name: str) -> dict[str, float]:
+    """Top-1 accuracy on ImageNet's validation images of a model's weights, by their names, as torchvision states it."""
+    results = {member.name: member.meta["_metrics"].get("ImageNet-1K", {}) for member in torchvision.models.get_model_weights(name)}
+    return {weights: round(figures["acc@1"] / 100, 5) for weights, figures in results.items() if "acc@1" in figures}
+
+
 def _fetch(url: str) -> Path:
     """The file behind a URL of torchvision in torch's cache."""
     path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)

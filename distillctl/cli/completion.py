@@ -25,6 +25,11 @@ def objects() -> list[tuple[str, str]]:
     return [found for catalog in catalogs for found in _of(catalog)]
 
 
+def objects_and_runs() -> list[tuple[str, str]]:
+    """Those, and the runs below `runs`."""
+    return objects() + [(path, "") for path in runs()]
+
+
 def packages() -> list[str]:
     """The packages with plugins."""
     return sorted({plugin.package for plugin in Registry.load().plugins})
@@ -33,6 +38,11 @@ def packages() -> list[str]:
 def runs() -> list[str]:
     """The paths of the runs below `runs`, the newest first."""
     return [str(run.path) for run in runs_in(ROOT)]
+
+
+def models_and_runs() -> list[tuple[str, str]]:
+    """The models, and the runs below `runs`."""
+    return _of(Registry.load().models) + [(path, "") for path in runs()]
 
 
 def _of(catalog: Catalog[Any]) -> list[tuple[str, str]]:

@@ -1,16 +1,19 @@
-"""`show`: all there is to know about one method, model, data set or optimizer."""
+"""`show`: all there is to know about one method, model, data set or optimizer, or about a run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from distillctl.cli import completion, options, render
 from distillctl.cli.description import description
+from distillctl.cli.show_run import is_run, print_run, run_description
 from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
+from distillctl.profile.problems import no_run
 
 _WIDE = 160
 """Columns from which a description fits beside the other cells of a table of options."""
@@ -20,7 +23,10 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A method, model, data set or optimizer.", show_default=False, autocompletion=completion.objects
+            metavar="NAME|RUN",
+            help="A method, model, data set or optimizer, or a run directory.",
+            show_default=False,
+            autocompletion=completion.objects_and_runs,
         ),
     ],
     cite: Annotated[bool, typer.Option("--bibtex", help="Print how its paper is cited, and nothing else.")] = False,
@@ -28,12 +34,19 @@ def show(
 ) -> None:
     """Show a method, model, data set or optimizer: options with type, default and bounds, formula, an example to paste.
 
+    Of a run directory: what was trained, its figures, and what student and teacher cost.
+
     Examples:
         distillctl show torchvision/resnet18
 
-        distillctl show kd --bibtex
+        distillctl show runs/NAME
     """
     registry = Registry.load()
+    if is_run(name):
+        if cite:
+            raise ProfileError(f"`{name}` is a run, which has no paper", where="--bibtex", hint="leave it out")
+        render.as_json(run_description(Path(name))) if json else print_run(Path(name), registry)
+        return
     found = [description(catalog, spec) for catalog, spec in find(registry, name)]
     if cite:
         if not (entries := dict.fromkeys(entry["bibtex"] for entry in found if entry["bibtex"])):
@@ -68,6 +81,8 @@ def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:
                 raise
             hints.append(error.problems[0].hint)
     if not found:
+        if problem := no_run(name):
+            raise ProfileError(problem)
         useful = (
             [h for h in hints if "pip install" in h or "installed but broken: " in h]
             or [h for h in hints if h.startswith("did you mean")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distillctl.cli import options, render
+from distillctl.cli.costs import print_costs
 from distillctl.distributed import heartbeat
 from distillctl.errors import MachineError, ProfileError
 from distillctl.text import counted
@@ -141,10 +142,7 @@ def print_result(result: Result) -> None:
         _say(f"changed    {counted(count, 'accepted change')} while it ran: `changes` in run.json")
     if "agreement" in summary:
         _say(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
-    if sizes := summary.get("parameters"):
-        taught = f"; teacher {sizes['teacher']:,}" if "teacher" in sizes else ""
-        smaller = f", {sizes['teacher'] / sizes['student']:.1f} times as many" if taught else ""
-        _say(f"size       student {sizes['student']:,} parameters{taught}{smaller}")
+    print_costs(summary)
     if seconds := RunDirectory.open(result.path).info().get("seconds"):
         _say(f"time       {duration(seconds)} of training")
     _say(f"file       {result.path / 'student.safetensors'}")

@@ -24,6 +24,7 @@ from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
 from distillctl.commands.resume_check import adopt, changed, changed_profile, file_facts, listing, measured_white, packages, refuse
+from distillctl.commands.run_costs import run_costs
 from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data import EvalLoader
 from distillctl.data.workers import worker_deaths
@@ -38,6 +39,7 @@ from distillctl.engine.trackers import Trackers
 from distillctl.errors import DataError, Problem, ProfileError, RunError
 from distillctl.files import sha256
 from distillctl.models import deploy
+from distillctl.models.cost import parameters
 from distillctl.models.fake_quantise import ranges_of
 from distillctl.models.forward_errors import explained_forward
 from distillctl.plugin.registry import Registry
@@ -406,7 +408,9 @@ class _Plan:
             if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}
-        summary["parameters"] = {name: sum(p.numel() for p in side.parameters()) for name, side in sides.items() if side is not None}
+        summary["parameters"] = {name: parameters(side) for name, side in sides.items() if side is not None}
+        costs = run_costs(experiment, {name: side for name, side in sides.items() if side is not None}) if self.processes.first else {}
+        summary["costs"] = self.processes.broadcast(costs)
         if changes := run.info().get("changes"):
             summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
         if self.processes.first:

@@ -149,7 +149,7 @@ class Catalog(Generic[S]):
         if name.startswith(PREFIX):
             return (
                 "code of a file runs only for models and data sets, "
-                "where `train`, `eval`, `check`, `check-data` or `bench` are given `--allow-code`"
+                "where `train`, `eval`, `check`, `check-data`, `bench` or `measure` are given `--allow-code`"
             )
         front, _, rest = name.partition("/")
         if family := self.families.get(front):

@@ -43,6 +43,7 @@ def malformed(spec: Spec) -> str:
         ("implementation", spec.implementation),
         ("options", spec.options),
         ("weights_loader", getattr(spec, "weights_loader", "")),
+        ("weights_top1", getattr(spec, "weights_top1", "")),
         ("preview", getattr(spec, "preview", "")),
         ("names", getattr(spec, "names", "")),
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distillctl.errors import Problem, ProfileError
+from distillctl.rundir.directory import ROOT
 from distillctl.text import printable
 
 MAX_PROBLEMS = 100
@@ -66,6 +67,19 @@ def no_file(path: Path) -> tuple[str, str]:
         return f"there is no file `{path}`", near_files(path)
     except (OSError, ValueError) as error:
         return f"`{str(path)[:80]}` is not a path: {(getattr(error, 'strerror', None) or str(error)).lower()}", ""
+
+
+def no_run(name: str) -> Problem | None:
+    """What is said of a name that means a run directory that is not there; None where it may mean something else."""
+    path = Path(name)
+    try:
+        if (ROOT / path / "run.json").is_file():
+            return Problem(f"there is no run directory `{name}`", hint=f"did you mean `{ROOT / path}`?")
+        if path.is_dir():
+            return Problem(f"`{name}` is not a run directory: it has no `run.json`")
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    return Problem(f"there is no run directory `{name}`", hint=near_files(path)) if ROOT in path.parents else None
 
 
 def near_files(path: Path, suffix: str = "") -> str:

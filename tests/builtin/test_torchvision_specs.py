@@ -173,3 +173,16 @@ def test_every_option_is_taken_by_torchvision(name):
     if "image_size" in given:
         stride = 32 if name == "maxvit_t" else int(name.rpartition("_")[2])
         assert Tapped(model, spec, ["stage4"]).probe((3, 448, 448))["stage4"][1] == 448 // stride
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_published_accuracy_is_told_of_all_weights(name):
+    """As a share, from torchvision's own table; its best weights of each model are above half."""
+    spec = SPECS[name]
+    found = load(spec.weights_top1, name)(name)
+    assert {weights: found[weights] for weights in spec.weights} == {
+        member.name: pytest.approx(member.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100)
+        for member in torchvision.models.get_model_weights(name)
+        if member.name in spec.weights
+    }
+    assert 0.5 < max(found[weights] for weights in spec.weights) < 0.9

@@ -13,9 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from distillctl import load_student
 from distillctl.cli import run
 from distillctl.engine import checkpoint
 from distillctl.engine.memory import peak_memory
+from distillctl.models.cost import macs as macs_of
 
 TEACHER = """
 [dataset]
@@ -78,9 +80,19 @@ def test_train_prints_epochs_and_what_came_out(trained: tuple[Path, str]) -> Non
     lines = out.splitlines()
     assert [sum(line.startswith(f"epoch {n}") for line in lines) for n in ("2/2", "3/3")] == [1, 1]
     assert "kd " in next(line for line in lines if line.startswith("epoch 1/3"))
-    assert [line.split()[0] for line in lines[-8:]] == ["student", "last", "gain", "agreement", "size", "time", "file", "run"]
-    size = next(line for line in lines if line.startswith("size"))
-    assert re.fullmatch(r"size       student [\d,]+ parameters; teacher [\d,]+, 2\.\d times as many", size)
+    heads = ["student", "last", "gain", "agreement", "size", "parameters", "MACs", "ms", "time", "file", "run"]
+    assert [line.split()[0] for line in lines[-11:]] == heads
+    sizes, counts, macs, times = lines[-7:-3]
+    assert sizes.split() == ["size", "student", "teacher"]
+    assert re.fullmatch(r" {11}parameters   78,042  175,258  2\.2 times as many", counts)
+    assert re.fullmatch(r" {11}MACs +[\d.]+ [kM] +[\d.]+ [kM]  \d\.\d times as many", macs)
+    assert re.fullmatch(r" {11}ms +[\d.,]+ +[\d.,]+  \d+\.\d times as long, one image on cpu, \d+ threads?", times)
+    assert len({line.index(end) + len(end) for line, end in ((sizes, "student"), (counts, "78,042"))}) == 1
+    result = json.loads((student_run(folder) / "run.json").read_text())["result"]
+    assert list(result["costs"]) == ["student", "teacher"]
+    assert all(set(cost) == {"parameters", "macs", "ms", "device", "threads"} for cost in result["costs"].values())
+    assert {side: cost["parameters"] for side, cost in result["costs"].items()} == result["parameters"]
+    assert result["costs"]["student"]["macs"] == macs_of(load_student(student_run(folder)).model, (3, 8, 8))
     assert lines[-2].split()[1] == f"{lines[-1].split()[1]}/student.safetensors"
     assert any(line.startswith("teacher    ") for line in lines)
     assert lines[-1].split()[1] == str(student_run(folder).relative_to(folder))

@@ -36,7 +36,7 @@ TOLERANCE = 0.1
 """Relative, and for shares of images absolute: other kernels round otherwise, and two epochs at a large rate amplify that."""
 _BITS = {"bits", "file_bits"}
 """Hashes that say nothing on another machine."""
-_TIMES = {"seconds", "images_per_second"}
+_TIMES = {"seconds", "images_per_second", "costs"}
 PROFILE = """
 seed = 5
 [dataset]

@@ -89,6 +89,7 @@ def _spec(
         weights_loader="distillctl_timm.pretrained:load_weights" if inputs else "",
         weights_input=inputs,
         input_size=size,
+        parameters=parameters,
     )
 
 
