@@ -52,6 +52,7 @@ RUN = {
     "distillctl train photos.toml --dry-run": PHOTOS,
     "distillctl train photos.toml": PHOTOS,
     "distillctl eval --tta": (),
+    "distillctl eval --model resnet50 --checkpoint my_resnet50.pth --data photos.toml": PHOTOS[2:6],
     "distillctl init imagefolder --out my.toml": (),
     "distillctl show kd": (),
     "distillctl list-methods": (),
