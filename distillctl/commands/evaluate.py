@@ -29,6 +29,7 @@ from distillctl.models import deploy
 from distillctl.models.features import evaluating
 from distillctl.models.forward_errors import explained_forward
 from distillctl.plugin.registry import Registry
+from distillctl.profile.document import parse_edit
 from distillctl.profile.reading import from_resolved
 from distillctl.profile.schema import Profile
 from distillctl.profile.teacher import has_fixed_size
@@ -160,8 +161,8 @@ def evaluate_run(
         teacher = teacher_of_run(run, registry, task, chosen, overrides, accept_change=accept_change)
     spec = profile.student.spec
     part = Part(profile, task, images, chosen, spec, model.to(chosen), has_fixed_size(spec), teacher)
-    found = figures_of(part, tta, against_teacher=against_teacher)
-    return Report(run=run.path, checkpoint=checkpoint, epoch=epoch, split=split, changes=tuple(overrides), **found)
+    found = figures_of(part, split, tta, overrides, against_teacher=against_teacher)
+    return Report(run=run.path, checkpoint=checkpoint, epoch=epoch, **found)
 
 
 def check_keys(overrides: Sequence[str], *tables: str) -> None:
@@ -174,6 +175,26 @@ def check_keys(overrides: Sequence[str], *tables: str) -> None:
     if wrong := next((text for text in overrides if not text.replace(" ", "").startswith(allowed)), None):
         hint = f"allowed: keys of {', '.join(tables[:-1])} and {tables[-1]}, and `train.workers`"
         raise ProfileError(f"`{wrong}` is not a key that an evaluation reads", where="--set", hint=hint)
+
+
+def check_effects(overrides: Sequence[str], split: str, tta: str, kind: str) -> None:
+    """Whether what is set changes anything.
+
+    tta: as it was asked for. kind: what is meant by it.
+
+    Raises:
+        ProfileError: a key has no effect on this evaluation.
+    """
+    idle: dict[tuple[str, ...], str] = {
+        ("dataset", "limit"): "" if split == "train" else f"on the {split} split: it cuts the training images",
+        ("evaluate", "every"): "on an evaluation: it says how often a training has one",
+        ("evaluate", "tta"): "" if tta == "auto" else "without a bare `--tta`, which asks for it",
+        ("evaluate", "tta_resize"): "" if kind in ("five_crop", "ten_crop") else "without `--tta five_crop` or `ten_crop`",
+        ("evaluate", "tta_scales"): "" if kind == "multi_scale" else "without `--tta multi_scale`",
+    }
+    for text in overrides:
+        if why := idle.get(parse_edit(text).parts[:2]):
+            raise ProfileError(f"`{text}` has no effect {why}", where="--set", hint="leave it out")
 
 
 def images_of(task: Task, split: str, data: str, allowed: Sequence[str]) -> tuple[str, Images]:
@@ -234,14 +255,17 @@ class Part:
     teacher: TeacherModel | None
 
 
-def figures_of(part: Part, tta: str, *, against_teacher: bool) -> dict[str, Any]:
-    """What a `Report` says of the answers.
+def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, against_teacher: bool) -> dict[str, Any]:
+    """What a `Report` says of the answers, and of what was asked for.
+
+    overrides: `KEY=VALUE`, of which each must have an effect.
 
     Raises:
         DistillError: a view cannot be had, or a network cannot take it.
     """
     profile, task, images = part.profile, part.task, part.images
     kind = tta_kind(profile, task, images, tta)
+    check_effects(overrides, split, tta, kind)
     sizes = tta_sizes(profile, task, kind)
     bound = [f"model `{part.spec.name}`"] if part.one_size else []
     bound += [f"teacher `{part.teacher.shown}`"] if part.teacher is not None and part.teacher.one_size else []
@@ -268,7 +292,9 @@ def figures_of(part: Part, tta: str, *, against_teacher: bool) -> dict[str, Any]
     beside = {} if plain is None else {name: f" ({task.show(name, plain.figures[name])} without)" for name in names}
     details = {**task.detail_names, **task.teacher_names}
     return {
+        "split": split,
         "tta": kind,
+        "changes": tuple(overrides),
         "figures": evaluation.figures,
         "plain": None if plain is None else plain.figures,
         "classes": task.breakdown(evaluation),

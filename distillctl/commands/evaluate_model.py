@@ -114,8 +114,6 @@ def evaluate_model(
         data=data,
         checkpoint=weights or str(checkpoint),
         epoch=None,
-        split=split,
         notes=(*told, *found.notes),
-        changes=tuple(overrides),
-        **figures_of(part, tta, against_teacher=against_teacher),
+        **figures_of(part, split, tta, overrides, against_teacher=against_teacher),
     )

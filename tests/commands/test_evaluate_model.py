@@ -286,6 +286,26 @@ def test_the_command_says_the_same_and_writes_it(inside: Path, registry: Registr
     shutil.rmtree("found")
 
 
+@pytest.mark.parametrize(
+    ("override", "tta", "split"),
+    [
+        ("dataset.limit=5", "", "train"),
+        ("evaluate.every=2", None, ""),
+        ('evaluate.tta="multi_scale"', "auto", ""),
+        ("evaluate.tta_resize=20", None, ""),
+        ("evaluate.tta_scales=[0.5, 1]", "multi_scale", ""),
+    ],
+)
+def test_a_key_that_does_nothing_is_refused(inside: Path, registry: Registry, override: str, tta: str | None, split: str) -> None:
+    """tta, split: with which it does something; None where arrays have none."""
+    with pytest.raises(ProfileError, match=r"has no effect (on|without) "):
+        evaluated(registry, override, checkpoint=Path("plain.pt"), tta="flip")
+    with pytest.raises(ProfileError, match=r"has no effect (on|without) "):
+        evaluate_run(Path("run"), registry, device="cpu", overrides=[override])
+    if tta is not None:
+        evaluated(registry, override, checkpoint=Path("plain.pt"), tta=tta, split=split)
+
+
 def test_only_what_an_evaluation_reads_is_looked_at(inside: Path, registry: Registry) -> None:
     Path("odd.toml").write_text(DATA + 'tta = "flip"\n[student]\nname = "nobody"\n[train]\nepochs = -1\nworkers = 0\n[method]\nname = 3\n')
     report = evaluated(registry, data="odd.toml", checkpoint=Path("plain.pt"))
