@@ -243,6 +243,7 @@ class Part:
     """A network, the images that it is evaluated on, and where.
 
     one_size: whether the network sees all images at one size. teacher: with which it is compared, if it is.
+    notes: what is to be said before. stranger: whether it was trained nobody knows how, perhaps with other classes.
     """
 
     profile: Profile
@@ -253,6 +254,8 @@ class Part:
     model: nn.Module
     one_size: bool
     teacher: TeacherModel | None
+    notes: Sequence[str] = ()
+    stranger: bool = False
 
 
 def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, against_teacher: bool) -> dict[str, Any]:
@@ -288,6 +291,7 @@ def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, ag
             return evaluate(task, part.model, loader, comparison=comparison, meter=meter, sizes=sizes)
 
     evaluation, plain = evaluated(kind, sizes), evaluated("", ()) if kind else None
+    doubt, hint = task.doubt(evaluation, images) if part.stranger and not task.compares else ("", "")
     names = {name: words for name, words in task.names.items() if name in evaluation.figures}
     beside = {} if plain is None else {name: f" ({task.show(name, plain.figures[name])} without)" for name in names}
     details = {**task.detail_names, **task.teacher_names}
@@ -295,6 +299,7 @@ def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, ag
         "split": split,
         "tta": kind,
         "changes": tuple(overrides),
+        "notes": (*part.notes, *([f"the model {doubt}: {hint}"] if doubt else [])),
         "figures": evaluation.figures,
         "plain": None if plain is None else plain.figures,
         "classes": task.breakdown(evaluation),

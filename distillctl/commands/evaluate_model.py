@@ -107,13 +107,12 @@ def evaluate_model(
             teacher.model.to(chosen)
         else:
             teacher = teacher_of_run(run, registry, task, chosen, of_data, accept_change=accept_change)
-    part = Part(profile, task, images, chosen, found.spec, model, found.one_size, teacher)
+    part = Part(profile, task, images, chosen, found.spec, model, found.one_size, teacher, (*told, *found.notes), stranger=True)
     return Report(
         run=None,
         model=registry.models.shown_name(found.spec),
         data=data,
         checkpoint=weights or str(checkpoint),
         epoch=None,
-        notes=(*told, *found.notes),
         **figures_of(part, split, tta, overrides, against_teacher=against_teacher),
     )

@@ -167,6 +167,14 @@ def test_weights_by_name_bring_their_normalisation(inside: Path, registry: Regis
     assert report.checkpoint == "IMAGENET1K_V1"
 
 
+def test_a_distillers_teacher_alone(inside: Path, registry: Registry) -> None:
+    """Of a file with both parts the student is evaluated, of one with a teacher alone, the teacher."""
+    state = torch.load("teacher.pt")
+    torch.save({"model": {f"teacher.{name}": value for name, value in state.items()}}, "alone.pt")
+    found = evaluated(registry, model="resnet14", checkpoint=Path("alone.pt"))
+    assert found.figures == evaluated(registry, model="resnet14", checkpoint=Path("teacher.pt")).figures
+
+
 def test_options_of_the_model_and_the_key_of_the_file(inside: Path, registry: Registry) -> None:
     plain = evaluated(registry, checkpoint=Path("plain.pt")).figures
     for key in ("best", "last"):
@@ -191,6 +199,20 @@ def test_the_images_of_a_run(inside: Path, registry: Registry) -> None:
         evaluated(registry, "dataset.root=others.npz", data="run", checkpoint=Path("plain.pt"))
     other = evaluated(registry, "dataset.root=others.npz", data="run", checkpoint=Path("plain.pt"), accept_change=True)
     assert other.as_dict()["set"] == ["dataset.root=others.npz"]
+
+
+def test_classes_in_another_order_are_told(inside: Path, registry: Registry) -> None:
+    model = network("resnet8")
+    model.load_state_dict(torch.load("plain.pt"))
+    with np.load("images.npz") as file:
+        arrays = dict(file)
+    arrays["test_labels"] = (logits_of(model, *own_input()).argmax(1).numpy() + 1) % CLASSES
+    np.savez("turned.npz", **arrays)
+    report = evaluated(registry, "dataset.root=turned.npz", checkpoint=Path("plain.pt"))
+    assert report.figures["top1"] == 0
+    assert report.notes[0].startswith(
+        "the model was trained otherwise: its answers fit the classes far better in another order (100.0% are"
+    )
 
 
 def against(mine: Tensor, theirs: Tensor) -> tuple[float, float]:
