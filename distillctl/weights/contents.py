@@ -24,7 +24,7 @@ torchvision's references). `module`: DeepSpeed.
 """
 
 Side = Literal["student", "teacher", "model"]
-"""Whose weights are wanted of a distiller's. `model`: of a network that is evaluated, the student's, or else the teacher's."""
+"""Whose weights are wanted of a distiller's. `model`: of a network that is evaluated, as of a student."""
 
 _DEPTH = 4
 """Mappings within mappings that are looked into."""
@@ -112,7 +112,7 @@ def _inner(value: Mapping[object, object], side: Side) -> tuple[str, Mapping[obj
     average = value.get("ema")
     if "student" in value and isinstance(average, Mapping):  # our own, with the moving average that was evaluated
         value = {"student": average.get("model")}
-    order = {"teacher": ("teacher", *_CONTAINERS), "model": (*_CONTAINERS, "teacher")}.get(side, _CONTAINERS)
+    order = ("teacher", *_CONTAINERS) if side == "teacher" else _CONTAINERS
     holding = [(key, part) for key in order if isinstance(part := value.get(key), Mapping) and _holds_tensors(part, _DEPTH, set())]
     if holding:
         return *holding[0], tuple(key for key, _ in holding[1:])

@@ -90,7 +90,7 @@ def _strip(state: dict[str, Tensor], side: Side) -> tuple[dict[str, Tensor], tup
             if all(name.startswith(prefix) for name in state):
                 state = {name.removeprefix(prefix): value for name, value in state.items()}
                 changed = True
-        order = {"teacher": ("teacher", "student"), "model": ("student", "teacher")}.get(side, ("student",))
+        order = ("teacher", "student") if side == "teacher" else ("student",)
         parts = [part for part in order if any(name.startswith(f"{part}.") for name in state)]
         for above in {} if parts else dict.fromkeys(name.partition(".")[0] for name in state):  # `model.teacher.` beside `model.student.`
             if all(any(name.startswith(f"{above}.{part}.") for name in state) for part in ("student", "teacher")):
