@@ -62,6 +62,7 @@ RUN = {
     "distillctl train photos.toml --set train.quantize=int8 --set student.checkpoint=runs/photos/student.safetensors "
     "--set train.epochs=3 --set optimizer.lr=0.005 --out runs/photos-int8": PHOTOS,
     "distillctl export runs/photos-int8 --int8": ("--calibration", "8"),
+    "distillctl eval --model resnet50 --checkpoint my_resnet50.pth --data photos.toml": PHOTOS[2:6],
     "distillctl init imagefolder --out my.toml": (),
     "distillctl show kd": (),
     "distillctl list-methods": (),

@@ -90,11 +90,16 @@ class Task:
     """The figure that chooses the best epoch; higher is better."""
     names: ClassVar[Mapping[str, str]] = {}
     """Figures in the order in which they are shown, with the words for them. The first is `metric`, which every evaluation has."""
+    detail_names: ClassVar[Mapping[str, str]] = {}
+    """Figures that `details` gives beside those of `names`, with the words for them."""
+    teacher_names: ClassVar[Mapping[str, str]] = {}
+    """Figures that `details(teacher=True)` gives beside those, with the words for them; empty where there are none."""
     gives: ClassVar[frozenset[str]] = frozenset()
     """What methods can read beside features: `labels` (a class for each row), `logits` (a score for each class). A method that reads more
     (`MethodSpec.reads`) is refused."""
     views: ClassVar[tuple[str, ...]] = ()
-    """Kinds of test-time augmentation whose answers `predict` can average: `flip`, `ten_crop`."""
+    """Kinds of test-time augmentation whose answers can be averaged: `flip`, `five_crop`, `ten_crop` by `predict`, and `multi_scale` by
+    `average`."""
     smooths: ClassVar[bool] = False
     """Whether `label_loss` knows label smoothing and `LossOptions`."""
     mixes: ClassVar[bool] = False
@@ -190,6 +195,21 @@ class Task:
         """A new, empty meter."""
         raise NotImplementedError
 
+    def details(self, *, teacher: bool = False) -> Meter:
+        """A new, empty meter for an evaluation after training, which nothing of a run depends on: the figures of `meter` to the last bit,
+        and those of `detail_names`.
+
+        teacher: and those of `teacher_names`. It is then handed pairs, what the model gave and what the teacher gave.
+        """
+        return self.meter()
+
+    def average(self, answers: Sequence[Any]) -> Any:
+        """One answer of several that `predict` gave for the same images, each in another size: the mean of the logits.
+
+        Asked only of tasks that have `multi_scale` in `views`.
+        """
+        raise NotImplementedError
+
     def floor(self, images: Images) -> float:
         """What guessing hardly exceeds in `metric` on these images. A teacher that is no better is refused."""
         raise NotImplementedError
@@ -218,8 +238,16 @@ class Task:
         return f"{value:.4f}"
 
     def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """The figures class by class: `name`, `correct`, `count`; empty where there are no classes."""
+        """The figures class by class: `name`, `correct`, `count`, and of an evaluation by `details` what else there is; empty where there
+        are no classes.
+        """
         return []
+
+    def confusion(self, evaluation: Evaluation) -> Tensor | None:
+        """Of an evaluation by `details`: how many images of class i were taken for class j; int64, (C, C), on the CPU. None where that
+        means nothing.
+        """
+        return None
 
 
 def output(outputs: Outputs) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,6 +23,13 @@ from distillctl.plugin.registry import Registry, load, load_class
 from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
 from distillctl.rundir.directory import ROOT, place
+
+Kind = Literal["", "flip", "five_crop", "ten_crop", "multi_scale"]
+"""Test-time augmentation that an evaluation can do."""
+
+_VIEWS: Mapping[str, int] = {"flip": 2, "five_crop": 5, "ten_crop": 10, "multi_scale": 2}
+"""By how much each makes what a network computes at once larger."""
+_SCALES, _LARGE = (0.75, 1.0, 1.25), 96
 
 
 def build_splits(profile: Profile, *, skips: bool = True) -> Splits:
@@ -97,6 +104,23 @@ def _resolved(profile: Profile, option: str, value: object) -> Profile:
     return replace(profile, resolved={**profile.resolved, "dataset": {**table, option: value}})
 
 
+def teacher_run(profile: Profile, registry: Registry, root: Path = ROOT) -> Path | None:
+    """The finished run of `teacher.profile`; None where the weights are named otherwise.
+
+    Raises:
+        ProfileError: that profile has no finished run.
+    """
+    assert profile.teacher is not None
+    path = profile.teacher.table.profile
+    if path is None:
+        return None
+    other = load_teacher_profile(profile, registry)
+    _, run = place(other.name, other.digest, root=root)
+    if run is None or not run.finished:
+        raise ProfileError(f"the teacher of `{profile.path}` is not trained yet", hint=f"`distillctl train {path}` trains it")
+    return run.path
+
+
 def _outputs_of_teacher(profile: Profile, registry: Registry, root: Path) -> int:
     """How many logits the teacher gives: by its run, by the data of its profile, or by its classifier's weights.
 
@@ -125,7 +149,7 @@ def _outputs_of_teacher(profile: Profile, registry: Registry, root: Path) -> int
     return len(weight)
 
 
-def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal["", "flip", "ten_crop"]:
+def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Kind:
     """The test-time augmentation that is meant: `auto` is what the profile says, and that may leave it to the kind of data.
 
     Raises:
@@ -140,30 +164,59 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Literal[
     kind = profile.evaluate.tta if tta == "auto" else tta
     if kind == "auto":
         kind = "flip" if isinstance(images, ArrayImages) else "ten_crop"
-    if kind not in ("", "flip", "ten_crop"):
-        raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint="allowed: flip, ten_crop")
-    if kind and not task.data.view.mirrored:
+    if kind not in ("", *_VIEWS):
+        raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint=f"allowed: {', '.join(_VIEWS)}")
+    if kind and kind not in task.views:
+        allowed = ", ".join(task.views)
+        raise ProfileError(f"the task of `{profile.dataset.spec.name}` averages no `{kind}`", where="--tta", hint=f"allowed: {allowed}")
+    if kind in ("flip", "ten_crop") and not task.data.view.mirrored:
+        plain = ("multi_scale",) if isinstance(images, ArrayImages) else ("five_crop", "multi_scale")
+        others = " or ".join(f"`--tta {name}`" for name in plain if name in task.views)
         raise ProfileError(
             f"`{kind}` mirrors images, and what is trained without mirrored images may take a mirrored one for another class: "
             f'`dataset.augment` of `{profile.dataset.spec.name}` is "{task.data.view.augment}"',
             where="--tta",
-            hint="leave it out",
+            hint=f"leave it out, or take {others}, which mirrors nothing" if others else "leave it out",
         )
-    return cast(Literal["", "flip", "ten_crop"], kind)
+    return cast(Kind, kind)
+
+
+def tta_sizes(profile: Profile, task: Task, kind: Kind) -> tuple[int, ...]:
+    """Side lengths in pixels over which `multi_scale` averages; of other kinds none.
+
+    The view itself is among them where the factor is 1. Others are whole multiples of 32 pixels, the stride of most networks, where the
+    view has 96 or more.
+
+    Raises:
+        ProfileError: there is no size but that of the view.
+    """
+    if kind != "multi_scale":
+        return ()
+    side, scales = task.data.view.size, profile.evaluate.tta_scales or _SCALES
+    step = 32 if side >= _LARGE else 1
+    sizes = tuple(dict.fromkeys(side if scale == 1 else max(step, step * round(scale * side / step)) for scale in scales))
+    if sizes == (side,):
+        told = ", ".join(f"{scale:g}" for scale in scales)
+        raise ProfileError(
+            f"`multi_scale` averages over several sizes, and at {side} pixels the factors {told} give that one alone",
+            where="--tta",
+            hint="`evaluate.tta_scales` has others",
+        )
+    return sizes
 
 
 def evaluation_loader(
     profile: Profile, task: Task, images: Images, device: torch.device, *, tta: str = "", processes: ProcessGroup = ALONE
 ) -> EvalLoader:
-    """Batches of one split for an evaluation by these processes; `tta` is empty, `auto`, `flip` or `ten_crop`."""
+    """Batches of one split for an evaluation by these processes; `tta` is empty, `auto`, or one of `Task.views`."""
     kind = tta_kind(profile, task, images, tta)
     return eval_loader(
         task.data,
         images,
-        batch_size=max(1, profile.evaluate.batch_size // {"flip": 2, "ten_crop": 10}.get(kind, 1)),
+        batch_size=max(1, profile.evaluate.batch_size // _VIEWS.get(kind, 1)),
         device=device,
         workers=profile.train.workers,
-        tta=kind,
+        tta="" if kind == "multi_scale" else kind,
         tta_resize=profile.evaluate.tta_resize,
         share=Share(processes.rank, processes.count),
     )

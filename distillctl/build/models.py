@@ -27,6 +27,7 @@ from distillctl.profile.schema import Profile, TeacherChoice, TeacherTable
 from distillctl.profile.teacher import has_fixed_size
 from distillctl.text import one_line
 from distillctl.weights import state_dict
+from distillctl.weights.contents import Side
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class TeacherModel:
     source: the file that the weights come from; None for weights by name.
     notes: what had to be changed to load them, and what they say otherwise than the data.
     classes: what its logits stand for, where its run says it.
+    one_size: whether it sees all images at one size, whatever that of the view.
     """
 
     spec: ModelSpec
@@ -44,6 +46,7 @@ class TeacherModel:
     source: Path | None
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    one_size: bool = False
 
     @property
     def called(self) -> str:
@@ -158,55 +161,74 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
         size = info["options"].get("image_size") if has_fixed_size(found) else None
         notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size)
-        return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes, tuple(info["classes"]))
+        one_size = has_fixed_size(found) or choice.table.image_size is not None
+        return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes, tuple(info["classes"]), one_size)
+    return build_named(choice, task)
+
+
+def build_named(choice: TeacherChoice, task: Task, called: Side = "teacher") -> TeacherModel:
+    """A network whose weights are named by `checkpoint` or `weights`, which sees what it was trained with.
+
+    called: its table in the profile, and what it is in messages.
+
+    Raises:
+        DistillError: its weights do not fit it.
+    """
     spec, options = choice.spec, choice.options
     assert spec is not None
     assert options is not None
     model = build_model(task, spec, options)
-    state, places = teacher_state(choice)
+    state, places = teacher_state(choice, called)
     with _weights_of(choice.table.checkpoint):
-        changed = state_dict.load_into(model, state, what=f"teacher `{spec.name}`", classifier=spec.classifier)
+        changed = state_dict.load_into(model, state, what=f"{called} `{spec.name}`", classifier=spec.classifier)
     seen = spec.weights_input.get(choice.table.weights)
     told = {} if seen is None else {"mean": list(seen.mean), "std": list(seen.std), "size": seen.size}
-    notes = (*places, *changed, *_adapted(model, task.data, choice.table, choice.table.weights, told))
-    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, notes)
+    notes = (*places, *changed, *_adapted(model, task.data, choice.table, choice.table.weights, told, called=called))
+    one_size = has_fixed_size(spec) or choice.table.image_size is not None
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, notes, one_size=one_size)
 
 
-def teacher_state(choice: TeacherChoice) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights of a teacher that are named by `checkpoint` or `weights`, and notes on where they were.
+def teacher_state(choice: TeacherChoice, called: Side = "teacher") -> tuple[dict[str, Tensor], list[str]]:
+    """The weights that are named by `checkpoint` or `weights`, and notes on where they were. called: whose they are, in messages.
 
     Raises:
         DataError: they are not there.
     """
     if choice.table.checkpoint is not None:
-        return state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", "teacher")
+        return state_dict.find_weights(choice.table.checkpoint, choice.table.key or "", called)
     assert choice.spec is not None
     assert choice.options is not None
     return _pretrained(choice.spec, choice.table.weights, choice.options), []
 
 
 def _adapted(
-    model: nn.Module, data: Splits, table: TeacherTable, source: str, told: Mapping[str, Any], size: int | None = None
+    model: nn.Module,
+    data: Splits,
+    table: TeacherTable,
+    source: str,
+    told: Mapping[str, Any],
+    size: int | None = None,
+    called: str = "teacher",
 ) -> tuple[str, ...]:
-    """Makes a teacher see what it was trained with: what the profile states, or else what its weights or its run tell.
+    """Makes a network see what it was trained with: what its table states, or else what its weights or its run tell.
 
-    source: whose `told` it is. size: the only one at which the model works, unless the profile states another.
+    source: whose `told` it is. size: the only one at which the model works, unless the table states another. called: the table's name.
 
     Raises:
         ProfileError: there are not as many numbers as the images have channels.
     """
     for name in ("mean", "std"):
         if (stated := getattr(table, name)) is not None and len(stated) != data.channels:
-            message = f"`teacher.{name}` must have {data.channels} numbers, one for each channel, not {len(stated)}"
+            message = f"`{called}.{name}` must have {data.channels} numbers, one for each channel, not {len(stated)}"
             hint = f"{source} has them" if stated == told.get(name) else ""
-            raise ProfileError(message, where="[teacher]", hint=hint)
+            raise ProfileError(message, where=f"[{called}]", hint=hint)
     own = _numbers(told.get("mean"), data.channels, -math.inf), _numbers(told.get("std"), data.channels, 0.0)
     mean, std, size = table.mean or own[0], table.std or own[1], table.image_size or size
-    notes = adapt_input(model, data, mean, std, size, source if (mean, std) == own else "")
+    notes = adapt_input(model, data, mean, std, size, source if (mean, std) == own else "", called)
     trained = told.get("size")
     if size is None and isinstance(trained, int) and trained not in (0, data.view.size):
         # Not done by itself: a convolutional net takes any size, and resized small images would cost many times as much.
-        notes += (f"{source} was made for {trained} pixels and sees {data.view.size}: `teacher.image_size = {trained}` resizes for it",)
+        notes += (f"{source} was made for {trained} pixels and sees {data.view.size}: `{called}.image_size = {trained}` resizes for it",)
     return notes
 
 

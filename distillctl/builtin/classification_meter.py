@@ -21,11 +21,12 @@ _Counted = tuple[Tensor, ...]  # of a batch: best guesses, labels, sums of top-5
 class Answers:
     """Best guesses and what they add up to.
 
-    predictions: int64, (N,), in the order of the split.
+    predictions, labels: int64, (N,), in the order of the split.
     correct, total: int64, (C,), images by class.
     """
 
     predictions: Tensor
+    labels: Tensor
     correct: Tensor
     total: Tensor
 
@@ -56,8 +57,7 @@ class ClassificationMeter:
 
     def merge(self, states: Sequence[list[_Counted]]) -> None:
         """Puts the batches into the order in which one process would have gone through them, since sums depend on it."""
-        longest = max(len(part) for part in states)
-        self._counted = [part[number] for number in range(longest) for part in states if number < len(part)]
+        self._counted = in_turn(states)
 
     def result(self) -> Evaluation:
         """The figures of all batches.
@@ -82,4 +82,10 @@ class ClassificationMeter:
             "loss": loss / count,
             "count": count,
         }
-        return Evaluation(figures, Answers(guess, correct, total))
+        return Evaluation(figures, Answers(guess, truth, correct, total))
+
+
+def in_turn(states: Sequence[list[_Counted]]) -> list[_Counted]:
+    """The batches of all processes in the order of the split: each went through every so many-th."""
+    longest = max(len(part) for part in states)
+    return [part[number] for number in range(longest) for part in states if number < len(part)]

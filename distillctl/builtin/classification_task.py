@@ -13,6 +13,7 @@ from distillctl.api.data import NO_LABEL, Images, Splits
 from distillctl.api.method import Batch
 from distillctl.api.task import PLAIN_LOSS, Evaluation, LossOptions, Outputs, Task, output
 from distillctl.builtin.class_order import better_order
+from distillctl.builtin.classification_details import DetailedMeter, Details
 from distillctl.builtin.classification_loss import LabelLoss
 from distillctl.builtin.classification_meter import ClassificationMeter
 from distillctl.errors import ProfileError, RunError
@@ -23,8 +24,15 @@ class Classification(Task):
 
     metric = "top1"
     names: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5", "mpa": "mpa", "loss": "loss"}
+    detail_names: ClassVar[Mapping[str, str]] = {
+        "macro_precision": "macro precision",
+        "macro_recall": "macro recall",
+        "macro_f1": "macro F1",
+        "ece": "ECE",
+    }
+    teacher_names: ClassVar[Mapping[str, str]] = {"teacher_kl": "KL to the teacher", "teacher_agreement": "agreement with it"}
     gives = frozenset({"labels", "logits"})
-    views = ("flip", "ten_crop")
+    views = ("flip", "five_crop", "ten_crop", "multi_scale")
     smooths = True
     mixes = True
 
@@ -93,6 +101,12 @@ class Classification(Task):
     def meter(self) -> ClassificationMeter:
         return ClassificationMeter(self.data.num_classes)
 
+    def details(self, *, teacher: bool = False) -> DetailedMeter:
+        return DetailedMeter(self.data.num_classes, teacher=teacher)
+
+    def average(self, answers: Sequence[Any]) -> Tensor:
+        return torch.stack(list(answers)).mean(0)
+
     def chance(self, images: Images) -> float:
         """The accuracy of guessing the most frequent class."""
         counts = torch.bincount(images.labels, minlength=self.data.num_classes)
@@ -109,11 +123,23 @@ class Classification(Task):
 
     @classmethod
     def show(cls, figure: str, value: float) -> str:
-        return f"{value:.4f}" if figure == "loss" else f"{value:.2%}"
+        return f"{value:.4f}" if figure in ("loss", "teacher_kl") else f"{value:.2%}"
 
     def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        counts = zip(self.data.classes, evaluation.answers.correct.tolist(), evaluation.answers.total.tolist(), strict=True)
-        return [{"name": name, "correct": right, "count": count} for name, right, count in counts]
+        """Beside the counts, of an evaluation by `details`, `precision`, `recall` and `f1`; None for a class that neither occurs nor was
+        guessed.
+        """
+        answers = evaluation.answers
+        counts = zip(self.data.classes, answers.correct.tolist(), answers.total.tolist(), strict=True)
+        lines: list[dict[str, Any]] = [{"name": name, "correct": right, "count": count} for name, right, count in counts]
+        if isinstance(answers, Details):
+            for name in ("precision", "recall", "f1"):
+                for line, value, there in zip(lines, getattr(answers, name).tolist(), answers.there.tolist(), strict=True):
+                    line[name] = value if there else None
+        return lines
+
+    def confusion(self, evaluation: Evaluation) -> Tensor | None:
+        return evaluation.answers.confusion if isinstance(evaluation.answers, Details) else None
 
 
 __all__ = ["Classification"]

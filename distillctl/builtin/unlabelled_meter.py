@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation
+from distillctl.builtin.classification_meter import in_turn
 from distillctl.errors import RunError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class UnlabelledMeter:
 
     def merge(self, states: Sequence[_Parts]) -> None:
         """Puts the batches into the order in which one process would have gone through them, since sums depend on it."""
-        self._compared, self._labelled = (_in_turn([state[part] for state in states]) for part in range(2))
+        self._compared, self._labelled = (in_turn([state[part] for state in states]) for part in range(2))
 
     def result(self) -> Evaluation:
         """The figures of all batches.
@@ -122,8 +123,3 @@ def nearest_neighbours(asked: Tensor, known: Tensor, labels: Tensor) -> Tensor:
         )
         found.append(votes.argmax(1))
     return torch.cat(found)
-
-
-def _in_turn(parts: Sequence[list[_Added]]) -> list[_Added]:
-    longest = max(len(part) for part in parts)
-    return [part[number] for number in range(longest) for part in parts if number < len(part)]

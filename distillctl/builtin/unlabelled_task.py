@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from distillctl.api.data import Images
@@ -39,7 +40,7 @@ class Unlabelled(Task):
         "knn": "k-NN",
     }
     gives = frozenset({"logits"})
-    views = ("flip", "ten_crop")
+    views = ("flip", "five_crop", "ten_crop", "multi_scale")
     mixes = True
     compares = True
     reads = (_POOLED,)
@@ -65,6 +66,10 @@ class Unlabelled(Task):
 
     def meter(self) -> UnlabelledMeter:
         return UnlabelledMeter()
+
+    def average(self, answers: Sequence[Answer]) -> Answer:
+        pooled = [answer.pooled for answer in answers if answer.pooled is not None]
+        return Answer(torch.stack([answer.logits for answer in answers]).mean(0), torch.stack(pooled).mean(0) if pooled else None)
 
     def floor(self, images: Images) -> float:
         """What answers drawn at random reach."""

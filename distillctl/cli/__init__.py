@@ -19,7 +19,7 @@ from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import DistillError, LostProcessError, MachineError, Problem, ProfileError
 from distillctl.files import FULL_OR_CLOSED
 
-TTA = ("auto", "flip", "ten_crop")
+TTA = ("auto", "flip", "five_crop", "ten_crop", "multi_scale")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

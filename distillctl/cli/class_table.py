@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,14 +75,18 @@ def _rows(report: Report) -> Iterator[tuple[str, int, int, float | None]]:
         yield line["name"], count, right, right / count if count else None
 
 
-def _csv(report: Report) -> str:
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
+    """A table as CSV; None is an empty cell."""
     text = io.StringIO()
     # All text in quotes, since in some countries a spreadsheet separates by `;`, which would begin another cell within a name.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS)
-    for name, count, right, share in _rows(report):
-        writer.writerow((csv_cell(name), count, right, "" if share is None else share))
+    for row in (head, *rows):
+        writer.writerow([csv_cell(cell) if isinstance(cell, str) else "" if cell is None else cell for cell in row])
     return text.getvalue()
+
+
+def _csv(report: Report) -> str:
+    return csv_text(COLUMNS, _rows(report))
 
 
 def _html(report: Report) -> str:
@@ -93,7 +97,7 @@ def _html(report: Report) -> str:
         for name, count, right, share in _rows(report)
     )
     return _PAGE.format(
-        title=html_text(f"{report.run} ({report.checkpoint})"),
+        title=html_text(f"{report.called} ({report.checkpoint})"),
         facts=html_text(facts),
         head="".join(f"<th>{column}</th>" for column in COLUMNS),
         rows="\n".join(rows),

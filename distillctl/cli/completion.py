@@ -18,6 +18,11 @@ def methods() -> list[tuple[str, str]]:
     return _of(Registry.load().methods)
 
 
+def models() -> list[tuple[str, str]]:
+    """The models."""
+    return _of(Registry.load().models)
+
+
 def objects() -> list[tuple[str, str]]:
     """The methods, models, data sets and optimizers."""
     registry = Registry.load()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distillctl.cli import completion, options, render
 from distillctl.cli.class_table import check_target, write_classes
-from distillctl.errors import Problem, ProfileError
+from distillctl.cli.evaluations import FOLDER, check_folder, write_evaluation
+from distillctl.errors import MachineError, Problem, ProfileError
 from distillctl.profile.problems import no_file
 from distillctl.rundir.directory import ROOT, runs_in
 from distillctl.text import counted, one_line
@@ -26,64 +27,139 @@ def eval_(
         Path | None,
         typer.Argument(metavar="RUN", help="A run directory; without it the newest finished one.", autocompletion=completion.runs),
     ] = None,
-    tta: Annotated[str, typer.Option("--tta", metavar="[flip|ten_crop]", help="Average the logits over several views.")] = "",
-    split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one).")] = "",
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="best, last, or a file of weights.")] = "best",
-    set_: options.Set = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="Instead of a run's student: this model.", autocompletion=completion.models)
+    ] = "",
+    weights: Annotated[str, typer.Option("--weights", metavar="NAME", help="With --model: weights that it knows by this name.")] = "",
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="PROFILE_OR_RUN", help="With --model: whose [dataset] and [evaluate] count.")
+    ] = None,
+    tta: Annotated[
+        str, typer.Option("--tta", metavar="[flip|five_crop|ten_crop|multi_scale]", help="Average the logits over several views.")
+    ] = "",
+    split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one); with --model train, too.")] = "",
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="best (the default), last, or a file of weights.")] = "",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a key of dataset or evaluate, or train.workers; with --model also model.KEY: an option of the model, key, mean, "
+            "std or image_size, as [teacher] has them. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = "auto",
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Evaluate although classes or images are not those of the training.")
     ] = False,
+    against_teacher: Annotated[bool, typer.Option("--against-teacher", help="Compare with the teacher, too: KL and agreement.")] = False,
     allow_code: options.AllowCode = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="One line for every class.")] = False,
     classes: Annotated[
         Path | None, typer.Option("--classes", metavar="FILE", help="Write a line for every class to a .csv or .html file.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Write the results there; those of a run are else in RUN/evaluations.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Evaluate a run: top-1, top-5, mean per-class accuracy (mpa) and loss.
+    """Evaluate a run, or with --model any weights: top-1, top-5, mean per-class accuracy (mpa), loss, precision, recall, F1, ECE.
 
     Examples:
-        distillctl eval --tta
+        distillctl eval runs/NAME --tta
 
-        distillctl eval runs/NAME --split test --checkpoint last --json
+        distillctl eval --model resnet32x4 --checkpoint teacher.pth --data PROFILE
     """
-    _check_paths(run, checkpoint)
+    if model or weights or data is not None:
+        _check_model(run, model, weights, data, checkpoint)
+    _check_paths(run, checkpoint, data)
     if classes is not None:
         check_target(classes)
+    if out is not None:
+        check_folder(out)
     with render.loading():
         from distillctl.commands.evaluate import evaluate_run
+        from distillctl.commands.evaluate_model import evaluate_model
     from distillctl.plugin.registry import Registry
 
     registry = Registry.load()
     if allow_code:
         registry.allow_code()
-    report = evaluate_run(
-        run,
-        registry,
-        split=split,
-        checkpoint=checkpoint,
-        tta=tta,
-        device=device,
-        accept_change=accept_change,
-        overrides=set_ or (),
-    )
+    common: dict[str, Any] = {
+        "split": split,
+        "tta": tta,
+        "device": device,
+        "accept_change": accept_change,
+        "against_teacher": against_teacher,
+        "overrides": set_ or (),
+    }
+    if data is not None:
+        file = Path(checkpoint) if checkpoint else None
+        report = evaluate_model(model, data, registry, checkpoint=file, weights=weights, **common)
+    else:
+        report = evaluate_run(run, registry, checkpoint=checkpoint or "best", **common)
     if (per_class or classes is not None) and not report.classes:
         where = "--per-class" if per_class else "--classes"
-        raise ProfileError(f"the images of `{report.run}` have no classes, so there is no line for each", where=where, hint="leave it out")
+        message = f"the images of `{report.called}` have no classes, so there is no line for each"
+        raise ProfileError(message, where=where, hint="leave it out")
     if classes is not None:
         write_classes(classes, report)
+    _write(out, report)
     if as_json:
         render.as_json(report.as_dict())
     else:
         print_report(report, per_class=per_class)
 
 
-def _check_paths(run: Path | None, checkpoint: str) -> None:
+def _write(out: Path | None, report: Report) -> None:
+    """Writes the files of an evaluation. A run that somebody sent may lie where nothing can be written: that is said, and is no failure.
+
+    Raises:
+        MachineError: the folder that is named cannot be written.
+    """
+    if out is not None:
+        write_evaluation(out, report)
+    elif report.run is not None:
+        try:
+            write_evaluation(report.run / FOLDER, report)
+        except MachineError as error:
+            typer.echo(f"note: {error.problems[0].message}; `--out FOLDER` names another place", err=True)
+
+
+def _check_model(run: Path | None, model: str, weights: str, data: Path | None, checkpoint: str) -> None:
+    """What goes with `--model`, and what does not.
+
+    Raises:
+        ProfileError: with every problem.
+    """
+    problems = []
+    if not model:
+        where = "--weights" if weights else "--data"
+        hint = "`--checkpoint` names weights of a run's student, `--set dataset.root=FOLDER` other images"
+        problems.append(Problem(f"`{where}` goes with `--model NAME`", where=where, hint=hint))
+    elif run is not None:
+        hint = "leave one of both out; `--data RUN` takes the images of a run"
+        problems.append(Problem("`--model` evaluates a network that no run has, so that RUN means nothing", where=f"eval {run}", hint=hint))
+    if model and data is None:
+        problems.append(Problem("`--model` does not say on which images", where="--model", hint="`--data` names a profile or a run"))
+    if model and checkpoint in ("best", "last"):
+        hint = "name a file of weights; `distillctl eval RUN` evaluates those of a run"
+        problems.append(Problem(f"`{checkpoint}` is a checkpoint of a run, and `--model` has none", where="--checkpoint", hint=hint))
+    elif model and checkpoint and weights:
+        problems.append(Problem("`--weights` and `--checkpoint` both say which weights", where="--weights", hint="leave one of both out"))
+    elif model and not checkpoint and not weights:
+        hint = "`--checkpoint FILE` names a file of weights, `--weights NAME` those that the model knows by a name"
+        problems.append(Problem("`--model` does not say which weights", where="--model", hint=hint))
+    if problems:
+        raise ProfileError(problems)
+
+
+def _check_paths(run: Path | None, checkpoint: str, data: Path | None) -> None:
     """Says at once, before torch is imported, what is mistyped.
 
     Raises:
-        ProfileError: the run or the file of weights is not there.
+        ProfileError: the run, the profile or the file of weights is not there.
     """
     problems = []
     if run is not None and not _is_file(run / "run.json"):
@@ -93,9 +169,18 @@ def _check_paths(run: Path | None, checkpoint: str) -> None:
         else:
             message, hint = f"`{run}` is not a run directory: it has no `run.json`", ""
         problems.append(Problem(message, where="eval RUN", hint=_meant(run) or hint))
-    if checkpoint not in ("best", "last") and not _is_file(Path(checkpoint)):
-        message, _ = no_file(Path(checkpoint))
-        problems.append(Problem(message, where="--checkpoint", hint="`best`, `last`, or a file of weights"))
+    if data is not None and not _is_file(data) and not _is_file(data / "run.json"):
+        message, hint = no_file(data)
+        if "is a directory" in message:
+            message, hint = (
+                f"`{data}` is not a run directory: it has no `run.json`",
+                "name a profile, which says where the images are",
+            )
+        problems.append(Problem(message, where="--data", hint=hint))
+    if checkpoint not in ("", "best", "last") and not _is_file(Path(checkpoint)):
+        message, hint = no_file(Path(checkpoint))
+        hint = hint or "a file of weights" if data is not None else "`best`, `last`, or a file of weights"
+        problems.append(Problem(message, where="--checkpoint", hint=hint))
     if problems:
         raise ProfileError(problems)
 
@@ -120,10 +205,16 @@ def _meant(run: Path) -> str:
 def print_report(report: Report, *, per_class: bool) -> None:
     """The figures in words, and a table of the classes on request."""
     epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
-    render.words(f"run     {report.run} ({report.checkpoint}{epoch})", 8)
+    render.words(f"{'run  ' if report.run is not None else 'model'}   {report.called} ({report.checkpoint}{epoch})", 8)
+    if report.data is not None:
+        render.words(f"data    {report.data}", 8)
     render.words(f"split   {report.split}, {counted(int(report.figures['count']), 'image')}{f', {report.tta}' if report.tta else ''}", 8)
+    for note in report.notes:
+        render.words(f"note    {note}", 8)
     for words, text in report.shown:
         render.words(f"{words:<7} {text}", 8)
+    if report.more:
+        render.words(f"more    {', '.join(report.more)}", 8)
     if per_class:
         lines = [(one_line(line["name"], LONGEST_NAME), line["correct"], line["count"]) for line in report.classes]
         width = max(len(name) for name, _, _ in lines)

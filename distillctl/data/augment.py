@@ -63,12 +63,21 @@ def evaluation_transform(view: View) -> nn.Module:
     return nn.Sequential(v2.Resize(view.eval_resize or view.size, antialias=True), v2.CenterCrop(view.size))
 
 
+def five_crop_transform(view: View, resize: int) -> nn.Module:
+    """uint8 (3, H, W) → uint8 (5, 3, size, size): four corners and the centre. resize: as for `ten_crop_transform`."""
+    return nn.Sequential(v2.Resize(_before_crops(view, resize), antialias=True), v2.FiveCrop(view.size), _Stack())
+
+
 def ten_crop_transform(view: View, resize: int) -> nn.Module:
     """uint8 (3, H, W) → uint8 (10, 3, size, size): four corners and the centre, and the same of the mirror image.
 
     resize: length of the short side before; 0 means 1.1 times the crop.
     """
-    return nn.Sequential(v2.Resize(resize or round(1.1 * view.size), antialias=True), v2.TenCrop(view.size), _Stack())
+    return nn.Sequential(v2.Resize(_before_crops(view, resize), antialias=True), v2.TenCrop(view.size), _Stack())
+
+
+def _before_crops(view: View, resize: int) -> int:
+    return resize or round(1.1 * view.size)
 
 
 class _Stack(nn.Module):

@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 from distillctl.api.method import Batch
 from distillctl.data.order import Share
 
-Tta = Literal["", "flip", "ten_crop"]
-"""Test-time augmentation: none, the image and its mirror image, or ten crops."""
+Tta = Literal["", "flip", "five_crop", "ten_crop"]
+"""Views of test-time augmentation: none, the image and its mirror image, or five crops, without or with their mirror images."""
 
 Workers = int | Literal["auto"]
 

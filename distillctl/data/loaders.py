@@ -12,6 +12,8 @@ from distillctl.data.batches import EvalLoader, TrainLoader, Tta, Workers
 from distillctl.data.order import WHOLE, Share
 from distillctl.errors import DataError, ProfileError
 
+CROPS = ("five_crop", "ten_crop")
+"""Test-time augmentation that cuts several views out of what lies around the crop, too."""
 _CROPS = ("resize_crop", "crop_flip", "autoaugment", "randaugment")
 
 
@@ -92,8 +94,8 @@ def eval_loader(
         batch_size: images in a batch; with test-time augmentation each brings several views.
         device: where batches are wanted.
         workers: processes that decode files.
-        tta: empty, `flip` (2 views) or `ten_crop` (10 views, for files).
-        tta_resize: length of the short side before ten crops; 0 means 1.1 times the crop.
+        tta: empty, `flip` (2 views), `five_crop` or `ten_crop` (5 and 10 views, for files).
+        tta_resize: length of the short side before the crops; 0 means 1.1 times the crop.
         channels_last: memory format of the images.
         share: this process takes every so many-th batch.
 
@@ -104,12 +106,13 @@ def eval_loader(
     if isinstance(images, ArrayImages):
         from distillctl.data.resident import ResidentEvalLoader
 
-        if tta == "ten_crop":
-            raise ProfileError("`ten_crop` needs image files: images in memory have no pixels around the crop", hint="use `flip`")
+        if tta in CROPS:
+            hint = "use `flip` or `multi_scale`" if splits.view.mirrored else "use `multi_scale`"
+            raise ProfileError(f"`{tta}` needs image files: images in memory have no pixels around the crop", hint=hint)
         return ResidentEvalLoader(splits, images, batch_size=batch_size, device=device, tta=tta, channels_last=channels_last, share=share)
     from distillctl.data.stream import StreamEvalLoader
 
-    if tta == "ten_crop" and 0 < tta_resize < splits.view.size:
+    if tta in CROPS and 0 < tta_resize < splits.view.size:
         raise ProfileError(f"`evaluate.tta_resize` must be at least the crop's {splits.view.size} pixels, not {tta_resize}")
     return StreamEvalLoader(
         splits,

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from distillctl.api.data import NO_LABEL, ArrayImages, FileImages, Splits, StoredImages, View, take_labels, take_targets
 from distillctl.api.method import Batch
-from distillctl.data.augment import evaluation_transform, short_side, ten_crop_transform, training_transform
+from distillctl.data.augment import evaluation_transform, five_crop_transform, short_side, ten_crop_transform, training_transform
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
@@ -226,11 +226,12 @@ class StreamEvalLoader:
         channels_last: bool = False,
         share: Share = WHOLE,
     ) -> None:
-        transform = ten_crop_transform(splits.view, tta_resize) if tta == "ten_crop" else evaluation_transform(splits.view)
+        crops = {"five_crop": five_crop_transform, "ten_crop": ten_crop_transform}.get(tta)
+        transform = evaluation_transform(splits.view) if crops is None else crops(splits.view, tta_resize)
         count = len(images)
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        store = None if tta == "ten_crop" else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
+        store = None if crops is not None else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
         self._pipeline = _Pipeline(_Views(images, splits.view, transform, 0, store), keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count

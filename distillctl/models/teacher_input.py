@@ -1,4 +1,4 @@
-"""A teacher sees the student's view in the normalisation and at the size with which it was trained."""
+"""A network that was trained elsewhere, such as a teacher, sees the view of the data in its own normalisation and at its own size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ _SCALE, _SHIFT = "_input_scale", "_input_shift"
 
 
 def adapt_input(
-    model: nn.Module, data: Splits, mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None, source: str = ""
+    model: nn.Module,
+    data: Splits,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | None,
+    source: str = "",
+    called: str = "teacher",
 ) -> tuple[str, ...]:
     """Changes what the model sees of the images of a data set; what was changed as a sentence, or none.
 
     mean, std: a number for each channel, for images scaled to [0, 1]; None for those of the data. size: side length in pixels, to which
-    the square views are resized on the device; None for that of the views. source: whose mean and deviation they are.
+    the square views are resized on the device; None for that of the views. source: whose mean and deviation they are. called: what the
+    model is in the sentence.
     """
     mean, std = tuple(mean or data.mean), tuple(std or data.std)
     size = None if size == data.view.size else size
@@ -46,7 +53,7 @@ def adapt_input(
         return (images, *args[1:])
 
     model.register_forward_pre_hook(adapted)
-    return (f"the teacher sees images {' and '.join(said)}",)
+    return (f"the {called} sees images {' and '.join(said)}",)
 
 
 def _shown(values: Sequence[float]) -> str:

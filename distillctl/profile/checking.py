@@ -145,7 +145,7 @@ class Check:
         without: names that do not count.
         """
         data = {name: value for part in parts for name, value in plain(part).items() if name not in without}
-        if key[0] in ("student", "teacher"):
+        if key[0] in ("student", "teacher", "model"):
             data = {k: v for k, v in data.items() if v or k not in ("name", "weights", "overrides")}  # empty means not set
         for name in data:
             source = presets[name][1] if presets and name in presets else "default"

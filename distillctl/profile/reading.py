@@ -132,14 +132,14 @@ def _edit(name: str, value: object) -> Edit:
 
 def _checked(document: Document, edits: Iterable[Edit | str], registry: Registry, *, trusted: bool = False) -> Profile:
     problems = Problems()
-    check = Check(_edited(document, edits, problems), registry, problems, trusted)
+    check = Check(with_edits(document, edits, problems), registry, problems, trusted)
     profile = _profile(check, ())
     if profile is None:
         raise ProfileError(problems.found)
     return profile
 
 
-def _edited(document: Document, edits: Iterable[Edit | str], problems: Problems) -> Document:
+def with_edits(document: Document, edits: Iterable[Edit | str], problems: Problems) -> Document:
     """The document with all edits that can be made; for each of the others, a problem is noted."""
     for edit in edits:
         try:
@@ -158,11 +158,12 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     dataset = read_dataset(check)
     student, student_spec = read_student(check)
     has_teacher = "teacher" in document.data and not is_control(check)
-    teacher = read_teacher(check, lambda path, edits: _student_of(check, path, edits, chain)) if has_teacher else Teacher()
+    teacher = read_teacher(check, lambda path, edits: student_of(check, path, edits, chain)) if has_teacher else Teacher()
     pair = Pair(_names_of_dataset(dataset), _names_of_teacher(check.registry, teacher.name), names_of(student_spec))
     labelled = dataset is None or dataset.task not in check.registry.tasks or check.registry.tasks.get(dataset.task).labelled
     methods = Methods(check, pair, labelled=labelled)
-    if labelled or methods.teach:
+    left_out = check.trusted and "method" not in document.data  # for an evaluation, which may ask the teacher all the same
+    if (labelled or methods.teach) and not left_out:
         check_need_of_teacher(check, methods, has_teacher)
     optimizer = read_optimizer(check)
     check_rates(check, optimizer, student_spec)
@@ -212,7 +213,7 @@ def _names_of_teacher(registry: Registry, name: str) -> tuple[str, ...]:
     return names_of(spec) or ((name.rpartition("/")[2],) if name else ())
 
 
-def _student_of(check: Check, path: Path, edits: list[Edit], chain: tuple[Path, ...]) -> str:
+def student_of(check: Check, path: Path, edits: list[Edit], chain: tuple[Path, ...]) -> str:
     """Checks the profile of a teacher, whose problems are told as this one's; gives the name of its student."""
     if path.resolve() in chain:
         check.complain("`teacher.profile` leads back to a profile that is trained with this teacher", ("teacher", "profile"))
@@ -226,7 +227,7 @@ def _student_of(check: Check, path: Path, edits: list[Edit], chain: tuple[Path, 
         check.problems.add_all(error.problems)
         return ""
     problems = Problems()
-    document = _edited(document, edits, problems)
+    document = with_edits(document, edits, problems)
     _profile(Check(document, check.registry, problems), chain)
     check.problems.add_all(problems.found)
     name = document.get(("student", "name"))

@@ -231,10 +231,13 @@ class EvaluateTable(Options):
     """Images in one forward of an evaluation."""
     every: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
-    tta: Literal["auto", "flip", "ten_crop"] = "auto"
-    """What `eval --tta` does: `auto` is `ten_crop` for image files and `flip` for arrays."""
+    tta: Literal["auto", "flip", "five_crop", "ten_crop", "multi_scale"] = "auto"
+    """What `eval --tta` does: `auto` is `ten_crop` for image files and `flip` for arrays. `five_crop` and `multi_scale` mirror nothing."""
     tta_resize: Annotated[int, Field(ge=0)] = 0
-    """ten_crop: length of the short side before the crops; 0 means 1.1 times the crop."""
+    """five_crop, ten_crop: length of the short side before the crops; 0 means 1.1 times the crop."""
+    tta_scales: Annotated[list[Annotated[float, Field(ge=0.1, le=10)]], Field(min_length=1, max_length=16)] | None = None
+    """multi_scale: sizes to which the view is resized, as multiples of its side; by default 0.75, 1 and 1.25. From 96 pixels on they are
+    rounded to multiples of 32."""
 
 
 class TrackerTable(Options):

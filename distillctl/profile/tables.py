@@ -228,5 +228,8 @@ def _ineffective(table: BaseModel) -> Iterator[tuple[str, str, str]]:
             yield "poly", "with `train.focal`: there is one label loss", "focal"
         if not table.mixup and not table.cutmix:
             yield "mix_share", "without `train.mixup` or `train.cutmix`", "mixup"
-    elif isinstance(table, EvaluateTable) and table.tta == "flip":
-        yield "tta_resize", 'with `evaluate.tta = "flip"`', "tta"
+    elif isinstance(table, EvaluateTable):
+        if table.tta in ("flip", "multi_scale"):
+            yield "tta_resize", f'with `evaluate.tta = "{table.tta}"`', "tta"
+        if table.tta not in ("auto", "multi_scale"):  # with `auto` the command line may ask for it
+            yield "tta_scales", f'with `evaluate.tta = "{table.tta}"`', "tta"

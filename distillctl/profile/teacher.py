@@ -55,22 +55,32 @@ def read_teacher(check: Check, student_of: StudentOf) -> Teacher:
         check.no_effect(("teacher", "overrides"), f"with `teacher.{way}`: it changes the keys of a `profile`")
     if way in ("run", "profile"):
         return _known_by_other(check, table, way, own, values, student_of)
-    spec = check.find(check.registry.models, ("teacher", "name"), table.name) if table.name else None
+    choice = by_weights(check, "teacher", table, own, values)
+    return Teacher(choice, table.name if choice is None or choice.spec is None else choice.spec.qualified)
+
+
+def by_weights(check: Check, root: str, table: TeacherTable, own: Data, values: Mapping[str, Any]) -> TeacherChoice | None:
+    """Checks a network whose table states its model and, by `checkpoint` or `weights`, which weights it has; None with problems noted.
+
+    root: the table's name. own: its keys that are options of the model. values: all that it states.
+    """
+    spec = check.find(check.registry.models, (root, "name"), table.name) if table.name else None
     if not table.name:
-        message = f"`teacher.name` is missing: `{way}` does not say which model it is for"
-        check.complain(message, ("teacher", way), "`distillctl list-models` lists all")
+        way = next(way for way in WAYS if getattr(table, way))
+        message = f"`{root}.name` is missing: `{way}` does not say which model it is for"
+        check.complain(message, (root, way), "`distillctl list-models` lists all")
     known = {} if spec is None or check.trusted else _input_of_weights(table, spec)
     table = table.model_copy(update=known)
-    own |= {} if spec is None or table.image_size is None or not has_fixed_size(spec) else {"image_size": table.image_size}
-    options = check.options(spec, "model", own, ("teacher",), TeacherTable) if spec else None
-    table = with_known_files(check, table, spec, ("teacher",))
+    own = own | ({} if spec is None or table.image_size is None or not has_fixed_size(spec) else {"image_size": table.image_size})
+    options = check.options(spec, "model", own, (root,), TeacherTable) if spec else None
+    table = with_known_files(check, table, spec, (root,))
     if spec is None or options is None:
-        return Teacher(name=table.name)
+        return None
     if has_fixed_size(spec):
         table = table.model_copy(update={"image_size": getattr(options, "image_size", None)})
     presets = {name: (value, table.weights) for name, value in known.items()}
-    check.resolved["teacher"] = check.record(("teacher",), [table, options], values, spec, presets=presets)
-    return Teacher(TeacherChoice(table, spec.ending_after(getattr(options, "stages", None)), options), spec.qualified)
+    check.resolved[root] = check.record((root,), [table, options], values, spec, presets=presets)
+    return TeacherChoice(table, spec.ending_after(getattr(options, "stages", None)), options)
 
 
 def has_fixed_size(spec: ModelSpec) -> bool:

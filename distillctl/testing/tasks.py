@@ -19,7 +19,7 @@ from torch import nn
 from distillctl.api.data import Images, Splits
 from distillctl.api.method import Batch
 from distillctl.api.specs import ModelSpec
-from distillctl.api.task import Evaluation, Task
+from distillctl.api.task import Evaluation, Meter, Task
 from distillctl.data import Share, eval_loader, train_loader
 from distillctl.errors import RunError
 from distillctl.models.features import Tapped, evaluating
@@ -59,17 +59,22 @@ class TaskContract:
         torch.manual_seed(0)
         return Tapped(self.model(task.outputs), ModelSpec(name="tried", summary="tried", implementation="nowhere:tried"), [])
 
-    def evaluation(self, task: Task, model: nn.Module, processes: int = 1) -> Evaluation:
-        """Of the test split, cut among processes."""
+    def evaluation(self, task: Task, model: nn.Module, processes: int = 1, *, details: bool = False, teacher: bool = False) -> Evaluation:
+        """Of the test split, cut among processes. details: by `Task.details`. teacher: beside a teacher, which is the model itself."""
+
+        def new() -> Meter:
+            return task.details(teacher=teacher) if details else task.meter()
+
         states = []
         for rank in range(processes):
-            meter = task.meter()
+            meter = new()
             loader = eval_loader(task.data, _images(task), batch_size=3, device=_CPU, workers=0, share=Share(rank, processes))
             with torch.no_grad(), evaluating(model):
                 for batch in loader:
-                    meter.add(task.predict(model, batch), batch)
+                    answer = task.predict(model, batch)
+                    meter.add((answer, answer) if teacher else answer, batch)
             states.append(meter.state())
-        meter = task.meter()
+        meter = new()
         meter.merge(states)
         return meter.result()
 
@@ -117,6 +122,43 @@ class TaskContract:
         """The figures are equal to the last bit, whatever the number of processes."""
         model = self.student(built).model
         assert self.evaluation(built, model, processes).figures == self.evaluation(built, model).figures
+
+    @pytest.mark.parametrize("teacher", [False, True])
+    def test_details_add_to_the_figures(self, built: Task, teacher: bool) -> None:
+        """Those of training stay to the last bit; what is added is named, and equal for any number of processes, too."""
+        if teacher and not built.teacher_names:
+            pytest.skip("the task has no figures against a teacher")
+        model = self.student(built).model
+        plain, found = self.evaluation(built, model), self.evaluation(built, model, details=True, teacher=teacher)
+        assert {name: found.figures[name] for name in plain.figures} == plain.figures
+        assert found.figures.keys() - plain.figures.keys() == {*built.detail_names, *(built.teacher_names if teacher else ())}
+        for processes in (2, 3):
+            assert self.evaluation(built, model, processes, details=True, teacher=teacher).figures == found.figures
+        lines = built.breakdown(found)
+        assert [line["correct"] for line in lines] == [line["correct"] for line in built.breakdown(plain)]
+        assert json.loads(json.dumps([found.figures, lines])) == [found.figures, lines]
+        confusion = built.confusion(found)
+        if confusion is not None:
+            assert [(line["correct"], line["count"]) for line in lines] == list(
+                zip(confusion.diagonal().tolist(), confusion.sum(1).tolist(), strict=True)
+            )
+        assert built.confusion(plain) is None
+        assert all(built.show(name, value) for name, value in found.figures.items())
+
+    def test_the_same_answers_average_to_themselves(self, built: Task) -> None:
+        """Where the task averages over sizes."""
+        if "multi_scale" not in built.views:
+            pytest.skip("the task averages over no sizes")
+        batch = next(iter(eval_loader(built.data, _images(built), batch_size=8, device=_CPU, workers=0)))
+        with torch.no_grad():
+            answer = built.predict(self.student(built).model.eval(), batch)
+        figures = []
+        for one in (answer, built.average([answer, answer])):
+            meter = built.meter()
+            meter.add(one, batch)
+            meter.merge([meter.state()])
+            figures.append(meter.result().figures)
+        assert figures[0] == figures[1]
 
     def test_figures_are_named_and_counted(self, built: Task) -> None:
         """Those of `names` and `count`, as plain numbers that JSON can hold; `metric` comes first."""

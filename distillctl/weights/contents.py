@@ -23,7 +23,8 @@ Moving averages come before what they average, since the programs that write bot
 torchvision's references). `module`: DeepSpeed.
 """
 
-Side = Literal["student", "teacher"]
+Side = Literal["student", "teacher", "model"]
+"""Whose weights are wanted of a distiller's. `model`: of a network that is evaluated, as of a student."""
 
 _DEPTH = 4
 """Mappings within mappings that are looked into."""

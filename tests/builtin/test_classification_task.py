@@ -50,6 +50,19 @@ def test_a_teacher_of_other_classes_is_refused(outputs: int, classes: str, words
 
 def test_figures_as_people_read_them() -> None:
     assert [Classification.show(name, 0.12345) for name in Classification.names] == ["12.35%", "12.35%", "12.35%", "0.1235"]
+    assert [Classification.show(name, 0.12345) for name in Classification.teacher_names] == ["0.1235", "12.35%"]
+
+
+def test_of_a_class_that_nobody_met_nothing_is_said() -> None:
+    task, labels = make_task(3), torch.tensor([0, 0])
+    found = []
+    for meter in (task.details(), task.meter()):
+        meter.add(torch.eye(3)[torch.tensor([0, 1])], Batch(torch.zeros(2, 3, 8, 8), labels, labels))
+        meter.merge([meter.state()])
+        found.append(task.breakdown(meter.result()))
+    rest = [{"precision": 1.0, "recall": 0.5, "f1": 2 / 3}, {"precision": 0.0, "recall": 0.0, "f1": 0.0}]
+    rest.append(dict.fromkeys(rest[0]))
+    assert found[0] == [{**line, **more} for line, more in zip(found[1], rest, strict=True)]
 
 
 def test_the_loss_of_half_precision_logits_is_full_and_theirs_is_not_rounded() -> None:

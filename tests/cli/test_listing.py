@@ -235,6 +235,8 @@ class TestCommandLine:
         [
             (["eval", "--tta"], ["eval", "--tta=auto"]),
             (["eval", "--tta", "flip"], ["eval", "--tta=flip"]),
+            (["eval", "--tta", "five_crop"], ["eval", "--tta=five_crop"]),
+            (["eval", "--tta", "multi_scale", "runs/a"], ["eval", "--tta=multi_scale", "runs/a"]),
             (["eval", "--tta", "ten_crop", "runs/a"], ["eval", "--tta=ten_crop", "runs/a"]),
             (["eval", "--tta", "runs/a"], ["eval", "--tta=auto", "runs/a"]),
             (["eval", "--tta", "--json"], ["eval", "--tta=auto", "--json"]),

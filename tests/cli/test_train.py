@@ -113,6 +113,12 @@ def test_eval_prints_the_same_number(inside: Path, capsys: pytest.CaptureFixture
     assert {k: report[k] for k in best} == best
     assert [c["name"] for c in report["classes"]] == [str(d) for d in range(10)]
     assert sum(c["count"] for c in report["classes"]) == report["count"]
+    folder = student_run(inside) / "evaluations"
+    assert json.loads((folder / "test-best.json").read_text()) == report
+    assert len((folder / "test-best-confusion.csv").read_text().splitlines()) == 11
+    before = {path: path.read_bytes() for path in student_run(inside).rglob("*") if path.is_file()}
+    assert run(["train", "student.toml", "--device", "cpu"]) == 0  # which says that the run is finished
+    assert {path: path.read_bytes() for path in student_run(inside).rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(("words", "kind"), [(["--tta"], "flip"), (["--tta", "flip"], "flip"), ([], "")])

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import v2
 
 from distillctl.api.data import View
-from distillctl.data.augment import evaluation_transform, ten_crop_transform, training_transform
+from distillctl.data.augment import evaluation_transform, five_crop_transform, ten_crop_transform, training_transform
 
 AUGMENTS = ("none", "resize_crop", "crop_flip", "random_resized_crop", "autoaugment", "randaugment", "trivialaugment", "augmix")
 
@@ -128,6 +128,13 @@ def test_ten_crops_are_four_corners_the_centre_and_their_mirror_images(shape):
     for i, (y, x) in enumerate(corners):
         assert torch.equal(views[i], picture[:, y : y + 16, x : x + 16])
         assert torch.equal(views[5 + i], picture.flip(-1)[:, y : y + 16, x : x + 16])
+
+
+def test_five_crops_are_the_ten_without_their_mirror_images():
+    picture = image(20, 27)
+    for resize in (20, 0):
+        view = View(size=16)
+        assert torch.equal(five_crop_transform(view, resize)(picture), ten_crop_transform(view, resize)(picture)[:5])
 
 
 def test_ten_crops_resize_to_a_tenth_more():

@@ -153,8 +153,9 @@ def test_what_cannot_be_cut_is_refused():
         loader_of(splits_of(images, augment="autoaugment"))
     with pytest.raises(ProfileError, match="images in memory are not rotated"):
         loader_of(splits_of(images, rotation=20.0))
-    with pytest.raises(ProfileError, match="`ten_crop` needs image files"):
-        eval_loader(splits_of(images), images, batch_size=2, device=CPU, workers=0, tta="ten_crop")
+    for tta in ("five_crop", "ten_crop"):
+        with pytest.raises(ProfileError, match=f"`{tta}` needs image files"):
+            eval_loader(splits_of(images), images, batch_size=2, device=CPU, workers=0, tta=tta)
     with pytest.raises(DataError, match="no training images"):
         loader_of(splits_of(images.subset(torch.arange(0))))
 

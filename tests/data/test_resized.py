@@ -91,10 +91,11 @@ def test_no_file_is_decoded_when_all_are_kept(files, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(plain, seen(data), strict=True))
 
 
-def test_ten_crops_come_from_the_files(files, made):
+def test_crops_come_from_the_files(files, made):
     data = splits(files, "none", cache="ram")
-    held = eval_loader(data, data.val, batch_size=4, device=CPU, workers=0, tta="ten_crop", tta_resize=20)
-    assert next(iter(held)).images.shape == (4, 10, 3, 12, 12)
+    for tta, views in (("five_crop", 5), ("ten_crop", 10)):
+        held = eval_loader(data, data.val, batch_size=4, device=CPU, workers=0, tta=tta, tta_resize=20)
+        assert next(iter(held)).images.shape == (4, views, 3, 12, 12)
     assert not made
 
 

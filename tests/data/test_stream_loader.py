@@ -159,6 +159,8 @@ def test_views_of_test_time_augmentation(files, channels_last):
     ten = torch.cat([b.images for b in evaluated(splits, files, tta="ten_crop", tta_resize=14, channels_last=channels_last)])
     assert ten.shape == (11, 10, 3, 12, 12)
     assert torch.equal(ten[:, 4], single)  # the centre crop after the same resize
+    five = torch.cat([b.images for b in evaluated(splits, files, tta="five_crop", tta_resize=14, channels_last=channels_last)])
+    assert torch.equal(five, ten[:, :5])
 
 
 def test_a_loader_can_be_gone_through_again(files):
@@ -302,8 +304,9 @@ def test_what_cannot_be_cut_is_refused(files, view, message):
 
 
 def test_ten_crops_need_room(files):
-    with pytest.raises(ProfileError, match=r"`evaluate\.tta_resize` must be at least the crop's 12 pixels, not 8"):
-        evaluated(splits_of(files), files, tta="ten_crop", tta_resize=8)
+    for tta in ("five_crop", "ten_crop"):
+        with pytest.raises(ProfileError, match=r"`evaluate\.tta_resize` must be at least the crop's 12 pixels, not 8"):
+            evaluated(splits_of(files), files, tta=tta, tta_resize=8)
 
 
 def test_files_are_read_as_the_view_says(tmp_path):

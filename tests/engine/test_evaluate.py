@@ -5,12 +5,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distillctl.api.data import ArrayImages, Splits, View
 from distillctl.api.method import Batch
 from distillctl.builtin.classification_task import Classification
-from distillctl.engine.evaluate import evaluate
+from distillctl.engine.evaluate import evaluate, resized
 from distillctl.errors import RunError
 
 
@@ -113,3 +114,28 @@ def test_convolutions_on_a_gpu_are_not_rounded(before: str, fails: bool) -> None
     finally:
         convolutions.fp32_precision = default
     assert torch.backends.cudnn.allow_tf32
+
+
+class Grows(nn.Module):
+    """Its logits say how large the images are, and what colour."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([torch.full((len(images),), float(images.shape[-1])), images.mean((1, 2, 3))], 1)
+
+
+def test_answers_of_several_sizes_are_averaged() -> None:
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = task(2)
+    given: list[Tensor] = []
+    meter = found.meter()
+    add = meter.add
+
+    def keep(predictions: Tensor, one: Batch) -> None:
+        given.append(predictions)
+        add(predictions, one)
+
+    meter.add = keep  # type: ignore[method-assign]
+    evaluate(found, Grows(), [Batch(images, torch.tensor([0, 1, 0]), torch.arange(3))], meter=meter, sizes=(4, 8, 15))
+    means = [F.interpolate(images, size=(s, s), mode="bilinear", antialias=True).mean((1, 2, 3)) for s in (4, 8, 15)]
+    torch.testing.assert_close(given[0], torch.stack([torch.full((3,), 9.0), torch.stack(means).mean(0)], 1))
+    assert resized(images, 8) is images

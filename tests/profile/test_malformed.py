@@ -201,6 +201,14 @@ EFFECTS = {
         {"train": "epochs = 1\ncutmix = 1.0", "method": 'name = "remembers"'},
         ["`remembers` does not work with `train.cutmix`: it takes every image for one of the data set's"],
     ),
+    "scales without several": (
+        {"train": 'epochs = 1\n[evaluate]\ntta = "five_crop"\ntta_scales = [2]'},
+        ["`evaluate.tta_scales` has no effect"],
+    ),
+    "resize with scales": (
+        {"train": 'epochs = 1\n[evaluate]\ntta = "multi_scale"\ntta_resize = 4'},
+        ["`evaluate.tta_resize` has no effect"],
+    ),
     "resize without crops": ({"train": 'epochs = 1\n[evaluate]\ntta = "flip"\ntta_resize = 40'}, ["`evaluate.tta_resize` has no effect"]),
     "weight of the control": ({"teacher": None, "method": 'name = "none"\nweight = 0.5'}, ["`method.weight` has no effect"]),
     "control beside a method": (

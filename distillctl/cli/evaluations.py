@@ -1,0 +1,68 @@
+"""What an evaluation leaves in files: in `evaluations/` of its run, or in a folder that is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillctl.cli.class_table import csv_text
+from distillctl.errors import MachineError, ProfileError
+from distillctl.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from distillctl.commands.evaluate import Report
+
+FOLDER = "evaluations"
+COLUMNS = ("name", "images", "correct", "precision", "recall", "f1")
+MOST_CLASSES = 2000
+"""Of a confusion matrix that is written: its cells are as many as the square."""
+
+_ODD = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def check_folder(path: Path) -> None:
+    """Says before anything is computed whether files can lie in a folder.
+
+    Raises:
+        ProfileError: it is a file.
+    """
+    try:
+        if path.exists() and not path.is_dir():
+            raise ProfileError(f"`{path}` is a file", where="--out", hint="`--out` names a folder")
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"`{str(path)[:80]}` is not a path", where="--out") from error
+
+
+def write_evaluation(folder: Path, report: Report) -> None:
+    """Writes `<split>-<checkpoint>[-tta].json`, what `--json` prints; where there are classes, `….csv` with a line for each, and
+    `…-confusion.csv` with rows of true and columns of predicted classes. Earlier files of the same names are replaced.
+
+    Raises:
+        MachineError: the folder cannot be written.
+    """
+    name = stem(report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{name}.json", report.as_dict())
+        if report.classes:
+            write_text(folder / f"{name}.csv", csv_text(COLUMNS, _lines(report)))
+        if report.confusion is not None and len(report.classes) <= MOST_CLASSES:
+            names = [str(line["name"]) for line in report.classes]
+            rows = ((name, *counts) for name, counts in zip(names, report.confusion.tolist(), strict=True))
+            write_text(folder / f"{name}-confusion.csv", csv_text(("true", *names), rows))
+    except OSError as error:
+        raise MachineError(f"the evaluation cannot be written to `{folder}`: {(error.strerror or str(error)).lower()}") from error
+
+
+def stem(report: Report) -> str:
+    """`test-best-flip`: split, checkpoint (of a file its name, of a network without a run also the model's) and augmentation."""
+    checkpoint = Path(report.checkpoint).name
+    parts = (report.split, *([report.model, checkpoint] if report.run is None else [checkpoint]), report.tta)
+    return "-".join(_ODD.sub("_", part)[:80] for part in parts if part)
+
+
+def _lines(report: Report) -> Iterator[tuple[str | float | None, ...]]:
+    for line in report.classes:
+        yield line["name"], line["count"], line["correct"], *(line.get(column) for column in COLUMNS[3:])
