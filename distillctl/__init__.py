@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from distillctl.api.task import Evaluation, Meter, Outputs, Seen, Task
     from distillctl.api.tracker import RunStart, StepReport, Tracker
     from distillctl.build.student import Student, load_student
+    from distillctl.commands.export import export
+    from distillctl.commands.from_python import evaluate, train
+    from distillctl.commands.predict import predict
     from distillctl.data.archives import unpacked
     from distillctl.data.decode import open_image, to_rgb
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
@@ -91,6 +94,9 @@ _WHERE = {
     "distillctl.api.task": ("Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
     "distillctl.build.student": ("Student", "load_student"),
+    "distillctl.commands.export": ("export",),
+    "distillctl.commands.from_python": ("evaluate", "train"),
+    "distillctl.commands.predict": ("predict",),
     "distillctl.api.pairing": ("pair_stages", "require_positions"),
     "distillctl.api.pooling": ("pool_average", "pool_maximum"),
     "distillctl.data.archives": ("unpacked",),
@@ -108,10 +114,11 @@ __all__ = [
     "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName",
     "StageNames", "StepReport", "StoredImages", "Student", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker",
     "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows",
-    "end_after", "find_folder_or_archive", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence",
-    "list_images", "listing_hash", "load_student", "match_size", "matching_convolution", "open_image", "other_divergence", "others",
-    "pair_stages", "pool_average", "pool_maximum", "require_folder", "require_positions", "scan_classes", "split_decay", "split_target",
-    "stratified_split", "target_divergence", "three_way_split", "to_rgb", "unit_rows", "unpacked", "widen",
+    "end_after", "evaluate", "export", "find_folder_or_archive", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss",
+    "kl_divergence", "list_images", "listing_hash", "load_student", "match_size", "matching_convolution", "open_image",
+    "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict", "require_folder", "require_positions",
+    "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "train",
+    "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

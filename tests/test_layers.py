@@ -135,9 +135,9 @@ def test_the_core_takes_only_the_version_from_the_top_level():
     assert taken == {"__version__"}
 
 
-def test_the_top_level_offers_what_plugins_need_and_deployed_students():
+def test_the_top_level_offers_what_plugins_need_and_what_commands_do():
     taken = {room(one.module) for one in core()["distillctl"] if within(one.module, "distillctl")}
-    assert taken <= {"api", "errors", "data", "files", "build"}
+    assert taken <= {"api", "errors", "data", "files", "build", "commands"}
     assert all(one.typing for one in core()["distillctl"] if within(one.module, "distillctl")), "the public names load when they are used"
 
 

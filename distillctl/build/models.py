@@ -68,7 +68,7 @@ def build_model(task: Task, spec: ModelSpec, options: Options) -> nn.Module:
     return _built(spec, lambda builder: task.build(builder, spec.name, task.outputs, options))
 
 
-def build_named(spec: ModelSpec, options: Options, classes: int) -> nn.Module:
+def build_classifier(spec: ModelSpec, options: Options, classes: int) -> nn.Module:
     """As `build_model`, without data: a classifier of so many classes."""
     return _built(spec, lambda builder: builder(spec.name, classes, options))
 

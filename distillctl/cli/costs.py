@@ -11,10 +11,10 @@ from distillctl.text import counted, magnitude, milliseconds
 _INDENT, _LABEL = 11, 12
 
 
-def print_costs(result: Mapping[str, Any]) -> None:
-    """A small table of `costs` in a run's result; of older runs, which have none, their parameters."""
-    costs: Mapping[str, Mapping[str, Any]] = result.get("costs") or {
-        name: {"parameters": count} for name, count in result.get("parameters", {}).items()
+def print_costs(info: Mapping[str, Any]) -> None:
+    """A small table of `costs` in a `run.json`; of older runs, which have none, their parameters."""
+    costs: Mapping[str, Mapping[str, Any]] = info.get("costs") or {
+        name: {"parameters": count} for name, count in info.get("result", {}).get("parameters", {}).items()
     }
     if not costs:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -79,26 +79,21 @@ def eval_(
     if out is not None:
         check_folder(out)
     with render.loading():
-        from distillctl.commands.evaluate import evaluate_run
-        from distillctl.commands.evaluate_model import evaluate_model
-    from distillctl.plugin.registry import Registry
-
-    registry = Registry.load()
-    if allow_code:
-        registry.allow_code()
-    common: dict[str, Any] = {
-        "split": split,
-        "tta": tta,
-        "device": device,
-        "accept_change": accept_change,
-        "against_teacher": against_teacher,
-        "overrides": set_ or (),
-    }
-    if data is not None:
-        file = Path(checkpoint) if checkpoint else None
-        report = evaluate_model(model, data, registry, checkpoint=file, weights=weights, **common)
-    else:
-        report = evaluate_run(run, registry, checkpoint=checkpoint or "best", **common)
+        from distillctl.commands.from_python import evaluate
+    report = evaluate(
+        run,
+        model=model,
+        data=data,
+        checkpoint=checkpoint,
+        weights=weights,
+        split=split,
+        tta=tta,
+        device=device,
+        overrides=set_ or (),
+        accept_change=accept_change,
+        against_teacher=against_teacher,
+        allow_code=allow_code,
+    )
     if (per_class or classes is not None) and not report.classes:
         where = "--per-class" if per_class else "--classes"
         message = f"the images of `{report.called}` have no classes, so there is no line for each"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 _LISTS = "`distillctl list-methods`, `list-models`, `list-datasets` or `plugins`"
 _EVAL = "`distillctl eval RUN` evaluates a run, on the split that `--split` names"
 _TRAIN = "`distillctl train PROFILE`"
-_STUDENT = "a run's student lies in its `student.safetensors`, and the README shows how it is loaded; `distillctl eval RUN` evaluates it"
 
 COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("list", "ls", "search"), _LISTS),
@@ -19,14 +18,18 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("fit", "run", "start", "distill", "distil", "kd"), _TRAIN),
     **dict.fromkeys(("resume", "continue", "restart"), f"{_TRAIN}: the same command again goes on with a run that was stopped"),
     **dict.fromkeys(("test", "val", "valid", "validate", "evaluate", "score"), _EVAL),
-    **dict.fromkeys(("runs", "history", "status"), "runs lie in the folder `runs`; `distillctl eval RUN` evaluates one"),
+    **dict.fromkeys(("runs", "history", "status"), "runs lie in the folder `runs`; `distillctl show RUN` tells of one"),
     **dict.fromkeys(("info", "describe", "explain", "options"), "`distillctl show NAME` for a method, model, data set or optimizer"),
-    **dict.fromkeys(("benchmark", "profile", "speed", "measure"), "`distillctl bench PROFILE` measures the speed of a training step"),
+    **dict.fromkeys(("benchmark", "profile", "speed"), "`distillctl bench PROFILE` measures a training step, `measure RUN` a student"),
+    **dict.fromkeys(("latency", "flops", "macs", "params", "summary"), "`distillctl measure MODEL…` or `RUN…` tells what models cost"),
     **dict.fromkeys(("config", "lint", "verify", "doctor", "dry-run"), "`distillctl check PROFILE`, or `train PROFILE --dry-run`"),
     **dict.fromkeys(("create", "template", "example", "quickstart"), "`distillctl init` writes a profile to start from"),
     **dict.fromkeys(("submit", "slurm", "sbatch"), "`distillctl launch PROFILE` submits a training to SLURM"),
     **dict.fromkeys(("infer", "inference", "classify"), "`distillctl predict RUN PATH…` classifies images"),
-    **dict.fromkeys(("export", "deploy", "convert", "onnx"), _STUDENT),
+    **dict.fromkeys(("deploy", "convert", "onnx"), "`distillctl export RUN` writes ONNX, a program of torch.export or safetensors"),
+    **dict.fromkeys(
+        ("quantize", "quantise", "int8", "ptq", "qat"), "`distillctl export RUN --int8`, `train PROFILE --set train.quantize=int8`"
+    ),
     **dict.fromkeys(("install", "plugin"), "plugins are packages, which pip installs; `distillctl plugins` lists those that are there"),
 }
 """Names of commands that are none."""

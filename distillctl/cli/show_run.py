@@ -58,6 +58,7 @@ def run_description(path: Path) -> dict[str, Any]:
         "seed": profile.get("seed"),
         "created": info.get("created"),
         "result": info.get("result", {}),
+        "costs": info.get("costs", {}),
         "last_epoch": records[-1] if records else {},
     }
 

@@ -142,8 +142,9 @@ def print_result(result: Result) -> None:
         _say(f"changed    {counted(count, 'accepted change')} while it ran: `changes` in run.json")
     if "agreement" in summary:
         _say(f"agreement  {summary['agreement']:.2%} of the {split} images get the same answer from both")
-    print_costs(summary)
-    if seconds := RunDirectory.open(result.path).info().get("seconds"):
+    info = RunDirectory.open(result.path).info()
+    print_costs(info)
+    if seconds := info.get("seconds"):
         _say(f"time       {duration(seconds)} of training")
     _say(f"file       {result.path / 'student.safetensors'}")
     _say(f"run        {result.path}")

@@ -26,7 +26,7 @@ from torch import nn
 from distillctl.api.options import Options
 from distillctl.api.specs import ModelSpec
 from distillctl.build.device import channels_last, pick_device, placed
-from distillctl.build.models import build_named
+from distillctl.build.models import build_classifier
 from distillctl.commands.subjects import Subject
 from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.errors import DataError, DistillError, Problem, ProfileError, RunError
@@ -165,7 +165,7 @@ def _named(name: str, settings: Settings, registry: Registry) -> Network:
     options = _options(spec, values)
     size = settings.size or (fixed and getattr(options, "image_size", 0)) or spec.input_size
     classes = settings.classes or spec.classes
-    return Network(name, spec, (_CHANNELS, size, size), classes, lambda: build_named(spec, options, classes))
+    return Network(name, spec, (_CHANNELS, size, size), classes, lambda: build_classifier(spec, options, classes))
 
 
 def _options(spec: ModelSpec, values: Mapping[str, Any]) -> Options:

@@ -409,12 +409,12 @@ class _Plan:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}
         summary["parameters"] = {name: parameters(side) for name, side in sides.items() if side is not None}
-        costs = run_costs(experiment, {name: side for name, side in sides.items() if side is not None}) if self.processes.first else {}
-        summary["costs"] = self.processes.broadcast(costs)
         if changes := run.info().get("changes"):
             summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
         if self.processes.first:
-            run.update(state="finished", result=summary)
+            # Beside the result, which another machine would reach as well.
+            costs = run_costs(experiment, {name: side for name, side in sides.items() if side is not None})
+            run.update(state="finished", result=summary, costs=costs)
         self.processes.broadcast(None)
         return summary
 
@@ -463,7 +463,7 @@ def _deploy(
             "resize": _resize(data),
             "mean": list(data.mean),
             "std": list(data.std),
-            **{name: value for name in ("white", "background") if (value := getattr(data.view, name)) is not None},
+            **{name: value for name in ("white", "background", "max_megapixels") if (value := getattr(data.view, name)) is not None},
             **({"boxes": True} if getattr(data.train, "boxes", None) is not None else {}),
         },
         package=plugin.package,

@@ -40,7 +40,8 @@ class Preprocessing:
             self.channels = int(told["channels"])
             self.mean, self.std = tuple(map(float, told["mean"])), tuple(map(float, told["std"]))
             size, resize = int(told["size"]), int(told["resize"])
-            self.view = View(size, eval_resize=resize, white=told.get("white"), background=told.get("background"))
+            reading: Any = {name: told.get(name) for name in ("white", "background", "max_megapixels")}
+            self.view = View(size, eval_resize=resize, **reading)
             fits = self.channels in (1, 3) and len(self.mean) == len(self.std) == self.channels and min(size, resize, *self.std) > 0
         except (KeyError, TypeError, ValueError):
             fits = False

@@ -25,7 +25,7 @@ _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "digest", "resolved_sha256", "created"), str),
     **dict.fromkeys(("format", "epoch", "epochs"), int),
     **dict.fromkeys(("digests", "changes"), list),
-    **dict.fromkeys(("result", "packages", "data_listing"), dict),
+    **dict.fromkeys(("result", "costs", "packages", "data_listing"), dict),
 }
 """Types of what `run.json` may have."""
 _LOCKS = {NAME, LIBRARY}

@@ -117,7 +117,7 @@ def test_teachers(table: dict[str, str], expected: str | None, tmp_path: Path, m
 def test_costs_of_older_runs_and_of_what_could_not_be_timed(capsys: pytest.CaptureFixture[str]) -> None:
     print_costs({})
     assert capsys.readouterr().out == ""
-    print_costs({"parameters": {"student": 1000, "teacher": 2500}})
+    print_costs({"result": {"parameters": {"student": 1000, "teacher": 2500}}})
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["size", "student", "teacher"],
         ["parameters", "1,000", "2,500", "2.5", "times", "as", "many"],

@@ -88,11 +88,12 @@ def test_train_prints_epochs_and_what_came_out(trained: tuple[Path, str]) -> Non
     assert re.fullmatch(r" {11}MACs +[\d.]+ [kM] +[\d.]+ [kM]  \d\.\d times as many", macs)
     assert re.fullmatch(r" {11}ms +[\d.,]+ +[\d.,]+  \d+\.\d times as long, one image on cpu, \d+ threads?", times)
     assert len({line.index(end) + len(end) for line, end in ((sizes, "student"), (counts, "78,042"))}) == 1
-    result = json.loads((student_run(folder) / "run.json").read_text())["result"]
-    assert list(result["costs"]) == ["student", "teacher"]
-    assert all(set(cost) == {"parameters", "macs", "ms", "device", "threads"} for cost in result["costs"].values())
-    assert {side: cost["parameters"] for side, cost in result["costs"].items()} == result["parameters"]
-    assert result["costs"]["student"]["macs"] == macs_of(load_student(student_run(folder)).model, (3, 8, 8))
+    info = json.loads((student_run(folder) / "run.json").read_text())
+    costs, result = info["costs"], info["result"]
+    assert list(costs) == ["student", "teacher"]
+    assert all(set(cost) == {"parameters", "macs", "ms", "device", "threads"} for cost in costs.values())
+    assert {side: cost["parameters"] for side, cost in costs.items()} == result["parameters"]
+    assert costs["student"]["macs"] == macs_of(load_student(student_run(folder)).model, (3, 8, 8))
     assert lines[-2].split()[1] == f"{lines[-1].split()[1]}/student.safetensors"
     assert any(line.startswith("teacher    ") for line in lines)
     assert lines[-1].split()[1] == str(student_run(folder).relative_to(folder))

@@ -120,7 +120,7 @@ def run(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> 
     directory = RunDirectory.create(
         path, profile=b"", resolved="", environment={}, state={"name": "one", "digest": "0", "epochs": 1, "epoch": 1}
     )
-    model = module.build_named(TINY_WIDE, TinyOptions(width=4), 4)
+    model = module.build_classifier(TINY_WIDE, TinyOptions(width=4), 4)
     deploy.write_student(
         path,
         model,
@@ -175,7 +175,7 @@ def test_exact_figures(registry: Registry) -> None:
     found = measure(Subject("tiny_cnn"), QUICK, registry)
     assert isinstance(found, Cost)
     assert (found.size, found.classes, found.parameters, found.threads) == (8, 10, 7010, torch.get_num_threads())
-    state = module.build_named(TINY_CNN, TinyOptions(), 10).state_dict()
+    state = module.build_classifier(TINY_CNN, TinyOptions(), 10).state_dict()
     assert found.file == len(safetensors.torch.save(state, metadata={"format": "pt"}))
     assert list(found.latencies) == [1, 3]
     assert {latency.count for latency in found.latencies.values()} == {3}
@@ -262,7 +262,7 @@ def test_a_run(registry: Registry, run: Path) -> None:
     found = measure(Subject(str(run), run), QUICK, registry)
     assert isinstance(found, Cost)
     assert (found.run, found.size, found.classes) == (run, 10, 4)
-    assert found.parameters == sum(p.numel() for p in module.build_named(TINY_WIDE, TinyOptions(width=4), 4).parameters())
+    assert found.parameters == sum(p.numel() for p in module.build_classifier(TINY_WIDE, TinyOptions(width=4), 4).parameters())
     assert found.file == (run / "student.safetensors").stat().st_size
     assert found.top1 == Top1(0.875, "measured on test")
     other = measure(Subject(str(run), run), replace(QUICK, size=20, classes=9), registry)

@@ -79,6 +79,12 @@ def test_pixels_of_another_kind(wrong):
         Preprocessing(TOLD)(wrong)
 
 
+def test_a_bound_of_its_own_on_pixels(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"more than the 0\.001 megapixels"):
+        Preprocessing({**TOLD, "max_megapixels": 0.001})(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize(
     "change", [{"channels": 2}, {"mean": [0.5]}, {"std": [0.2, 0.0, 0.2]}, {"size": 0}, {"resize": "wide"}, {"mean": None}]
 )
