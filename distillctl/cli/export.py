@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distillctl.cli import completion, options, render
+from distillctl.cli.run_argument import check_student
+from distillctl.commands.export_request import check_request
 from distillctl.text import counted
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def export(
 
         distillctl export runs/NAME --format onnx --int8
     """
+    check_student(run, "export RUN")
+    check_request(format_, int8=int8, pixels=not float_input)
     with render.loading():
         from distillctl.commands import export as command
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distillctl import __version__
 from distillctl.api.task import Task
 from distillctl.build.student import Student, load_student
+from distillctl.commands.export_request import ENDINGS, Format, check_request
 from distillctl.commands.run_images import RunImages
 from distillctl.errors import DataError, DistillError, MachineError, ProfileError, RunError
 from distillctl.files import sha256, write_atomically, write_json
@@ -30,8 +31,6 @@ from distillctl.text import one_line
 from distillctl.weights import read_file
 from distillctl.weights.state_dict import load_into
 
-Format = Literal["onnx", "torch-export", "safetensors"]
-ENDINGS: Mapping[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 TOLERANCE = 1e-4
 """By how much a logit of an exported network may differ; 10⁻⁵ of the largest one, where that is more."""
 _NOISE = 32  # pictures of it
@@ -99,23 +98,6 @@ class Exported:
             **(figures if self.after is not None else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
-
-
-def check_request(format: str, *, int8: bool, pixels: bool) -> Format:  # noqa: A002 - as the option is called
-    """The format, if it can be what is asked of it. Needs no torch.
-
-    Raises:
-        ProfileError: there is no such format, or it has no such form.
-    """
-    kind = next((name for name in get_args(Format) if name == format), None)
-    if kind is None:
-        raise ProfileError(f"unknown format `{format}`", where="--format", hint=f"allowed: {', '.join(ENDINGS)}")
-    if int8 and kind != "onnx":
-        raise ProfileError(f"`{kind}` has no int8 form: onnxruntime quantises", where="--int8", hint="`--format onnx --int8`")
-    if not pixels and kind == "safetensors":
-        raise ProfileError("a file of weights has no input", where="--float-input", hint="leave it out")
-    found: Format = kind
-    return found
 
 
 def export(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,8 @@ from distillctl.cli import run as command
 from distillctl.cli.export import print_exported
 from distillctl.commands import export as module
 from distillctl.commands.evaluate import evaluate_run
-from distillctl.commands.export import Exported, Parity, check_request, export
+from distillctl.commands.export import Exported, Parity, export
+from distillctl.commands.export_request import check_request
 from distillctl.commands.run_images import RunImages
 from distillctl.commands.train import train
 from distillctl.errors import DataError, MachineError, ProfileError, RunError
@@ -236,7 +239,19 @@ def test_refused(run: Path, registry: Registry, options: dict[str, Any], error: 
         export(run, registry, **options)
 
 
-def test_format_is_checked_without_torch() -> None:
+def test_what_is_mistyped_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "model.json").touch()
+    program = """
+import sys
+from distillctl.cli import run
+assert run(["export", "none"]) == 2
+assert run(["export", ".", "--format", "tflite"]) == 2
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "there is no run directory `none`" in done.stderr
+    assert "unknown format `tflite`" in done.stderr
     assert check_request("onnx", int8=True, pixels=False) == "onnx"
 
 
