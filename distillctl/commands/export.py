@@ -146,6 +146,8 @@ def export(
     reference = PixelInput(student.model, student.transform.mean, student.transform.std)
     _check_output(student, reference)
     data, notes = _data(student, registry, overrides, needed=int8)
+    if int8 and student.info.get("head") is not None:
+        notes.append("a method gave this student its head: `student.checkpoint` loads all but that, and the method trains a new one")
 
     before = after = None
     with TemporaryDirectory() as temporary:

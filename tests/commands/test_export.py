@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -275,6 +276,18 @@ def test_screen(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert max(map(len, shown.replace(str(run), "").splitlines())) <= 80
     assert command(["export", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parity"]["same"] == 445
+
+
+def test_a_head_that_a_method_gave_is_not_loaded_again(run: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = module.load_student
+
+    def with_head(*arguments: Any, **keywords: Any) -> Any:
+        student = load(*arguments, **keywords)
+        return replace(student, info={**student.info, "head": {"layers": []}})
+
+    monkeypatch.setattr(module, "load_student", with_head)
+    assert "trains a new one" in export(run, registry, int8=True, calibration=8).notes[0]
+    assert not export(run, registry, format="safetensors").notes
 
 
 @pytest.mark.parametrize(("after", "told"), [(0.89, True), (0.897, False), (0.91, False)])
