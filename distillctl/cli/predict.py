@@ -102,7 +102,7 @@ def predict(
         with _written(sheet):
             write_sheet(sheet, seen.first, classes=names, reading=student.transform.view.reading, title=str(run), of=len(files))
         left = f", the first of {len(files):,}: `--sheet-limit N` draws more" if len(seen.first) < len(files) else ""
-        _say(f"{sheet}: {counted(len(seen.first), 'image')}{left}")
+        (_say if out is None else render.line)(f"{sheet}: {counted(len(seen.first), 'image')}{left}")  # away from printed answers
     if seen.broken:
         _say(f"error: {seen.broken:,} of {counted(len(files), 'image')} could not be used")
         for one in seen.named:

@@ -243,7 +243,7 @@ def test_a_sheet(place, capsys):
     with Image.open(place / "s.png") as image:
         assert image.width == 2 * 214 + 14
     assert run(["predict", "runs/tiny", "photos", "--sheet", "s.jpg", "--out", "a.csv"]) == 0
-    assert capsys.readouterr().err == "s.jpg: 5 images\n"
+    assert capsys.readouterr() == ("a.csv: 5 images\ns.jpg: 5 images\n", "")
 
 
 def test_an_interrupted_file_leaves_the_one_before(place, capsys, monkeypatch):
