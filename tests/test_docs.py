@@ -52,6 +52,17 @@ RUN = {
     "distillctl train photos.toml --dry-run": PHOTOS,
     "distillctl train photos.toml": PHOTOS,
     "distillctl eval --tta": (),
+    "distillctl eval --model resnet50 --checkpoint my_resnet50.pth --data photos.toml": PHOTOS[2:6],
+    "distillctl init imagefolder --out my.toml": (),
+    "distillctl show kd": (),
+    "distillctl list-methods": (),
+    "distillctl check-data profiles/quickstart.toml": (),
+    "distillctl bench profiles/quickstart.toml --steps 5": ("--warmup", "1", "--set", "dataset.limit=200"),
+    "distillctl measure resnet8 'torchvision/mobilenet_v3_*'": ("--image-size", "32", "--batch", "1"),
+    "distillctl train profiles/cifar100/resnet32x4_resnet8x4.toml --method crd": CIFAR,
+}
+# One after the other: each needs what those before it have left.
+JOURNEY = {
     "distillctl check-data photos.toml": (),
     "distillctl train photos.toml --out runs/photos": PHOTOS,
     "distillctl eval runs/photos --tta": (),
@@ -62,14 +73,6 @@ RUN = {
     "distillctl train photos.toml --set train.quantize=int8 --set student.checkpoint=runs/photos/student.safetensors "
     "--set train.epochs=3 --set optimizer.lr=0.005 --out runs/photos-int8": PHOTOS,
     "distillctl export runs/photos-int8 --int8": ("--calibration", "8"),
-    "distillctl eval --model resnet50 --checkpoint my_resnet50.pth --data photos.toml": PHOTOS[2:6],
-    "distillctl init imagefolder --out my.toml": (),
-    "distillctl show kd": (),
-    "distillctl list-methods": (),
-    "distillctl check-data profiles/quickstart.toml": (),
-    "distillctl bench profiles/quickstart.toml --steps 5": ("--warmup", "1", "--set", "dataset.limit=200"),
-    "distillctl measure resnet8 'torchvision/mobilenet_v3_*'": ("--image-size", "32", "--batch", "1"),
-    "distillctl train profiles/cifar100/resnet32x4_resnet8x4.toml --method crd": CIFAR,
 }
 # The last words of a run that distilled.
 FIGURES = ["teacher", "student", "agreement", "size", "time", "file", "run"]
@@ -287,11 +290,11 @@ def test_mistakes_are_reported_as_shown(place):
 
 def test_no_command_is_left_over():
     shown = {re.sub(r"^.*uv run (?=distillctl)", "", c) for c in commands()}
-    assert (set(RUN) | set(ELSEWHERE)) == shown
+    assert (set(RUN) | set(JOURNEY) | set(ELSEWHERE)) == shown
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [command for command in commands() if command not in JOURNEY])
 def test_command(command, place, quickstart):
     line = re.sub(r"^.*uv run (?=distillctl)", "", command)
     if line in ELSEWHERE:
@@ -305,6 +308,21 @@ def test_command(command, place, quickstart):
     assert done.code == 0, done.err
     assert done.out
     assert not done.err, "a command that works says nothing on stderr"
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_a_file(place):
+    """The engineer's way, in at most ten commands."""
+    lines = after("journey").splitlines()
+    assert len(lines) <= 10
+    assert lines == list(JOURNEY)
+    for line in lines:
+        done = place.run(*shlex.split(line)[1:], *JOURNEY[line])
+        assert done.code == 0, f"{line}\n{done.err}"
+        assert done.out
+        assert not done.err, f"{line}\n{done.err}"
+    for written in ("answers.csv", "answers.png", "runs/photos/export/student.onnx", "runs/photos-int8/export/student-int8.onnx"):
+        assert (place.path / written).is_file()
 
 
 @pytest.mark.slow
