@@ -90,7 +90,7 @@ class MethodSpec(Spec):
     needs_teacher: False for methods that work without one.
     compares_images: its loss is no mean over images: it compares those of a batch with each other, or with a memory of others.
         Then the key `gather` of its table says whether, with several processes, it sees the whole batch.
-    remembers_images: of those, it compares with a memory, so that even a batch of one image has something to be compared with.
+    remembers_images: of those, even a batch of one image has something to be compared with: a memory, or other positions of its own map.
     reads: what it reads beside the features that it wants: the `labels` of a batch or of `Setup`, the `logits` of either side. A method
         is refused for a task that does not give it.
     mixed: what it makes of images that are mixed from two (mixup, CutMix): a method that reads labels learns from those of the `dominant`

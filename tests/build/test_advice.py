@@ -111,8 +111,8 @@ def test_more_parts_than_a_batch_gives_are_told(check) -> None:
     assert "`train.accumulate = 16` acts as 2" in only(advice(profile, processes=4))
 
 
-@pytest.mark.parametrize("method", ["crd", "kd"])
-def test_a_memory_makes_one_image_enough(check, method: str) -> None:
+@pytest.mark.parametrize("method", ["crd", "kd", "pkd"])
+def test_a_memory_or_a_map_makes_one_image_enough(check, method: str) -> None:
     assert not advice(check(method, "train.batch_size=1"))
 
 

@@ -21,7 +21,7 @@ CLASSES = "abcdef"
 COUNTS = (1, 2, 4)
 
 REGISTRY = Registry.load()
-COMPARING = ("sp", "rkd", "pkt", "cc", "dist", "crd")
+COMPARING = ("sp", "rkd", "pkt", "cc", "dist", "pkd", "crd")
 PLAIN = {
     "student": "cifar/resnet8",
     "teacher": "cifar/resnet8",

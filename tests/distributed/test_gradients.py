@@ -95,7 +95,7 @@ def test_phases_and_both_gradients_were_compared(found: Found) -> None:
 
 
 @pytest.mark.parametrize("count", OTHERS)
-@pytest.mark.parametrize("name", ["sp", "rkd", "pkt", "cc", "dist"])
+@pytest.mark.parametrize("name", ["sp", "rkd", "pkt", "cc", "dist", "pkd"])
 def test_comparing_all_images_is_something_else_than_comparing_shares(found: Found, name: str, count: int) -> None:
     alone, gathered = (found[count][case]["main"][0] for case in (f"{name}, each process alone", name))
     assert any(not torch.allclose(alone[p], g, rtol=1e-3, atol=0) for p, g in gathered.items() if g is not None)

@@ -99,6 +99,7 @@ ADVICE = {
     "ab": ("CNN → ViT", 'student_stages = ["stages"]', ""),
     "ofd": ("CNN → ViT", 'student_stages = ["stages"]', ""),
     "rdrop": ("deeper", "", "dropout = 0.2"),
+    "cwd": ("torchvision", 'student_stages = ["stage3"]\nteacher_stages = ["stage3"]', ""),
 }
 """What the hint of a refusal says, for one refused kind of pair."""
 

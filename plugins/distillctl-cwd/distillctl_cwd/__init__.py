@@ -1,0 +1,1 @@
+"""Channel-wise distillation for distillctl."""

@@ -1,0 +1,1 @@
+"""PKD, distillation of standardised feature maps, for distillctl."""
