@@ -15,10 +15,12 @@ from distillctl.text import counted, one_line
 
 
 @contextmanager
-def audience(*, quiet: bool) -> Iterator[Tracker]:
-    """The display that suits the output, open around all that a command trains."""
-    if quiet:
+def audience(*, quiet: bool, talks: bool = True) -> Iterator[Tracker]:
+    """The display that suits the output, open around all that a command trains. talks: not in the other processes of a run."""
+    if not talks:
         yield Tracker()
+    elif quiet:
+        yield Quiet()
     elif sys.stdout.isatty():
         shown = Live()
         with shown.live:
@@ -32,6 +34,15 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Quiet(Tracker):
+    """Nothing but what makes the result another one than it seems, such as test images that the teacher has learnt."""
+
+    def note(self, text: str) -> None:
+        if text.startswith("WARNING"):
+            for line in wrapped(text):
+                print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the display
 
 
 class Plain(Tracker):

@@ -86,7 +86,7 @@ def train(
         from distillctl.commands.train import train as run
 
     talks = os.environ.get("RANK", "0") == "0"
-    with audience(quiet=quiet or not talks) as shown:
+    with audience(quiet=quiet, talks=talks) as shown:
         result = run(
             checked,
             registry,

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
-from distillctl.cli.display import Live, Plain, audience, duration, folded
+from distillctl.cli.display import Live, Plain, Quiet, audience, duration, folded
 from distillctl.testing import make_task
 
 REPORT = StepReport("main", 2, 3, 9, 0.3625, {"task": 2.5, "kd": 0.125}, {"top1": 0.25}, 300, 50.0, 0.05)
@@ -39,10 +39,19 @@ def test_duration() -> None:
 def test_audience_suits_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
-    for terminal, quiet, display in ((False, False, Plain), (True, False, Live), (True, True, Tracker)):
+    for terminal, quiet, display in ((False, False, Plain), (True, False, Live), (True, True, Quiet)):
         monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
         with audience(quiet=quiet) as shown:
             assert type(shown) is display
+        with audience(quiet=quiet, talks=False) as shown:
+            assert type(shown) is Tracker
+
+
+def test_who_is_quiet_says_what_makes_figures_others_than_they_seem(capsys: pytest.CaptureFixture[str]) -> None:
+    with audience(quiet=True) as shown:
+        shown.note("teacher: found in runs/a")
+        shown.note("WARNING: the teacher learnt 294 of the 445 test images")
+    assert capsys.readouterr() == ("", "WARNING: the teacher learnt 294 of the 445 test images\n")
 
 
 def test_live(capsys: pytest.CaptureFixture[str]) -> None:
