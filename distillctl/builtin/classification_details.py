@@ -17,6 +17,8 @@ from distillctl.api.task import Evaluation
 from distillctl.builtin.classification_meter import Answers, ClassificationMeter, in_turn
 from distillctl.errors import RunError
 
+MOST_CLASSES = 2000
+"""Of a confusion matrix: of 21,841 classes it would take 3.8 GB."""
 BINS = 15
 """Of the confidence, for the expected calibration error."""
 
@@ -34,9 +36,11 @@ class Details(Answers):
     there: Tensor
 
     @property
-    def confusion(self) -> Tensor:
-        """int64, (C, C): images of class i that were taken for class j."""
+    def confusion(self) -> Tensor | None:
+        """int64, (C, C): images of class i that were taken for class j; None of more than `MOST_CLASSES` classes."""
         classes = len(self.total)
+        if classes > MOST_CLASSES:
+            return None
         return torch.bincount(self.labels * classes + self.predictions, minlength=classes**2).view(classes, classes)
 
 

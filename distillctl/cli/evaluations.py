@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 FOLDER = "evaluations"
 COLUMNS = ("name", "images", "correct", "precision", "recall", "f1")
-MOST_CLASSES = 2000
-"""Of a confusion matrix that is written: its cells are as many as the square."""
 
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -48,7 +46,7 @@ def write_evaluation(folder: Path, report: Report) -> None:
         write_json(folder / f"{name}.json", report.as_dict())
         if report.classes:
             write_text(folder / f"{name}.csv", csv_text(COLUMNS, _lines(report)))
-        if report.confusion is not None and len(report.classes) <= MOST_CLASSES:
+        if report.confusion is not None:
             names = [str(line["name"]) for line in report.classes]
             rows = ((name, *counts) for name, counts in zip(names, report.confusion.tolist(), strict=True))
             write_text(folder / f"{name}-confusion.csv", csv_text(("true", *names), rows))

@@ -54,7 +54,7 @@ class Report:
         without it behind.
     more: the other figures in words.
     notes: what had to be changed to load the weights or to show the images.
-    confusion: int64, (C, C): images of class i that were taken for class j; None where there are no classes.
+    confusion: int64, (C, C): images of class i that were taken for class j; None where there are no classes, or very many.
     changes: what the command line said of data and evaluation, as `KEY=VALUE`.
     """
 

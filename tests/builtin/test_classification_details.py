@@ -32,6 +32,12 @@ def drawn(seed: int, classes: int = 6, count: int = 200) -> tuple[Tensor, Tensor
     return logits, torch.where((labels == 1) | (labels == 3) | (labels == 4), 0, labels)
 
 
+def test_a_matrix_of_very_many_classes_is_not_made() -> None:
+    for classes, there in ((2000, True), (2001, False)):
+        details = evaluated(torch.randn(3, classes), torch.tensor([0, 1, 5])).answers
+        assert (details.confusion is not None) is there
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_the_figures_are_those_of_torchmetrics(seed: int) -> None:
