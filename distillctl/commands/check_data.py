@@ -119,7 +119,7 @@ def check_data(profile: Profile) -> DataReport:
             if finding.kind
         ],
         duplicates=_duplicates(splits, parts, seen, names),
-        remarks=list(_remarks(seen, names)),
+        remarks=[*_remarks(seen, names), *splits.remarks],
     )
 
 

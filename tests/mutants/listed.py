@@ -448,4 +448,14 @@ MUTANTS = (
     Mutant("an evaluated model sees the data's normalisation", "distillctl/build/models.py", "*_adapted(model, task.data, choice.table, choice.table.weights, told, called=called))", ")", "tests/commands/test_evaluate_model.py"),
     Mutant("a run that cannot be written fails", "distillctl/cli/eval.py", "        except MachineError as error:", "        except KeyError as error:", "tests/cli/test_evaluations.py"),
     Mutant("a key that does nothing is taken", "distillctl/commands/evaluate.py", "if why := idle.get(parse_edit(text).parts[:2]):", "if False:", "tests/commands/test_evaluate_model.py"),
+    # Images and targets that are cut together.
+    Mutant("views of an evaluation are those of training", "distillctl/data/stream.py", "splits.joint.evaluation, 0, joint=True", "splits.joint.training, 0, joint=True", "tests/data/test_joint_views.py"),
+    Mutant("targets of joint views stay those of the pictures", "distillctl/data/stream.py", "if packed is None else unpack(packed, self._moved)", "", "tests/data/test_joint_views.py"),
+    Mutant("a target loses its shape on the way", "distillctl/data/packed.py", "part.view(tuple(shape)) for", "part for", "tests/data/test_joint_views.py"),
+    Mutant("a limit unfolds lazy targets", "distillctl/api/data.py", "        return targets.subset(index)\n", "        return [targets[i] for i in index.tolist()]\n", "tests/data/test_joint_views.py"),
+    Mutant("joint views are not looked at", "distillctl/data/loaders.py", "        _check_joint(view, images)\n", "        pass\n", "tests/data/test_joint_views.py"),
+    Mutant("crops are cut out of joint views", "distillctl/data/loaders.py", "if tta in CROPS and splits.joint is not None:", "if False:", "tests/data/test_joint_views.py"),
+    Mutant("targets are compared as rounded text", "distillctl/commands/resume_check.py", "[exact(one) for one in images.targets]", "list(images.targets)", "tests/data/test_joint_views.py"),
+    Mutant("lazy targets are not compared", "distillctl/commands/resume_check.py", "[images.targets.digest(), *lines] if lazy else lines", "lines", "tests/data/test_joint_views.py"),
+    Mutant("remarks on targets go unsaid", "distillctl/commands/check_data.py", "[*_remarks(seen, names), *splits.remarks]", "[*_remarks(seen, names)]", "tests/commands/test_check_data.py"),
 )  # fmt: skip
