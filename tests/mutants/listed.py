@@ -19,6 +19,7 @@ _ENGINE = "distillctl/engine/"
 _TRAIN = "tests/commands/test_train_command.py"
 _LOOP = "tests/engine/test_loop.py"
 _CIFAR = "plugins/distillctl-cifar/"
+_COCO = "plugins/distillctl-coco/"
 
 
 def _of(method: str, module: str, old: str, new: str) -> Mutant:
@@ -458,4 +459,29 @@ MUTANTS = (
     Mutant("targets are compared as rounded text", "distillctl/commands/resume_check.py", "[exact(one) for one in images.targets]", "list(images.targets)", "tests/data/test_joint_views.py"),
     Mutant("lazy targets are not compared", "distillctl/commands/resume_check.py", "[images.targets.digest(), *lines] if lazy else lines", "lines", "tests/data/test_joint_views.py"),
     Mutant("remarks on targets go unsaid", "distillctl/commands/check_data.py", "[*_remarks(seen, names), *splits.remarks]", "[*_remarks(seen, names)]", "tests/commands/test_check_data.py"),
+    # Boxes.
+    Mutant('classes count from 1', _COCO + 'distillctl_coco/coco_json.py', 'image[good], corners.astype(np.float32), label[good],', 'image[good], corners.astype(np.float32), label[good] + 1,', _COCO + "tests"),
+    Mutant('width and height are taken for corners', _COCO + 'distillctl_coco/coco_json.py', 'right, bottom = left + width, top + height', 'right, bottom = width, height', _COCO + "tests"),
+    Mutant('boxes without width stay', _COCO + 'distillctl_coco/coco_json.py', '~((width > 0) & (height > 0))', 'np.zeros(len(boxes), bool)', _COCO + "tests"),
+    Mutant('the area is that of the box', _COCO + 'distillctl_coco/coco_json.py', 'np.where(np.isfinite(area) & (area >= 0), area, width * height)', 'width * height', _COCO + "tests"),
+    Mutant('crowds are objects', _COCO + 'distillctl_coco/coco_json.py', 'np.array([bool(a.iscrowd) for a in annotations], bool)', 'np.zeros(len(annotations), bool)', _COCO + "tests"),
+    Mutant('NaN breaks the whole file', _COCO + 'distillctl_coco/coco_json.py', '        return msgspec.convert(json.loads(bytes(content)), _File)', '        raise', _COCO + "tests"),
+    Mutant('an image may lie above the folder', _COCO + 'distillctl_coco/coco_json.py', 'or ".." in PurePosixPath(image.file_name).parts', '', _COCO + "tests"),
+    Mutant('the centre is taken for a corner', _COCO + 'distillctl_coco/yolo.py', 'x - width / 2, y - height / 2, x + width / 2', 'x, y, x + width / 2', _COCO + "tests"),
+    Mutant('a mirrored image keeps its boxes', _COCO + 'distillctl_coco/views.py', '        boxes = boxes[:, [2, 1, 0, 3]]\n', '        pass\n', _COCO + "tests"),
+    Mutant('mirrored from the canvas, not from the image', _COCO + 'distillctl_coco/views.py', 'width - left if mirrored else -left', 'self.size if mirrored else -left', _COCO + "tests"),
+    Mutant('boxes of a training view are not cut', _COCO + 'distillctl_coco/views.py', '**rows, "boxes": seen[kept]', '**rows, "boxes": whole[kept]', _COCO + "tests"),
+    Mutant('what lies beyond the picture counts as cut away', _COCO + 'distillctl_coco/views.py', '(whole[:, 2:] - whole[:, :2]).prod(1)', '(target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(1)', _COCO + "tests"),
+    Mutant('hidden boxes stay', _COCO + 'distillctl_coco/views.py', ' & (share >= self.min_visible)', '', _COCO + "tests"),
+    Mutant('labels stay where boxes go', _COCO + 'distillctl_coco/views.py', 'for key in ("labels", "crowd", "area")}', 'for key in ("crowd", "area")}', _COCO + "tests"),
+    Mutant('a picture of another size is taken', _COCO + 'distillctl_coco/views.py', 'if not torch.equal(target["size"], size):', 'if False:', _COCO + "tests"),
+    Mutant('a subset of boxes begins with the first', _COCO + 'distillctl_coco/targets.py', '- before[place] + self.first[index][place]', '- before[place]', _COCO + "tests"),
+    Mutant('sizes of objects are ignored', _COCO + 'distillctl_coco/meter.py', '_mean(precision[..., size, -1])', '_mean(precision[..., 0, -1])', _COCO + "tests"),
+    Mutant('boxes are judged in the view', _COCO + 'distillctl_coco/meter.py', '(truth["truth_boxes"].double() - offset) / scale', 'truth["truth_boxes"].double()', _COCO + "tests"),
+    Mutant('crowds are to be found', _COCO + 'distillctl_coco/meter.py', '"area": area, "iscrowd": crowd}', '"area": area, "iscrowd": 0}', _COCO + "tests"),
+    Mutant('AP75 is that of another threshold', _COCO + 'distillctl_coco/meter.py', 'precision[5, ..., 0, -1]', 'precision[4, ..., 0, -1]', _COCO + "tests"),
+    Mutant('one detection counts', _COCO + 'distillctl_coco/meter.py', '"map": _mean(precision[..., 0, -1])', '"map": _mean(precision[..., 0, 0])', _COCO + "tests"),
+    Mutant('processes are put one after the other', _COCO + 'distillctl_coco/meter.py', 'sorted(every["image_id"].tolist())', 'every["image_id"].tolist()', _COCO + "tests"),
+    Mutant('carved images keep the boxes of others', _COCO + 'distillctl_coco/data.py', 'parts["train"].subset(out), parts["train"].subset(kept)', 'parts["train"].subset(out), parts["train"].subset(out)', _COCO + "tests"),
+    Mutant('other categories of validation are taken', _COCO + 'distillctl_coco/data.py', 'if listed.categories != classes:', 'if False:', _COCO + "tests"),
 )  # fmt: skip
