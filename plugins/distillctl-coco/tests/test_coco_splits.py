@@ -220,6 +220,7 @@ def test_check_data_tells_what_is_odd(tmp_path, monkeypatch, capsys):
     root = coco(tmp_path / "data", train=6, val=2)
     path = root / "annotations" / "instances_train2017.json"
     content = annotated("train", 6)
+    content["images"][3] |= {"width": 20, "height": 24}
     content["annotations"] += [{"id": 77, "image_id": 1, "category_id": 5, "bbox": [1, 2, 0, 3]}]
     path.write_text(json.dumps(content))
     (root / "val2017" / "100.jpg").write_bytes(b"")
@@ -229,7 +230,10 @@ def test_check_data_tells_what_is_odd(tmp_path, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert "3 classes (`person`, `ant`, `cat`)" in found["data"]
     assert "1 annotation left out" in found["data"]
-    assert [one["kind"] for one in found["broken"]] == ["empty"]
+    assert [(one["split"], one["kind"]) for one in found["broken"]] == [("val", "empty"), ("train", "target")]
+    assert found["broken"][1]["problem"] == (
+        "`data/train2017/3.jpg`: image 3 has 24×20 pixels when it stands upright, and its annotation says 20×24"
+    )
     assert found["remarks"] == [
         "1 of `data/annotations/instances_train2017.json` have a box without width or height, and are left out: annotation 77",
         "classes without a box in train (1): cat",
