@@ -101,6 +101,9 @@ def test_a_point_stays_on_its_pixel(files):
             assert target["name"].shape == ()
             assert target["points"].shape == (index % 4, 2)
             assert lit(image) == sorted(target["points"].tolist())
+    for batch in evaluated(splits_of(files)):
+        for index, target in zip(batch.index.tolist(), batch.targets, strict=True):
+            assert torch.equal(target["points"], files.targets[index]["points"] + torch.tensor([1, 0]))
 
 
 def test_draws_depend_on_seed_epoch_and_image(files):

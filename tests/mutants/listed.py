@@ -481,7 +481,6 @@ MUTANTS = (
     Mutant('crowds are to be found', _COCO + 'distillctl_coco/meter.py', '"area": area, "iscrowd": crowd}', '"area": area, "iscrowd": 0}', _COCO + "tests"),
     Mutant('AP75 is that of another threshold', _COCO + 'distillctl_coco/meter.py', 'precision[5, ..., 0, -1]', 'precision[4, ..., 0, -1]', _COCO + "tests"),
     Mutant('one detection counts', _COCO + 'distillctl_coco/meter.py', '"map": _mean(precision[..., 0, -1])', '"map": _mean(precision[..., 0, 0])', _COCO + "tests"),
-    Mutant('processes are put one after the other', _COCO + 'distillctl_coco/meter.py', 'sorted(every["image_id"].tolist())', 'every["image_id"].tolist()', _COCO + "tests"),
     Mutant('carved images keep the boxes of others', _COCO + 'distillctl_coco/data.py', 'parts["train"].subset(out), parts["train"].subset(kept)', 'parts["train"].subset(out), parts["train"].subset(out)', _COCO + "tests"),
     Mutant('other categories of validation are taken', _COCO + 'distillctl_coco/data.py', 'if listed.categories != classes:', 'if False:', _COCO + "tests"),
     Mutant("targets that do not fit go unsaid", "distillctl/commands/check_data.py", "        + list(_misfits(splits, parts, seen, names)),", "        + [],", _COCO + "tests"),

@@ -4,6 +4,8 @@ A detection is right if it covers an object of its class well enough: the area o
 threshold. By class and threshold, detections of all images are sorted by their score, and precision is averaged over 101 values of recall.
 `map` is the mean over classes and the thresholds 0.5, 0.55, … 0.95. At most 100 detections of a class count on an image. Crowds are
 neither to be found nor wrong to be found. Sizes of objects are their area in the annotation: below 32², up to 96², and beyond.
+
+The library goes through the images by their number, so that the order in which they were added changes nothing.
 """
 
 from __future__ import annotations
@@ -132,7 +134,6 @@ def _precision(every: _State, classes: int) -> np.ndarray[Any, Any]:
     """COCO's table: thresholds, values of recall, classes, sizes (all, small, medium, large), numbers of detections."""
     from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
 
-    ids: list[int] = sorted(every["image_id"].tolist())
     truth = [
         {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
         for number, (image, label, box, area, crowd) in enumerate(
@@ -143,10 +144,9 @@ def _precision(every: _State, classes: int) -> np.ndarray[Any, Any]:
         {"image_id": image, "category_id": label, "bbox": box, "score": score}
         for image, label, box, score in zip(*_rows(every, "found"), every["found_scores"].tolist(), strict=True)
     ]
-    known = COCO(
-        {"images": [{"id": i} for i in ids], "categories": [{"id": k, "name": str(k)} for k in range(classes)], "annotations": truth},
-        print_function=_silent,
-    )
+    images = [{"id": number} for number in every["image_id"].tolist()]
+    categories = [{"id": label, "name": str(label)} for label in range(classes)]
+    known = COCO({"images": images, "categories": categories, "annotations": truth}, print_function=_silent)
     evaluation = COCOeval_faster(known, known.loadRes(found), "bbox", print_function=_silent)
     evaluation.evaluate()
     evaluation.accumulate()
