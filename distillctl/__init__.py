@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distillctl.api.class_folders import ClassFolders, find_folder_or_archive, list_images, require_folder, scan_classes
-    from distillctl.api.data import ArrayImages, FileImages, Images, ImageStore, Splits, StoredImages, View
+    from distillctl.api.data import ArrayImages, FileImages, Images, ImageStore, JointViews, LazyTargets, Splits, StoredImages, View
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.distributed import draw_rows, gather_rows
     from distillctl.api.hooks import hookimpl
@@ -73,7 +73,9 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "distillctl.api.class_folders": ("ClassFolders", "find_folder_or_archive", "list_images", "require_folder", "scan_classes"),
-    "distillctl.api.data": ("ArrayImages", "FileImages", "ImageStore", "Images", "Splits", "StoredImages", "View"),
+    "distillctl.api.data": (
+        "ArrayImages", "FileImages", "ImageStore", "Images", "JointViews", "LazyTargets", "Splits", "StoredImages", "View",
+    ),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
     "distillctl.api.layers": ("LenientBatchNorm2d", "end_after", "input_of", "matching_convolution"),
@@ -109,16 +111,16 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor",
-    "Features", "FileAugment", "FileCache", "FileImages", "Head", "ImageStore", "Images", "LenientBatchNorm2d", "Meter", "Method",
-    "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs", "PathOption", "Phase", "PluginError", "Preset",
-    "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName",
-    "StageNames", "StepReport", "StoredImages", "Student", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker",
-    "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__", "cache_folder", "check_image_sizes", "draw_rows",
-    "end_after", "evaluate", "export", "find_folder_or_archive", "fp32", "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss",
-    "kl_divergence", "list_images", "listing_hash", "load_student", "match_size", "matching_convolution", "open_image",
-    "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict", "require_folder", "require_positions",
-    "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence", "three_way_split", "to_rgb", "train",
-    "unit_rows", "unpacked", "widen",
+    "Features", "FileAugment", "FileCache", "FileImages", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
+    "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs",
+    "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen",
+    "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student", "Task",
+    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__",
+    "cache_folder", "check_image_sizes", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32", "gather_rows",
+    "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student", "match_size",
+    "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict",
+    "require_folder", "require_positions", "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence",
+    "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "widen",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,28 @@ MAX_MEGAPIXELS = 128
 ArrayAugment = Literal["none", "crop_flip"]
 
 
+class LazyTargets(Sequence[Any]):
+    """Targets that are made when they are asked for, so that of a hundred thousand there are a few tensors and no list of objects.
+
+    It is pickled where processes that decode are spawned, and used after a fork.
+    """
+
+    @abstractmethod
+    def subset(self, index: Tensor) -> LazyTargets:
+        """The targets of the images at these positions, in this order."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Text that stands for all of them in their order: a run that goes on is compared by it."""
+
+
 @dataclass(frozen=True)
 class ArrayImages:
     """Images of one size, kept in memory and, where they fit, on the device.
 
     images: uint8, (N, H, W, C) with C = 1 or 3.
     labels: int64, (N,); empty where the task has no labels.
-    targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
+    targets: what else the task learns from, one for each image: a tensor (N, …), a sequence or `LazyTargets`.
     """
 
     images: Tensor
@@ -56,7 +72,7 @@ class FileImages:
 
     paths: N files of the formats JPEG, PNG, BMP, GIF, WEBP, TIFF, PPM.
     labels: int64, (N,); empty where the task has no labels.
-    targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
+    targets: what else the task learns from, one for each image: a tensor (N, …), a sequence or `LazyTargets`.
     boxes: the part of each picture that is used: int64, (N, 4), its left, top, right and bottom edge in pixels of the upright picture, cut
         to what lies within; None means the whole.
     """
@@ -145,7 +161,7 @@ class StoredImages:
     store: reads them.
     rows: int64, (N,): which of its images, each once.
     labels: int64, (N,); empty where the task has no labels.
-    targets: what else the task learns from, one for each image: a tensor (N, …) or a sequence.
+    targets: what else the task learns from, one for each image: a tensor (N, …), a sequence or `LazyTargets`.
     """
 
     store: ImageStore
@@ -181,6 +197,8 @@ def take_labels(labels: Tensor, index: Tensor) -> Tensor:
 
 def take_targets(targets: Any, index: Tensor) -> Any:
     """The targets of the images at these positions, in this order."""
+    if isinstance(targets, LazyTargets):
+        return targets.subset(index)
     if targets is None or isinstance(targets, Tensor):
         return None if targets is None else targets[index]
     return [targets[i] for i in index.tolist()]
@@ -232,6 +250,27 @@ class View:
         return self.augment not in ("none", "resize_crop")
 
 
+class JointViews(Protocol):
+    """How an image and its target together become a view, where the one cannot be cut without the other (boxes, masks, points).
+
+    It draws from torch's global CPU generator alone, which the loader seeds for each image of each epoch: results then depend neither on
+    the number of workers nor on the other images of a batch. It is pickled where processes that decode are spawned.
+    """
+
+    def training(self, image: Tensor, target: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """A view at random, and what its target is.
+
+        image: uint8, (3, H, W), upright. target: what `targets` of the images has for it, which stays as it is.
+
+        Returns:
+            The view, uint8 (3, size, size) with the `size` of `Splits.view`; and a dict of tensors on the CPU, with the same keys and
+            types for all images.
+        """
+
+    def evaluation(self, image: Tensor, target: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same without chance."""
+
+
 @dataclass(frozen=True)
 class Splits:
     """A data set, ready to use.
@@ -245,6 +284,9 @@ class Splits:
     unlabelled_share: share of each batch that are images of `train` without a label (`NO_LABEL`), from above 0 to below 1; 0 where all
         have one. An epoch goes once through those that have one.
     skipped: broken files that were left out, by split, where `on_error` is `skip`.
+    joint: cuts views of files together with their targets; `Batch.targets` is then a list of dicts. Of `view` there only count its size,
+        how files are read, and whether images are mirrored. None: `view` says it all, and targets stay as they are.
+    remarks: what is odd about labels or targets, in sentences, for `check-data`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
 
@@ -260,6 +302,8 @@ class Splits:
     labelled: Images | None = None
     unlabelled_share: float = 0.0
     skipped: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    joint: JointViews | None = None
+    remarks: Sequence[str] = ()
 
     @property
     def overview(self) -> str:

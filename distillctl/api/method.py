@@ -33,7 +33,7 @@ class Batch:
     index: int64, (B,), position of each image in the training split: 0 … len(Setup.labels) − 1.
     start: rows of lower processes. total: rows of all processes; 0 means that there are no others.
     whole: images of the step, of which these may be one of several parts; 0 means these.
-    targets: what else the task learns from, one for each image; a tensor (B, …) or a list.
+    targets: what else the task learns from, one for each image; a tensor (B, …) or a list. Of data with `joint` views a list of dicts.
     soft: float32, (B, classes), the share of each class where images were mixed, otherwise None. `labels` and `index` are then those of the
         image that has the larger share.
     """

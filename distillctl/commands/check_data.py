@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distillctl.api.data import NO_LABEL, ArrayImages, Images, Splits, StoredImage
 from distillctl.build.data import build_splits
 from distillctl.data.examine import Finding, examine
+from distillctl.errors import DataError
 from distillctl.profile.schema import Profile
 from distillctl.text import counted, some
 
@@ -45,7 +48,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that cannot be used; `kind` is one of `distillctl.data.examine.KINDS`."""
+    """A file that cannot be used; `kind` is one of `distillctl.data.examine.KINDS`, or `target` if it does not fit what is to be learnt."""
 
     split: str
     path: str
@@ -117,10 +120,27 @@ def check_data(profile: Profile) -> DataReport:
             for name in parts
             for image, finding in zip(names[name], seen[name], strict=True)
             if finding.kind
-        ],
+        ]
+        + list(_misfits(splits, parts, seen, names)),
         duplicates=_duplicates(splits, parts, seen, names),
-        remarks=list(_remarks(seen, names)),
+        remarks=[*_remarks(seen, names), *splits.remarks],
     )
+
+
+def _misfits(
+    splits: Splits, parts: Mapping[str, Images], seen: Mapping[str, Sequence[Finding]], names: Mapping[str, Sequence[str]]
+) -> Iterator[Broken]:
+    """Whole images that cannot be cut together with their targets. Black ones of the same size stand for them, since they are decoded."""
+    if splits.joint is None:
+        return
+    for name, images in parts.items():
+        for number, finding in enumerate(seen[name]):
+            if finding.kind:
+                continue
+            try:
+                splits.joint.evaluation(torch.zeros(3, finding.height, finding.width, dtype=torch.uint8), images.targets[number])
+            except DataError as error:
+                yield Broken(name, names[name][number], "target", f"`{names[name][number]}`: {error.problems[0].message}")
 
 
 def _in_memory(images: Images) -> list[Finding]:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from distillctl import __version__
-from distillctl.api.data import ArrayImages, Images, Splits
+from distillctl.api.data import ArrayImages, Images, LazyTargets, Splits
 from distillctl.api.task import Task
 from distillctl.data.inspection import file_states
-from distillctl.data.splits import content_hash, listing_hash
+from distillctl.data.splits import content_hash, exact, listing_hash
 from distillctl.errors import DataError, Problem
 from distillctl.files import write_text
 from distillctl.plugin.registry import Registry
@@ -91,9 +91,11 @@ def _listing(images: Images) -> str:
     if not isinstance(images, ArrayImages):
         # Two folders up, the class and the file, tell images apart; where the data lie does not matter.
         names = ("/".join(PurePath(str(path)).parts[-2:]) for path in images.paths)
-        targets = [] if images.targets is None else [one.tolist() if isinstance(one, torch.Tensor) else one for one in images.targets]
+        lazy = isinstance(images.targets, LazyTargets)
+        targets = [] if images.targets is None or lazy else [exact(one) for one in images.targets]
         stated = [column for column in (images.labels.tolist(), targets) if column]
-        return f"{len(images)} images, {listing_hash(' '.join(map(str, row)) for row in zip(names, *stated, strict=True))}"
+        lines = (" ".join(map(str, row)) for row in zip(names, *stated, strict=True))
+        return f"{len(images)} images, {listing_hash([images.targets.digest(), *lines] if lazy else lines)}"
     return f"{len(images)} images, {content_hash(images)}"
 
 

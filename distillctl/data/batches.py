@@ -38,6 +38,7 @@ class TrainLoader(Protocol):
 class EvalLoader(Protocol):
     """This process's evaluation batches in a fixed order, with images (B, C, H, W), or (B, V, C, H, W) with V views of each.
 
+    `Batch.targets` are those of the first view; of `flip`, the second is its mirror image.
     count: images in all, of all processes.
     """
 

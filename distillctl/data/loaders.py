@@ -6,11 +6,11 @@ from typing import get_args
 
 import torch
 
-from distillctl.api.data import ArrayAugment, ArrayImages, Images, Splits
+from distillctl.api.data import ArrayAugment, ArrayImages, Images, Splits, View
 from distillctl.api.options import FileAugment
 from distillctl.data.batches import EvalLoader, TrainLoader, Tta, Workers
 from distillctl.data.order import WHOLE, Share
-from distillctl.errors import DataError, ProfileError
+from distillctl.errors import DataError, PluginError, ProfileError
 
 CROPS = ("five_crop", "ten_crop")
 """Test-time augmentation that cuts several views out of what lies around the crop, too."""
@@ -51,7 +51,7 @@ def train_loader(
             f"a batch of {min(batch_size, len(splits.train))} images cannot be cut among {share.processes} processes",
             hint="`train.batch_size` is that of all processes together, and each needs two images",
         )
-    _check_view(splits)
+    _check_view(splits, splits.train)
     if isinstance(splits.train, ArrayImages):
         if splits.unlabelled_share:
             raise ProfileError("images in memory are either all labelled or all without a label")
@@ -102,7 +102,7 @@ def eval_loader(
     Raises:
         ProfileError: the view cannot be cut from these images.
     """
-    _check_view(splits)
+    _check_view(splits, images)
     if isinstance(images, ArrayImages):
         from distillctl.data.resident import ResidentEvalLoader
 
@@ -112,6 +112,8 @@ def eval_loader(
         return ResidentEvalLoader(splits, images, batch_size=batch_size, device=device, tta=tta, channels_last=channels_last, share=share)
     from distillctl.data.stream import StreamEvalLoader
 
+    if tta in CROPS and splits.joint is not None:
+        raise ProfileError(f"`{tta}` cuts crops, and the views of this data set are cut together with their targets", hint="leave it out")
     if tta in CROPS and 0 < tta_resize < splits.view.size:
         raise ProfileError(f"`evaluate.tta_resize` must be at least the crop's {splits.view.size} pixels, not {tta_resize}")
     return StreamEvalLoader(
@@ -127,8 +129,10 @@ def eval_loader(
     )
 
 
-def _check_view(splits: Splits) -> None:
-    view, images = splits.view, splits.train
+def _check_view(splits: Splits, images: Images) -> None:
+    view = splits.view
+    if splits.joint is not None:
+        _check_joint(view, images)
     if isinstance(images, ArrayImages):
         if view.augment not in get_args(ArrayAugment):
             raise ProfileError(f"images in memory can be augmented by `none` or `crop_flip`, not by `{view.augment}`")
@@ -151,3 +155,16 @@ def _check_view(splits: Splits) -> None:
         raise ProfileError(f"`resize` must be at least the crop's {view.size} pixels, not {view.resize}")
     if 0 < view.eval_resize < view.size:
         raise ProfileError(f"`eval_resize` must be at least the crop's {view.size} pixels, not {view.eval_resize}")
+
+
+def _check_joint(view: View, images: Images) -> None:
+    """Whether these images can be cut together with their targets."""
+    if isinstance(images, ArrayImages):
+        raise ProfileError("images in memory are not cut together with their targets: that is done with image files")
+    if images.targets is None and len(images):
+        raise PluginError("the data set cuts its views together with their targets, and has no targets")
+    if view.cache != "none":
+        raise ProfileError(
+            f'`cache = "{view.cache}"` keeps images that were resized alone, and this data set cuts them together with their targets',
+            hint="leave it out",
+        )

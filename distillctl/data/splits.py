@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from distillctl.api.data import NO_LABEL, ArrayImages, Images, Splits
+from distillctl.api.data import NO_LABEL, ArrayImages, Images, LazyTargets, Splits
 from distillctl.data.hashing import LIMIT, SPLIT, hash_index, mix
 from distillctl.errors import ProfileError
 
@@ -98,8 +99,17 @@ def content_hash(images: ArrayImages) -> str:
         if isinstance(part, Tensor):
             digest.update(part.cpu().contiguous().numpy().data)
         elif part is not None:
-            digest.update(repr(list(part)).encode())
+            digest.update((part.digest() if isinstance(part, LazyTargets) else repr(exact(list(part)))).encode())
     return digest.hexdigest()[:12]
+
+
+def exact(target: Any) -> Any:
+    """The same with lists of numbers for tensors, which as text are cut short and rounded."""
+    if isinstance(target, Tensor):
+        return target.tolist()
+    if isinstance(target, Mapping):
+        return {key: exact(value) for key, value in target.items()}
+    return type(target)(map(exact, target)) if type(target) in (list, tuple) else target
 
 
 def _shuffled_classes(labels: Tensor, keys: Tensor) -> list[Tensor]:

@@ -11,9 +11,10 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from distillctl.api.data import NO_LABEL, ArrayImages, FileImages, Splits, StoredImages, View, take_labels, take_targets
@@ -23,6 +24,7 @@ from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
 from distillctl.data.order import WHOLE, Share, balanced_order, batch_bounds, epoch_order, image_of, mixed_length, mixed_order
+from distillctl.data.packed import Packed, pack, unpack
 from distillctl.data.pixels import Normalise
 from distillctl.data.resized import Store, stored
 from distillctl.data.workers import as_it_is, no_advice, prepare_worker, start_method, worker_count, worker_deaths
@@ -30,35 +32,52 @@ from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
 _Key = tuple[int, int]  # epoch, draw: an image, with the number of its earlier draws in the epoch (`balanced_order`)
-_Loaded = tuple[Tensor, Tensor] | Problem  # uint8 views and indices, or what is wrong with a file
+_Loaded = tuple[Tensor, Tensor, Packed | None] | Problem  # uint8 views, indices and targets of joint views, or what is wrong with a file
 
 
 class _Views(Dataset[_Loaded]):
-    """What a worker does: decode the files of a batch and cut a view out of each."""
+    """What a worker does: decode the files of a batch and cut a view out of each.
 
-    def __init__(self, images: FileImages | StoredImages, view: View, transform: nn.Module, seed: int, store: Store | None = None) -> None:
+    transform: takes an image, and with `joint` its target, too; then it gives both.
+    """
+
+    def __init__(
+        self,
+        images: FileImages | StoredImages,
+        view: View,
+        transform: Callable[..., Any],
+        seed: int,
+        store: Store | None = None,
+        *,
+        joint: bool = False,
+    ) -> None:
         self._paths = images.paths if isinstance(images, StoredImages) else [str(p) for p in images.paths]
         self._boxes = images.parts if isinstance(images, FileImages) else None
         self._view, self._transform, self._seed, self._store = view, transform, seed, store
+        self._targets = images.targets if joint else None
 
     def __getitems__(self, keys: list[_Key]) -> _Loaded:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
             with no_advice():
-                views = [self._cut(epoch, draw) for epoch, draw in keys]
+                views: Any = [self._cut(epoch, draw) for epoch, draw in keys]
         except DataError as error:
             return error.problems[0]
+        targets = None
+        if self._targets is not None:
+            views, cut = zip(*views, strict=True)
+            targets = pack(cut)
         stacked: Tensor = default_collate(views)  # in a worker: straight into shared memory
-        return stacked, torch.tensor([image_of(draw) for _, draw in keys])
+        return stacked, torch.tensor([image_of(draw) for _, draw in keys]), targets
 
-    def _cut(self, epoch: int, draw: int) -> Tensor:
+    def _cut(self, epoch: int, draw: int) -> Any:
         index = image_of(draw)
         if self._store is None:
             image = read_image(self._paths[index], **self._view.reading, box=None if self._boxes is None else self._boxes[index])
         else:
             image = self._store[index]
         with own_generator(mix(self._seed, epoch, VIEW, draw)):
-            return self._transform(image)  # type: ignore[no-any-return]
+            return self._transform(image) if self._targets is None else self._transform(image, self._targets[index])
 
 
 @contextmanager
@@ -132,8 +151,9 @@ class _Pipeline:
                 return
             if isinstance(loaded, Problem):
                 raise DataError(loaded)
-            pixels, index = loaded
-            labels, targets = take_labels(self._source.labels, index), take_targets(self._source.targets, index)
+            pixels, index, packed = loaded
+            labels = take_labels(self._source.labels, index)
+            targets: Any = take_targets(self._source.targets, index) if packed is None else unpack(packed, self._moved)
             if isinstance(targets, Tensor):
                 (targets,) = self._moved(targets)
             pixels, labels, index = self._moved(pixels, labels, index)
@@ -187,8 +207,11 @@ class StreamTrainLoader:
             return found.tolist()
 
         keys = _Keys(self._bounds, order, share)
-        store = stored(images, splits.view, short_side(splits.view), workers)
-        views = _Views(images, splits.view, training_transform(splits.view), seed, store)
+        if splits.joint is None:
+            store = stored(images, splits.view, short_side(splits.view), workers)
+            views = _Views(images, splits.view, training_transform(splits.view), seed, store)
+        else:
+            views = _Views(images, splits.view, splits.joint.training, seed, joint=True)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self.share = share
@@ -226,13 +249,17 @@ class StreamEvalLoader:
         channels_last: bool = False,
         share: Share = WHOLE,
     ) -> None:
-        crops = {"five_crop": five_crop_transform, "ten_crop": ten_crop_transform}.get(tta)
-        transform = evaluation_transform(splits.view) if crops is None else crops(splits.view, tta_resize)
         count = len(images)
         keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        store = None if crops is not None else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
-        self._pipeline = _Pipeline(_Views(images, splits.view, transform, 0, store), keys, images, normalise, device, workers)
+        if splits.joint is None:
+            crops = {"five_crop": five_crop_transform, "ten_crop": ten_crop_transform}.get(tta)
+            transform = evaluation_transform(splits.view) if crops is None else crops(splits.view, tta_resize)
+            store = None if crops is not None else stored(images, splits.view, splits.view.eval_resize or splits.view.size, workers)
+            views = _Views(images, splits.view, transform, 0, store)
+        else:
+            views = _Views(images, splits.view, splits.joint.evaluation, 0, joint=True)
+        self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
         self._flip = tta == "flip"
         self.count = count
 

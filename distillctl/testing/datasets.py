@@ -24,9 +24,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from distillctl.api.data import ArrayImages, Images, Splits
+from distillctl.api.data import ArrayImages, Images, Splits, take_labels
 from distillctl.api.specs import DatasetSpec
 from distillctl.data import eval_loader, limit_training, train_loader
+from distillctl.data.splits import exact
 from distillctl.plugin.registry import load
 from distillctl.testing.cases import options_of
 
@@ -62,7 +63,10 @@ class DatasetContract:
         return self.build(tmp_path / "data")
 
     def test_classes_are_sorted_and_every_label_names_one(self, splits: Splits) -> None:
-        """Labels count the sorted class names; train has images of every class."""
+        """Labels count the sorted class names; train has images of every class. Of data without labels, the names are distinct."""
+        if not len(splits.train.labels):
+            assert len(set(splits.classes)) == len(splits.classes), "two classes have the same name"
+            return
         assert len(splits.classes) >= 2
         assert list(splits.classes) == sorted(set(splits.classes)), "the names of the classes are not sorted"
         for images in _parts(splits):
@@ -112,11 +116,14 @@ class DatasetContract:
         assert len(batches) == loader.steps
         index = torch.cat([b.index for b in batches])
         assert torch.equal(index.sort().values, torch.arange(len(splits.train)))
-        assert torch.equal(torch.cat([b.labels for b in batches]), splits.train.labels[index])
+        assert torch.equal(torch.cat([b.labels for b in batches]), take_labels(splits.train.labels, index))
         for batch in batches:
             assert batch.images.dtype == torch.float32
             assert batch.images.shape == (len(batch.index), splits.channels, splits.view.size, splits.view.size)
             assert bool(batch.images.isfinite().all())
+            if splits.joint is not None:
+                kinds = [{key: (value.dtype, value.ndim) for key, value in target.items()} for target in batch.targets]
+                assert kinds == [kinds[0]] * len(batch.index), "targets of joint views have the same keys and types for all images"
 
     def test_epochs_repeat_exactly(self, splits: Splits) -> None:
         """The same seed and epoch give the same batches, whatever ran before; another epoch another order."""
@@ -128,6 +135,7 @@ class DatasetContract:
         for a, b in zip(first.epoch(1), second.epoch(1), strict=True):
             assert torch.equal(a.index, b.index)
             assert torch.equal(a.images, b.images)
+            assert repr(exact(a.targets)) == repr(exact(b.targets))
         assert not torch.equal(torch.cat(before), torch.cat([b.index for b in second.epoch(1)]))
         first.close()
         second.close()

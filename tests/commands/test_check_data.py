@@ -106,7 +106,7 @@ def test_images_in_memory_are_counted_and_compared(monkeypatch):
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (6, 9, 8, 3), dtype=np.uint8))
     pixels[5] = pixels[1]
     parts = [ArrayImages(pixels[:4], torch.tensor([0, 1, 1, 0])), None, ArrayImages(pixels[4:], torch.tensor([0, 0]))]
-    splits = Splits(*parts, classes=("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3, view=View(size=8))
+    splits = Splits(*parts, classes=("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3, view=View(size=8), remarks=("2 boxes are empty",))
     monkeypatch.setattr(module, "build_splits", lambda _profile, skips: None if skips else splits)
 
     class Profile:
@@ -117,6 +117,7 @@ def test_images_in_memory_are_counted_and_compared(monkeypatch):
     assert {name: dict(facts.classes) for name, facts in found.splits.items()} == {"train": {"a": 2, "b": 2}, "test": {"a": 2, "b": 0}}
     assert (found.splits["train"].width, found.splits["train"].height) == (Range(8, 8, 8), Range(9, 9, 9))
     assert [[(p.image, p.label) for p in group] for group in found.across] == [[("train[1]", "b"), ("test[1]", "a")]]
+    assert found.remarks == ["2 boxes are empty"]
 
 
 def test_what_is_wrong_with_the_profile_is_told_first(tmp_path, monkeypatch, capsys):

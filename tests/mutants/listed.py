@@ -19,6 +19,7 @@ _ENGINE = "distillctl/engine/"
 _TRAIN = "tests/commands/test_train_command.py"
 _LOOP = "tests/engine/test_loop.py"
 _CIFAR = "plugins/distillctl-cifar/"
+_COCO = "plugins/distillctl-coco/"
 
 
 def _of(method: str, module: str, old: str, new: str) -> Mutant:
@@ -458,4 +459,39 @@ MUTANTS = (
     Mutant("an evaluated model sees the data's normalisation", "distillctl/build/models.py", "*_adapted(model, task.data, choice.table, choice.table.weights, told, called=called))", ")", "tests/commands/test_evaluate_model.py"),
     Mutant("a run that cannot be written fails", "distillctl/cli/eval.py", "        except MachineError as error:", "        except KeyError as error:", "tests/cli/test_evaluations.py"),
     Mutant("a key that does nothing is taken", "distillctl/commands/evaluate.py", "if why := idle.get(parse_edit(text).parts[:2]):", "if False:", "tests/commands/test_evaluate_model.py"),
+    # Images and targets that are cut together.
+    Mutant("views of an evaluation are those of training", "distillctl/data/stream.py", "splits.joint.evaluation, 0, joint=True", "splits.joint.training, 0, joint=True", "tests/data/test_joint_views.py"),
+    Mutant("targets of joint views stay those of the pictures", "distillctl/data/stream.py", "if packed is None else unpack(packed, self._moved)", "", "tests/data/test_joint_views.py"),
+    Mutant("a target loses its shape on the way", "distillctl/data/packed.py", "part.view(tuple(shape)) for", "part for", "tests/data/test_joint_views.py"),
+    Mutant("a limit unfolds lazy targets", "distillctl/api/data.py", "        return targets.subset(index)\n", "        return [targets[i] for i in index.tolist()]\n", "tests/data/test_joint_views.py"),
+    Mutant("joint views are not looked at", "distillctl/data/loaders.py", "        _check_joint(view, images)\n", "        pass\n", "tests/data/test_joint_views.py"),
+    Mutant("crops are cut out of joint views", "distillctl/data/loaders.py", "if tta in CROPS and splits.joint is not None:", "if False:", "tests/data/test_joint_views.py"),
+    Mutant("targets are compared as rounded text", "distillctl/commands/resume_check.py", "[exact(one) for one in images.targets]", "list(images.targets)", "tests/data/test_joint_views.py"),
+    Mutant("lazy targets are not compared", "distillctl/commands/resume_check.py", "[images.targets.digest(), *lines] if lazy else lines", "lines", "tests/data/test_joint_views.py"),
+    Mutant("remarks on targets go unsaid", "distillctl/commands/check_data.py", "[*_remarks(seen, names), *splits.remarks]", "[*_remarks(seen, names)]", "tests/commands/test_check_data.py"),
+    # Boxes.
+    Mutant('classes count from 1', _COCO + 'distillctl_coco/coco_json.py', 'image[good], corners.astype(np.float32), label[good],', 'image[good], corners.astype(np.float32), label[good] + 1,', _COCO + "tests"),
+    Mutant('width and height are taken for corners', _COCO + 'distillctl_coco/coco_json.py', 'right, bottom = left + width, top + height', 'right, bottom = width, height', _COCO + "tests"),
+    Mutant('boxes without width stay', _COCO + 'distillctl_coco/coco_json.py', '~((width > 0) & (height > 0))', 'np.zeros(len(boxes), bool)', _COCO + "tests"),
+    Mutant('the area is that of the box', _COCO + 'distillctl_coco/coco_json.py', 'np.where(np.isfinite(area) & (area >= 0), area, width * height)', 'width * height', _COCO + "tests"),
+    Mutant('crowds are objects', _COCO + 'distillctl_coco/coco_json.py', 'np.array([bool(a.iscrowd) for a in annotations], bool)', 'np.zeros(len(annotations), bool)', _COCO + "tests"),
+    Mutant('NaN breaks the whole file', _COCO + 'distillctl_coco/coco_json.py', '        return msgspec.convert(json.loads(bytes(content)), _File)', '        raise', _COCO + "tests"),
+    Mutant('an image may lie above the folder', _COCO + 'distillctl_coco/coco_json.py', 'or ".." in PurePosixPath(image.file_name).parts', '', _COCO + "tests"),
+    Mutant('the centre is taken for a corner', _COCO + 'distillctl_coco/yolo.py', 'x - width / 2, y - height / 2, x + width / 2', 'x, y, x + width / 2', _COCO + "tests"),
+    Mutant('a mirrored image keeps its boxes', _COCO + 'distillctl_coco/views.py', '        boxes = boxes[:, [2, 1, 0, 3]]\n', '        pass\n', _COCO + "tests"),
+    Mutant('mirrored from the canvas, not from the image', _COCO + 'distillctl_coco/views.py', 'width - left if mirrored else -left', 'self.size if mirrored else -left', _COCO + "tests"),
+    Mutant('boxes of a training view are not cut', _COCO + 'distillctl_coco/views.py', '**rows, "boxes": seen[kept]', '**rows, "boxes": whole[kept]', _COCO + "tests"),
+    Mutant('what lies beyond the picture counts as cut away', _COCO + 'distillctl_coco/views.py', '(whole[:, 2:] - whole[:, :2]).prod(1)', '(target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(1)', _COCO + "tests"),
+    Mutant('hidden boxes stay', _COCO + 'distillctl_coco/views.py', ' & (share >= self.min_visible)', '', _COCO + "tests"),
+    Mutant('labels stay where boxes go', _COCO + 'distillctl_coco/views.py', 'for key in ("labels", "crowd", "area")}', 'for key in ("crowd", "area")}', _COCO + "tests"),
+    Mutant('a picture of another size is taken', _COCO + 'distillctl_coco/views.py', 'if not torch.equal(target["size"], size):', 'if False:', _COCO + "tests"),
+    Mutant('a subset of boxes begins with the first', _COCO + 'distillctl_coco/targets.py', '- before[place] + self.first[index][place]', '- before[place]', _COCO + "tests"),
+    Mutant('sizes of objects are ignored', _COCO + 'distillctl_coco/meter.py', '_mean(precision[..., size, -1])', '_mean(precision[..., 0, -1])', _COCO + "tests"),
+    Mutant('boxes are judged in the view', _COCO + 'distillctl_coco/meter.py', '(truth["truth_boxes"].double() - offset) / scale', 'truth["truth_boxes"].double()', _COCO + "tests"),
+    Mutant('crowds are to be found', _COCO + 'distillctl_coco/meter.py', '"area": area, "iscrowd": crowd}', '"area": area, "iscrowd": 0}', _COCO + "tests"),
+    Mutant('AP75 is that of another threshold', _COCO + 'distillctl_coco/meter.py', 'precision[5, ..., 0, -1]', 'precision[4, ..., 0, -1]', _COCO + "tests"),
+    Mutant('one detection counts', _COCO + 'distillctl_coco/meter.py', '"map": _mean(precision[..., 0, -1])', '"map": _mean(precision[..., 0, 0])', _COCO + "tests"),
+    Mutant('carved images keep the boxes of others', _COCO + 'distillctl_coco/data.py', 'parts["train"].subset(out), parts["train"].subset(kept)', 'parts["train"].subset(out), parts["train"].subset(out)', _COCO + "tests"),
+    Mutant('other categories of validation are taken', _COCO + 'distillctl_coco/data.py', 'if listed.categories != classes:', 'if False:', _COCO + "tests"),
+    Mutant("targets that do not fit go unsaid", "distillctl/commands/check_data.py", "        + list(_misfits(splits, parts, seen, names)),", "        + [],", _COCO + "tests"),
 )  # fmt: skip

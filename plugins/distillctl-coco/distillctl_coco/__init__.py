@@ -1,0 +1,1 @@
+"""Images with boxes, as COCO or YOLO label them, for distillctl."""

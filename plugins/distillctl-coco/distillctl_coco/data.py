@@ -1,0 +1,84 @@
+"""Images with boxes as splits of image files."""
+
+from __future__ import annotations
+
+import torch
+
+from distillctl import DataError, FileImages, Splits, View, stratified_split
+from distillctl_coco.coco_json import read_coco
+from distillctl_coco.listed import Listed
+from distillctl_coco.options import MIN_VISIBLE, SCALE_RANGE, CocoOptions
+from distillctl_coco.places import find
+from distillctl_coco.views import Canvas
+from distillctl_coco.yolo import read_names, read_yolo
+
+
+def build(options: CocoOptions, seed: int) -> Splits:
+    """The images with their boxes, split as they lie there.
+
+    Raises:
+        distillctl.ProfileError: the data set is missing.
+        distillctl.DataError: labels cannot be read or contradict each other.
+    """
+    places = find(options)
+    if options.format == "yolo":
+        names = read_names(options.root)
+        read = {name: read_yolo(place, names) for name, place in places.items()}
+    else:
+        read = {name: read_coco(place.labels, place.images) for name, place in places.items()}
+    classes = read["train"].categories
+    for name, listed in read.items():
+        if listed.categories != classes:
+            raise DataError(f"`{places[name].labels}` has other categories than `{places['train'].labels}`")
+    chosen = _chosen(tuple(name for _, name in classes), options.classes)
+    parts = {name: _images(listed, chosen, len(classes)) for name, listed in read.items()}
+    names = tuple(classes[label][1] for label in chosen)
+    carved = ""
+    if "val" not in parts and options.val is None and options.val_fraction:
+        kept, out = stratified_split(torch.zeros(len(parts["train"]), dtype=torch.int64), options.val_fraction, seed)
+        if len(out):
+            parts["val"], parts["train"] = parts["train"].subset(out), parts["train"].subset(kept)
+            carved = " (carved from train by seed)"
+    sizes = [f"{name} {len(p)} images with {len(p.targets.boxes)} boxes" + (carved if name == "val" else "") for name, p in parts.items()]
+    left_out = sum(listed.left_out for listed in read.values())
+    told = f"; {left_out} annotation{'' if left_out == 1 else 's'} left out, which `check-data` names" if left_out else ""
+    missing = [name for label, name in enumerate(names) if not (parts["train"].targets.labels == label).any()]
+    bare = f"classes without a box in train ({len(missing)}): {', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}"
+    jitter = options.augment == "jitter"
+    return Splits(
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts.get("test"),
+        classes=names,
+        mean=tuple(options.mean),
+        std=tuple(options.std),
+        view=View(
+            size=options.image_size,
+            augment="none" if options.augment == "none" else "crop_flip",  # mirrored or not
+            max_megapixels=options.max_megapixels,
+            white=options.white,
+            background=options.background,
+        ),
+        joint=Canvas(
+            options.image_size,
+            options.augment,
+            options.scale_range or SCALE_RANGE,
+            MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
+            [round(255 * value) for value in options.mean],
+        ),
+        description=f"boxes of `{options.root}` ({options.format}): {', '.join(sizes)}{told}",
+        remarks=(*(remark for listed in read.values() for remark in listed.remarks), *([bare] if missing else [])),
+    )
+
+
+def _chosen(names: tuple[str, ...], wanted: list[str] | None) -> list[int]:
+    """Positions of the classes that are to be found, in their order."""
+    if wanted is None:
+        return list(range(len(names)))
+    if unknown := [name for name in wanted if name not in names]:
+        raise DataError(f"there is no class `{unknown[0]}`", where="dataset.classes", hint=f"one of {', '.join(names[:20])}")
+    return [label for label, name in enumerate(names) if name in wanted]
+
+
+def _images(listed: Listed, chosen: list[int], classes: int) -> FileImages:
+    return FileImages(listed.files, targets=listed.targets if len(chosen) == classes else listed.targets.only(chosen))

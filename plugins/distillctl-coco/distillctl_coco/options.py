@@ -1,0 +1,74 @@
+"""Options of `coco`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from distillctl import Options, PathOption
+
+SCALE_RANGE, MIN_VISIBLE = [0.8, 1.25], 0.2
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class CocoOptions(Options):
+    """Options of `coco`."""
+
+    root: PathOption = Path("data/coco")
+    """Folder of the data set. All other paths are below it."""
+    format: Literal["coco", "yolo"] = "coco"
+    """`coco`: a JSON file for each split. `yolo`: a text file for each image, in a folder `labels` beside the folder `images`."""
+    train: Annotated[str, Field(min_length=1)] | None = None
+    """coco: annotation file of the training images; yolo: folder of the images. By default the first usual place where there is one."""
+    val: str | None = None
+    """The same for validation. Empty leaves it out."""
+    test: str | None = None
+    """The same for the test. Empty leaves it out."""
+    train_images: str | None = None
+    """coco: folder of the training images; by default the one that belongs to the annotation file."""
+    val_images: str | None = None
+    """coco: the same for validation."""
+    test_images: str | None = None
+    """coco: the same for the test."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the training images that is carved out, by seed, where nothing is there for validation; 0 means none."""
+    classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    """Names of the classes that are to be found; boxes of others are background. By default all."""
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 640
+    """Side length in pixels of what the network sees: a square in which the whole image lies, its long side this long."""
+    augment: Literal["none", "flip", "jitter"] = "flip"
+    """In training. `flip`: mirrored with probability 1/2; `jitter`: also larger or smaller, in another place, in other colours."""
+    scale_range: Annotated[list[Annotated[float, Field(ge=0.05, le=8)]], Field(min_length=2, max_length=2)] | None = None
+    """jitter: by which factors images are made smaller and larger; by default 0.8 and 1.25. 0.1 and 2 are those of long trainings."""
+    min_visible: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """jitter: a box of which a smaller share than this lies in the view is left out there; by default 0.2."""
+    mean: Annotated[list[_Share], Field(min_length=3, max_length=3)] = [0.485, 0.456, 0.406]
+    """Mean of red, green and blue, for images scaled to [0, 1], and the colour beside the image; the default is ImageNet's."""
+    std: Annotated[list[_Share], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
+    """Standard deviation of red, green and blue; the default is ImageNet's."""
+    max_megapixels: Annotated[float, Field(gt=0)] | None = None
+    """The most pixels that an image may have, in millions; by default 128. A file with more is refused before it is decoded."""
+    on_error: Literal["stop", "skip"] | None = None
+    """What is done about broken image files: `stop`, the default, ends the command before anything is trained; `skip` decodes all files
+    once and leaves those out, in every command that reads the same files, and counts them in the run."""
+    white: Annotated[float, Field(gt=0)] | None = None
+    """Value of white in grey images of more than 8 bits (255, 4095, 65535). By default it is measured before training: the smallest of 255,
+    1023, 4095, 16383, 65535 and 2147483647, or 1 for floating point, that holds the largest value of the training images."""
+    background: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
+    """Red, green and blue behind transparent pixels, from 0 to 255; by default white."""
+
+    @model_validator(mode="after")
+    def _effective(self) -> CocoOptions:
+        for name in ("scale_range", "min_visible"):
+            if getattr(self, name) is not None and self.augment != "jitter":
+                raise ValueError(f'`{name}` has no effect with `augment = "{self.augment}"`')
+        if self.scale_range is not None and self.scale_range[0] > self.scale_range[1]:
+            raise ValueError("`scale_range` is the smallest factor and the largest")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("`classes` names a class twice")
+        if self.format == "yolo" and (name := next((n for n in ("train_images", "val_images", "test_images") if getattr(self, n)), "")):
+            raise ValueError(f'`{name}` has no effect with `format = "yolo"`: `{name.removesuffix("_images")}` is the folder of the images')
+        return self
