@@ -59,15 +59,15 @@ def assemble(
         DistillError: something does not fit; the message says what.
     """
     train = profile.train
+    check_reads(profile, task)
+    check_patience(profile, task)
+    check_sampler(profile, task)
     precision = precision_on(device, train.precision)
     last, last_beside = channels_last(device, precision, task.data.view.size)
     network = None
     if teacher is not None:
         frozen = placed(teacher.model, device, last).eval().requires_grad_(False)
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
-    check_reads(profile, task)
-    check_patience(profile, task)
-    check_sampler(profile, task)
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
     if profile.student.table.weights or profile.student.table.checkpoint is not None:
