@@ -19,7 +19,8 @@ from distillctl.api.returned import check_terms
 from distillctl.errors import RunError
 
 Features = Mapping[str, Tensor]
-"""What one side computed: every wanted name, and always `"logits"`: what the model returned, for a classifier (B, num_classes)."""
+"""What one side computed: every wanted name, and `"logits"`, for a classifier what the model returned: (rows, classes). Where rows and
+images differ (`MethodSpec.unit`), methods on images are given no logits."""
 OUTPUT = "logits"
 """The name among `Features` of what the model itself returned."""
 
@@ -36,6 +37,8 @@ class Batch:
     targets: what else the task learns from, one for each image; a tensor (B, …) or a list. Of data with `joint` views a list of dicts.
     soft: float32, (B, classes), the share of each class where images were mixed, otherwise None. `labels` and `index` are then those of the
         image that has the larger share.
+    seeds: int64, (B,), where the task draws (`Task.draws`), otherwise None: a number for each image, which depends on the run's seed, the
+        step and the image alone.
     """
 
     images: Tensor
@@ -46,6 +49,7 @@ class Batch:
     whole: int = 0
     targets: Any = None
     soft: Tensor | None = None
+    seeds: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -83,7 +87,7 @@ class Wants:
     average the classifier receives; usually the last stage), `pooled` (what the classifier receives), `stages` (all
     declared stages without the stem), `stages:pre` (the same before their last ReLU), `head.NAME` (what the layer NAME of the
     method's own `head` gives), or a module path such as `layer4.1.conv2`, with `:input` for what the module receives.
-    `logits` always come.
+    `logits` come by themselves.
 
     passes: forward passes of the student over every batch, which differ in what dropout draws. With more than one, the
         student's features have a dimension before the batch's: (passes, B, …). Methods that want one pass see each of them in
@@ -188,6 +192,7 @@ class Head:
 class Setup:
     """All that a method may need to know when it is built.
 
+    num_classes: what `logits` have a number for: classes, for a detector with the background.
     labels: int64, (N,), label of every training image, on the CPU; `Batch.index` points into it.
     epochs: length of the run.
     """

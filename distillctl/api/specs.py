@@ -96,7 +96,8 @@ class MethodSpec(Spec):
     mixed: what it makes of images that are mixed from two (mixup, CutMix): a method that reads labels learns from those of the `dominant`
         image, or from the `soft` labels; `refused` if it takes every image for one of the data set's.
     unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
-        For classification the two are the same.
+        For classification the two are the same. A method that reads nothing but logits and labels works on `rows`; a wrapper, on
+        what the method that it wraps works on.
     gives_head: it replaces the student's classifier: its class overrides `head`.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
@@ -149,7 +150,7 @@ class WeightsInput:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """An image classifier. If its options have `image_size`, it works at that size alone, and a teacher's images are resized to it.
+    """A network. If its options have `image_size`, it works at that size alone, and a teacher's images are resized to it.
 
     If they have `stages`, it ends after so many of its stages (`distillctl.end_after`).
 
@@ -161,7 +162,8 @@ class ModelSpec(Spec):
         `:final` takes the last of several calls of a module in one forward.
         By convention `stem`, `stage1` … `stageN`, `stageK:pre` for the tensor before the last ReLU of a stage, and `final` for
         the map whose average the classifier receives, where that is not the last stage.
-    classifier: path of the last Linear layer; its input is the feature called `pooled`.
+    aside: names among `stages` for which neither `stages` nor `last` stands.
+    classifier: path of the last Linear layer; its input is the feature called `pooled`. Empty where images have none.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), or (name, weights, options) if it takes three, gives a state dict.
     weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
@@ -175,6 +177,7 @@ class ModelSpec(Spec):
     """
 
     stages: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    aside: tuple[str, ...] = ()
     classifier: str = ""
     weights: tuple[str, ...] = ()
     weights_loader: str = ""

@@ -17,8 +17,9 @@ from distillctl.api.method import OUTPUT, Batch, Features
 from distillctl.api.options import Options
 from distillctl.errors import ProfileError, RunError
 
-Outputs = Mapping[str, Tensor]
-"""What a model computed for a batch: every captured feature, and what it returned, under `"logits"`."""
+Outputs = Mapping[str, Any]
+"""What a model computed for a batch: every captured feature, a tensor, and what it returned, under `"logits"`: for a classifier a tensor,
+for others what their task makes of it."""
 
 
 class Seen(NamedTuple):
@@ -97,6 +98,13 @@ class Task:
     gives: ClassVar[frozenset[str]] = frozenset()
     """What methods can read beside features: `labels` (a class for each row), `logits` (a score for each class). A method that reads more
     (`MethodSpec.reads`) is refused."""
+    cuts_rows: ClassVar[bool] = False
+    """Whether the rows of methods (`MethodSpec.unit`) are something that the task cuts out of images. `gives` is then what rows have;
+    images have features alone, and no process compares its rows with those of others."""
+    draws: ClassVar[bool] = False
+    """Whether `forward` draws random numbers for each image, from `Batch.seeds`, or has shapes that depend on data. The student then sees
+    a batch once, in a step that is neither compiled nor captured. What it draws may not depend on other images of the batch: pieces of a
+    batch and several processes would disagree."""
     views: ClassVar[tuple[str, ...]] = ()
     """Kinds of test-time augmentation whose answers can be averaged: `flip`, `five_crop`, `ten_crop` by `predict`, and `multi_scale` by
     `average`."""
@@ -132,8 +140,15 @@ class Task:
         """A model with fresh weights, from the builder that its plugin names. A deployed student is built so too, without data."""
         return builder(name, outputs, options)
 
+    def sample(self, model: nn.Module, images: Tensor) -> Any:
+        """A real forward of the bare model over two images of noise, in evaluation mode: what the model returned, in the form in which
+        `seen` finds it under `"logits"`. Shapes of all features are measured in it, so that it has to reach every module that methods may
+        name.
+        """
+        return model(images)
+
     def check_output(self, output: object, model: str) -> None:
-        """Looks at what a model of this name returned for two images of noise.
+        """Looks at what `sample` gave for a model of this name.
 
         Raises:
             RunError: this task cannot work with it.
@@ -155,7 +170,9 @@ class Task:
     # Training.
 
     def forward(self, student: nn.Module, batch: Batch) -> Outputs:
-        """The student's forward in training. `student` takes images and gives `Outputs`."""
+        """The student's forward in training. `student` takes what its model takes, images first, and gives `Outputs`. A model that learns
+        from targets in its own forward is given those of the batch here.
+        """
         outputs: Outputs = student(batch.images)
         return outputs
 
@@ -172,16 +189,24 @@ class Task:
         return {}
 
     def look(self, teacher: nn.Module, batch: Batch) -> Outputs:
-        """The teacher's share of a batch that does not depend on any student. Called without gradients, once a batch."""
+        """The teacher's share of a batch that does not depend on any student. Called without gradients, once a batch. `teacher` takes what
+        its model takes, and gives `Outputs`.
+        """
         outputs: Outputs = teacher(batch.images)
         return outputs
 
     def answer(self, teacher: nn.Module | None, look: Outputs, outputs: Outputs) -> Outputs:
-        """What the teacher says to what one student computed. Called without gradients, once for every student."""
+        """What the teacher says to what one student computed. Called without gradients, once for every student where a method needs it:
+        any method, or with `cuts_rows` one on rows; what methods on images see of the teacher is then that of `look`.
+
+        teacher: the tapped network (`teacher.model` is the bare one).
+        """
         return look
 
     def seen(self, outputs: Outputs, batch: Batch) -> Mapping[str, Seen]:
-        """What methods see of a forward, for both units: `images` and `rows`."""
+        """What methods see of a forward, for both units: `images` and `rows`. `outputs` are the student's in training, a teacher's
+        `look` or `answer`, or those of a `sample`, whose batch has no targets.
+        """
         one = Seen(batch, outputs)
         return {"images": one, "rows": one}
 
@@ -250,7 +275,7 @@ class Task:
         return None
 
 
-def output(outputs: Outputs) -> Tensor:
+def output(outputs: Outputs) -> Any:
     """What the model itself returned."""
     return outputs[OUTPUT]
 

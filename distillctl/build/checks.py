@@ -59,12 +59,24 @@ def check_quantise(profile: Profile, processes: ProcessGroup) -> None:
         raise ProfileError("`train.quantize` trains in one process", where="train", hint="leave `--nproc` out")
 
 
-def check_passes(methods: Sequence[Weighted], owner: Weighted | None, model: nn.Module, student: str, shape: tuple[int, int, int]) -> None:
-    """Refuses methods that compare passes of a student which sees the same in each of them."""
+def check_passes(
+    methods: Sequence[Weighted],
+    owner: Weighted | None,
+    model: nn.Module,
+    student: str,
+    shape: tuple[int, int, int],
+    *,
+    draws: bool = False,
+) -> None:
+    """Refuses methods that compare passes of a student which sees the same in each of them. draws: `Task.draws`, with which it sees a
+    batch once.
+    """
     wanted = {entry.passes for entry in methods} - {1}
     if not wanted:
         return
     name = next(entry.name for entry in methods if entry.passes > 1)
+    if draws:
+        raise RunError(f"`{name}` compares passes of the student over the same images, and `{student}` draws what it learns from in each")
     if len(wanted) > 1:
         raise RunError(f"the methods want different numbers of passes: {', '.join(map(str, sorted(wanted)))}")
     # Away from the start, where a classifier of zeros or tiny layer scales would hide what is dropped; in float64, since the sums of
@@ -131,13 +143,36 @@ def check_reads(profile: Profile, task: Task) -> None:
     for choice in profile.methods:
         if choice.table.weight > 0:
             _check_reads(choice, task, profile.dataset.spec.name)
+            _check_rows(choice, task, profile.dataset.spec.name)
+
+
+def _check_rows(choice: MethodChoice, task: Task, data: str) -> None:
+    if not task.cuts_rows:
+        return
+    if choice.table.gather and choice.unit == "rows":
+        raise ProfileError(
+            f"`gather` compares images of all processes, and `{choice.spec.name}` sees rows that are cut out of those of `{data}`",
+            where="method",
+            hint="leave it out",
+        )
+    if choice.spec.gives_head:
+        raise ProfileError(
+            f"`{choice.spec.name}` replaces the classifier of whole images, and models for `{data}` have none",
+            where="method",
+            hint="choose another method: `distillctl list-methods`",
+        )
+    if choice.inner is not None:
+        _check_rows(choice.inner, task, data)
 
 
 def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:
     some = {"labels"} if task.data.unlabelled_share else set()
-    if missing := [what for what in choice.spec.reads if what not in task.gives - some]:
+    of_images = task.cuts_rows and choice.unit == "images"
+    gives: frozenset[str] = frozenset() if of_images else task.gives
+    if missing := [what for what in choice.spec.reads if what not in gives - some]:
         raise ProfileError(
-            f"`{choice.spec.name}` reads {missing[0]}, and " + ("some images have none" if some else f"`{data}` has none"),
+            f"`{choice.spec.name}` reads {missing[0]}{' of whole images' if of_images else ''}, and "
+            + ("some images have none" if some else f"`{data}` has none"),
             where="method",
             hint="choose another method: `distillctl list-methods`",
         )
@@ -168,14 +203,19 @@ def check_sampler(profile: Profile, task: Task) -> None:
         )
 
 
-def check_compiles(profile: Profile, methods: Sequence[Weighted]) -> None:
-    """Refuses `compile = "on"` where something cannot be compiled."""
+def check_compiles(profile: Profile, methods: Sequence[Weighted], *, draws: bool) -> None:
+    """Refuses `compile = "on"` where something cannot be compiled, such as a forward that draws (`Task.draws`)."""
     if profile.train.compile != "on":
         return
     if profile.optimizer.spec.separate_gradients:
         # A compiled backward gives zeros to what a loss does not reach, and momentum treats zeros unlike nothing.
         raise ProfileError(
             f'`train.compile = "on"`, but `{profile.optimizer.spec.name}` wants two gradients, which a compiled step cannot tell apart',
+            hint='use `compile = "auto"`',
+        )
+    if draws:
+        raise ProfileError(
+            f'`train.compile = "on"`, but the shapes in a step on `{profile.dataset.spec.name}` depend on its images',
             hint='use `compile = "auto"`',
         )
     if unable := [m.name for m in methods if not m.method.compiles]:

@@ -11,8 +11,12 @@ from distillctl.errors import ProfileError
 from distillctl.profile.schema import Profile
 
 
-def cuda_graph(profile: Profile, device: torch.device, precision: str, processes: ProcessGroup) -> Literal["auto", "off", "on"]:
+def cuda_graph(
+    profile: Profile, device: torch.device, precision: str, processes: ProcessGroup, *, draws: bool = False
+) -> Literal["auto", "off", "on"]:
     """`auto` where a step may be captured, `on` where the profile says that it must be, else `off`, which is the default.
+
+    draws: `Task.draws`.
 
     Raises:
         ProfileError: the profile says `on`, and something in it cannot be captured.
@@ -20,7 +24,7 @@ def cuda_graph(profile: Profile, device: torch.device, precision: str, processes
     stated = profile.train.cuda_graph
     if stated in (None, "off"):  # not a default before it has run on a GPU
         return "off"
-    reason = _obstacle(profile, device, precision, processes)
+    reason = _obstacle(profile, device, precision, processes, draws=draws)
     if not reason:
         return "on" if stated == "on" else "auto"
     if stated == "on":
@@ -28,11 +32,13 @@ def cuda_graph(profile: Profile, device: torch.device, precision: str, processes
     return "off"
 
 
-def _obstacle(profile: Profile, device: torch.device, precision: str, processes: ProcessGroup) -> str:
+def _obstacle(profile: Profile, device: torch.device, precision: str, processes: ProcessGroup, *, draws: bool) -> str:
     """What keeps a step from being captured, or nothing."""
     unable = [f"`{choice.spec.name}`" for choice in profile.methods if choice.table.weight > 0 and not choice.spec.capturable]
     if device.type != "cuda":
         return f"the run is on {device}"
+    if draws:
+        return f"the shapes in a step on `{profile.dataset.spec.name}` depend on its images"
     if processes.count > 1:
         return "several processes talk to each other in each step"
     if precision == "fp16":

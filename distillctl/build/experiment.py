@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from distillctl.api.method import Setup, Side, Wants
+from distillctl.api.method import OUTPUT, Setup, Side, Wants
 from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
@@ -59,15 +59,15 @@ def assemble(
         DistillError: something does not fit; the message says what.
     """
     train = profile.train
+    check_reads(profile, task)
+    check_patience(profile, task)
+    check_sampler(profile, task)
     precision = precision_on(device, train.precision)
     last, last_beside = channels_last(device, precision, task.data.view.size)
     network = None
     if teacher is not None:
         frozen = placed(teacher.model, device, last).eval().requires_grad_(False)
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
-    check_reads(profile, task)
-    check_patience(profile, task)
-    check_sampler(profile, task)
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
     if profile.student.table.weights or profile.student.table.checkpoint is not None:
@@ -94,7 +94,8 @@ def assemble(
         share=Share(processes.rank, processes.count, train.accumulate),
         balanced=train.sampler == "balanced",
     )
-    compiled, said = _compiled(profile, device, train.epochs * loader.steps, methods)
+    compiled, said = _compiled(profile, task, device, train.epochs * loader.steps, methods)
+    graph = cuda_graph(profile, device, precision, processes, draws=task.draws)
     return Experiment(
         task=task,
         teacher=None if network is None else LiveTeacher(task, network, device=device, precision=precision),
@@ -103,7 +104,7 @@ def assemble(
         evaluation=lambda images: evaluation_loader(profile, task, images, device, processes=processes),
         build_optimizer=partial(build_optimizer, profile.optimizer),
         parts=build_parts(profile, methods),
-        settings=_settings(profile, task, device, compiled=compiled, cuda_graph=cuda_graph(profile, device, precision, processes)),
+        settings=_settings(profile, task, device, compiled=compiled, cuda_graph=graph),
         device=device,
         digest=profile.digest,
         head=head,
@@ -125,10 +126,11 @@ def _student_with_methods(
     """The tapped student, the methods that are built for it, and the description of the head that one of them gave it."""
     spec, wanted = profile.student.spec, _wants(profile).student
     student = Tapped(model, spec, [name for name in wanted if not name.startswith(HEAD)])
+    side = _side(student, task, spec.name)
     setup = Setup(
-        student=_side(student, task, spec.name),
+        student=side,
         teacher=None if network is None or teacher is None else _side(network, task, teacher.shown),
-        num_classes=task.outputs,
+        num_classes=side.shapes[OUTPUT][0] if OUTPUT in side.shapes else task.outputs,
         labels=task.data.train.labels,
         epochs=profile.train.epochs,
     )
@@ -143,7 +145,7 @@ def _student_with_methods(
         setup = replace(setup, student=_side(student, task, spec.name))
     methods = build_methods(profile, setup, built=owner)
     check_effects(profile.task_weight, methods, labelled=not task.compares)
-    check_passes(methods, owner, model, spec.name, _shape(task))
+    check_passes(methods, owner, model, spec.name, _shape(task), draws=task.draws)
     return student, methods, head
 
 
@@ -158,7 +160,7 @@ def _shape(task: Task) -> tuple[int, int, int]:
 
 
 def _side(tapped: Tapped, task: Task, name: str) -> Side:
-    return tapped.side(tapped.probe(_shape(task), task.check_output), name)
+    return tapped.side(tapped.probe(_shape(task), task), name)
 
 
 def _install_head(owner: Weighted, model: nn.Module, spec: ModelSpec, device: torch.device) -> Mapping[str, Any]:
@@ -188,7 +190,7 @@ def _settings(profile: Profile, task: Task, device: torch.device, *, compiled: b
     )
 
 
-def _compiled(profile: Profile, device: torch.device, steps: int, methods: list[Weighted]) -> tuple[bool, list[str]]:
+def _compiled(profile: Profile, task: Task, device: torch.device, steps: int, methods: list[Weighted]) -> tuple[bool, list[str]]:
     """Whether to compile, and what to say of it. A pure function of the profile and the machine, so that a resumed run does the same.
 
     Raises:
@@ -196,11 +198,11 @@ def _compiled(profile: Profile, device: torch.device, steps: int, methods: list[
     """
     missing = missing_for_compile(device)
     if profile.train.compile == "auto":
-        able = all(m.method.compiles for m in methods) and not profile.optimizer.spec.separate_gradients
+        able = not task.draws and all(m.method.compiles for m in methods) and not profile.optimizer.spec.separate_gradients
         wanted = able and device.type == "cuda" and steps >= _COMPILE_REPAYS
         note = f"the step is not compiled, which would make this long run faster: {missing}"
         return wanted and not missing, [note] if wanted and missing else []
-    check_compiles(profile, methods)
+    check_compiles(profile, methods, draws=task.draws)
     if profile.train.compile == "on" and missing:
         raise MachineError(f'`train.compile = "on"`, but {missing}', hint='use `compile = "auto"`, or install what is missing')
     return profile.train.compile == "on", []

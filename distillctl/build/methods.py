@@ -68,6 +68,7 @@ def build_methods(
                 passes=wants.passes,
                 teacher_norm=wants.teacher_norm,
                 gather=choice.table.gather,
+                unit=choice.unit,
             )
         )
     return result

@@ -16,7 +16,7 @@ _STEP = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
 
-ORDER, VIEW, SPLIT, LIMIT, STEP, STUDENT, METHODS, MIXING = range(1, 9)
+ORDER, VIEW, SPLIT, LIMIT, STEP, STUDENT, METHODS, MIXING, DRAWS = range(1, 10)
 """What a number is drawn for; goes into every hash, so that no two parts of a run share their draws."""
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from distillctl.api.method import Batch
 from distillctl.api.task import output
@@ -86,7 +87,7 @@ class FiniteCheck:
         names, values = [_INPUT], [_sum(batch.images)]
         for norm, features in teacher.items():
             names.append(self._teacher if norm == "running" else f"{self._teacher} ({norm} statistics)")
-            values.append(_sum(output(features)))
+            values.append(_sum_of_all(output(features)))
         for name, value in losses.terms.items():
             names.append(f"the term `{name}`")
             values.append(value.detach().float())
@@ -235,6 +236,13 @@ class _Look:
 def or_list(words: Sequence[str]) -> str:
     """`a, b or c`."""
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+def _sum_of_all(value: object) -> Tensor:
+    """That of a tensor, or of all floating tensors in what is not one."""
+    if isinstance(value, Tensor):
+        return _sum(value)
+    return torch.stack([_sum(leaf) for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point()]).sum()
 
 
 def _sum(tensor: Tensor) -> Tensor:

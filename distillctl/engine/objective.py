@@ -157,20 +157,27 @@ class Objective(nn.Module):
             terms |= _named(TASK, check_terms(given, f"`label_loss` of {type(self.task).__name__}", batch.images.device))
             for value in terms.values():
                 task = task + self.task_weight * value
+        answers = self._answers(student, teacher)
         for entry in self.active:
             weight: Tensor | float = entry.weight
             if entry.warmup_epochs > 0:
                 weight = entry.weight * (progress.epoch / entry.warmup_epochs).clamp(max=1.0)
-            found = _named(entry.name, self._terms(entry, batch, student, teacher, progress))
+            found = _named(entry.name, self._terms(entry, batch, student, answers, progress))
             for value in found.values():
                 distillation = distillation + weight * value
             terms |= found
         first = student if self.passes == 1 else {name: value[0] for name, value in student.items()}
         return Losses(task, distillation, terms, self.task.figures(first, batch), _constant(terms))
 
-    def _terms(self, entry: Weighted, batch: Batch, outputs: Outputs, teacher: Looks, progress: Progress) -> dict[str, Tensor]:
+    def _answers(self, student: Outputs, teacher: Looks) -> Looks:
+        """What the teacher says to what the student computed, where a method asks for it; otherwise what it saw."""
+        asked = {m.teacher_norm for m in self.active if m.needs_teacher and (m.unit == "rows" or not self.task.cuts_rows)}
+        with torch.no_grad():
+            return {norm: self.task.answer(self._teacher[0], look, student) if norm in asked else look for norm, look in teacher.items()}
+
+    def _terms(self, entry: Weighted, batch: Batch, outputs: Outputs, answers: Looks, progress: Progress) -> dict[str, Tensor]:
         """The terms of one method; with more passes than it wants, the mean over the passes."""
-        (here, student), seen = self.task.seen(outputs, batch)[entry.unit], self._teacher_seen(entry, batch, outputs, teacher)
+        (here, student), seen = self.task.seen(outputs, batch)[entry.unit], self._teacher_seen(entry, batch, answers)
         if entry.gather and here.total > here.rows:
             images = here.images[:1].expand(here.total, *here.images.shape[1:])  # nobody compares pixels
             labels = gather_rows(here, here.labels) if len(here.labels) else here.labels
@@ -183,13 +190,9 @@ class Objective(nn.Module):
         runs = [entry.method.terms(here, {name: value[k] for name, value in student.items()}, seen, progress) for k in range(self.passes)]
         return {key: torch.stack([run[key] for run in runs]).mean() for key in _some(runs[0], entry.name)}
 
-    def _teacher_seen(self, entry: Weighted, batch: Batch, outputs: Outputs, teacher: Looks) -> Features:
+    def _teacher_seen(self, entry: Weighted, batch: Batch, answers: Looks) -> Features:
         """What a method is given of the teacher: nothing if it needs none, whatever others want."""
-        if not entry.needs_teacher:
-            return {}
-        with torch.no_grad():
-            answer = self.task.answer(self._teacher[0], teacher[entry.teacher_norm], outputs)
-        return self.task.seen(answer, batch)[entry.unit].features
+        return self.task.seen(answers[entry.teacher_norm], batch)[entry.unit].features if entry.needs_teacher else {}
 
     def _gathered(self, batch: Batch, value: Tensor) -> Tensor:
         """A feature of the student over all processes; of several passes, whose dimension stands first, each."""
@@ -199,7 +202,7 @@ class Objective(nn.Module):
 
     def _phase_losses(self, entry: Weighted, phase: Phase, batch: Batch, outputs: Outputs, teacher: Looks, progress: Progress) -> Losses:
         here, student = self.task.seen(outputs, batch)[entry.unit] if outputs else Seen(batch, {})
-        seen = self._teacher_seen(entry, batch, outputs, teacher)
+        seen = self._teacher_seen(entry, batch, self._answers(outputs, teacher))
         name = f"{entry.name}.{phase.name}"
         terms = _named(name, _some(entry.method.terms(here, student, seen, progress, phase=phase.name), name))
         total = torch.stack(list(terms.values())).sum() * (entry.weight if phase.weighted else 1.0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from distillctl.api.method import Batch, Progress
-from distillctl.data.hashing import MIXING, STEP, mix
+from distillctl.data.hashing import DRAWS, MIXING, STEP, hash_index, mix
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.learner import Learner
 from distillctl.engine.memory import explained_shortage
@@ -89,7 +90,7 @@ class Step:
         explained = explained_forward(batch.images.shape[1:], *models, but=but, methods=methods)
         with explained_shortage(self.experiment, self.learners), explained:
             self.begin(step)
-            batch = self._mixed(batch, step)
+            batch = self._seeded(self._mixed(batch, step), step)
             if self.graph is None:
                 self._compute(batch, step)
             else:
@@ -131,6 +132,11 @@ class Step:
         rows = self.experiment.loader.share.rows(list(range(batch.total or batch.count)))
         return mixing(batch, mix(self.experiment.settings.seed, MIXING, self._before + step), rows)
 
+    def _seeded(self, batch: Batch, step: int) -> Batch:
+        if not self.experiment.task.draws:
+            return batch
+        return replace(batch, seeds=hash_index(batch.index, self.experiment.settings.seed, DRAWS, self._before + step))
+
     def _pieces(self, batch: Batch) -> list[Batch]:
         """The parts of this process's images that are computed one after the other."""
         whole = batch.total or batch.count
@@ -140,8 +146,9 @@ class Step:
             at = rows.stop
             targets = None if batch.targets is None else batch.targets[rows]
             soft = None if batch.soft is None else batch.soft[rows]
+            seeds = None if batch.seeds is None else batch.seeds[rows]
             own = (batch.images[rows], batch.labels[rows], batch.index[rows])
-            result.append(Batch(*own, piece.before, piece.total, whole, targets, soft))
+            result.append(Batch(*own, piece.before, piece.total, whole, targets, soft, seeds))
         return result
 
     def check(self) -> None:

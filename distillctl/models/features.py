@@ -12,12 +12,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distillctl.api.method import Side, expand_groups
+from distillctl.api.method import Batch, Side, expand_groups
 from distillctl.api.specs import ModelSpec
+from distillctl.api.task import Task
 from distillctl.errors import DistillError, ProfileError, RunError
 from distillctl.models.forward_errors import advice, out_of_memory, refusal
 
@@ -63,7 +66,7 @@ class Tap:
 
 def stage_names(spec: ModelSpec) -> tuple[str, ...]:
     """What `stages` stands for: declared stages, shallow to deep, without stem, final map and pre-activations."""
-    return tuple(name for name in spec.stages if name not in ("stem", "final") and ":" not in name)
+    return tuple(name for name in spec.stages if name not in ("stem", "final", *spec.aside) and ":" not in name)
 
 
 def expand(names: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:
@@ -115,11 +118,11 @@ def resolve(name: str, spec: ModelSpec, model: nn.Module) -> Tap:
 
 
 class Tapped(nn.Module):
-    """A model whose forward returns the wanted features and the logits, as `dict[str, Tensor]`.
+    """A model whose forward returns the wanted features, and what the model itself returned as `logits`.
 
     The model itself stays usable and keeps its state dict; `close` takes the hooks off.
 
-    model: the classifier. In-place activations of it are switched off, since they overwrite what was captured.
+    model: its in-place activations are switched off, since they overwrite what was captured.
     spec: its declaration.
     names: what to capture; expanded and resolved here.
     """
@@ -166,11 +169,11 @@ class Tapped(nn.Module):
 
         return module.register_forward_hook(after)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, C, H, W) → features by name, and `logits` (B, num_classes)."""
+    def forward(self, *args: Any, **keywords: Any) -> dict[str, Any]:
+        """What the model takes, first images (B, C, H, W) → features by name, and under `logits` what the model returned."""
         self._captured.clear()
         self._recording = True
-        logits = self.model(images)
+        logits = self.model(*args, **keywords)
         self._recording = False
         # By the taps and not by what was captured: compiled code is guarded by this module's attributes, and not by the hooks.
         features = {name: tap.arrange(self._captured[name]) for name, tap in self._taps.items()}
@@ -184,10 +187,10 @@ class Tapped(nn.Module):
             handle.remove()
         self._handles.clear()
 
-    def probe(self, shape: tuple[int, int, int], check: Callable[[object, str], None] = lambda *_: None) -> dict[str, tuple[int, ...]]:
-        """Shapes without the batch dimension of all features and of what the model returns, for images of `shape` (C, H, W).
+    def probe(self, shape: tuple[int, int, int], task: Task | None = None) -> dict[str, tuple[int, ...]]:
+        """Shapes without the first dimension of all features that methods see, for images of `shape` (C, H, W).
 
-        check: looks at what the model of this name returns, and raises if its task cannot work with it.
+        task: samples the model, looks at what it returned, and says what methods see; without one, they see what a forward gives.
 
         Runs the model in evaluation mode, so that no statistics change, and finds captured tensors that are written to
         later: those are cloned in their hook from then on.
@@ -195,7 +198,8 @@ class Tapped(nn.Module):
         Raises:
             RunError: the forward fails, or a wanted module is not reached.
         """
-        device = next(self.model.parameters()).device
+        images = noise(shape).to(next(self.model.parameters()).device)
+        sample = self.model if task is None else partial(task.sample, self.model)
         with evaluating(self.model), torch.no_grad():
             self._captured.clear()
             self._recording = True
@@ -203,7 +207,7 @@ class Tapped(nn.Module):
                 # The hooks fire while the model runs; versions are compared at its end.
                 versions: dict[str, int] = {}
                 with self._versions(versions):
-                    logits = self.model(noise(shape).to(device))
+                    logits = sample(images)
             except DistillError:
                 raise
             except (torch.OutOfMemoryError, MemoryError) as error:
@@ -219,12 +223,16 @@ class Tapped(nn.Module):
             if self._cloned:  # what was written to is wrong now: look again, with the clones
                 self._captured.clear()
                 self._recording = True
-                logits = self.model(noise(shape).to(device))
+                logits = sample(images)
                 self._recording = False
             self._sample = {name: self._taps[name].arrange(value).clone() for name, value in self._captured.items()}
             self._captured.clear()
-        check(logits, self.spec.name)
         self._sample["logits"] = logits
+        if task is not None:
+            task.check_output(logits, self.spec.name)
+            none = torch.empty(0, dtype=torch.int64)
+            seen = task.seen(self._sample, Batch(images, none, none))
+            self._sample = {**seen["rows"].features, **seen["images"].features}
         return {name: tuple(value.shape[1:]) for name, value in self._sample.items()}
 
     @contextmanager

@@ -16,7 +16,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from distillctl.api.options import Factor, Options, PathOption
-from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TrackerSpec
+from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TrackerSpec, Unit
 
 S = TypeVar("S", bound=Spec)
 T = TypeVar("T", bound=Options)
@@ -278,6 +278,11 @@ class MethodChoice(Choice[MethodSpec, MethodTable]):
     """One method of a run. `inner` is the wrapped method of a wrapper; only its name and options count."""
 
     inner: MethodChoice | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """What it works on: a wrapper, on what the method that it wraps works on."""
+        return self.spec.unit if self.inner is None else self.inner.unit
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,54 @@ from typing import Any
 
 import pytest
 
-from distillctl.build.checks import _check_reads, check_quantise, check_sampler
+from distillctl.build.checks import _check_reads, _check_rows, check_compiles, check_quantise, check_sampler
 from distillctl.errors import ProfileError
 
 
-def choice(name: str, *reads: str, inner: Any = None) -> Any:
-    return SimpleNamespace(spec=SimpleNamespace(name=name, reads=reads), inner=inner)
+def choice(name: str, *reads: str, inner: Any = None, unit: str = "images", gather: bool = False, gives_head: bool = False) -> Any:
+    spec = SimpleNamespace(name=name, reads=reads, gives_head=gives_head)
+    return SimpleNamespace(spec=spec, inner=inner, unit=unit, table=SimpleNamespace(gather=gather))
 
 
 def test_what_is_wrapped_reads_too() -> None:
-    task: Any = SimpleNamespace(gives={"logits"}, data=SimpleNamespace(unlabelled_share=0.0))
+    task: Any = SimpleNamespace(gives={"logits"}, cuts_rows=False, data=SimpleNamespace(unlabelled_share=0.0))
     _check_reads(choice("ctkd", "logits", inner=choice("kd", "logits")), task, "boxes")
     with pytest.raises(ProfileError, match="`dkd` reads labels, and `boxes` has none"):
         _check_reads(choice("ctkd", "logits", inner=choice("dkd", "logits", "labels")), task, "boxes")
+
+
+def test_where_rows_are_cut_out_of_images_only_those_have_labels_and_logits() -> None:
+    task: Any = SimpleNamespace(gives={"labels", "logits"}, cuts_rows=True, data=SimpleNamespace(unlabelled_share=0.0))
+    _check_reads(choice("dkd", "labels", "logits", unit="rows"), task, "boxes")
+    with pytest.raises(ProfileError, match="`crd` reads labels of whole images, and `boxes` has none"):
+        _check_reads(choice("crd", "labels"), task, "boxes")
+    task.cuts_rows = False
+    _check_reads(choice("crd", "labels"), task, "boxes")
+
+
+def test_what_means_nothing_for_rows_within_images_is_refused() -> None:
+    task: Any = SimpleNamespace(cuts_rows=True)
+    _check_rows(choice("sp", gather=True), task, "boxes")
+    _check_rows(choice("dist", unit="rows"), task, "boxes")
+    for refused, told in (
+        (choice("dist", unit="rows", gather=True), "`gather` compares images of all processes"),
+        (choice("simkd", gives_head=True), "`simkd` replaces the classifier of whole images"),
+        (choice("outer", inner=choice("simkd", gives_head=True)), "`simkd` replaces"),
+    ):
+        with pytest.raises(ProfileError, match=told):
+            _check_rows(refused, task, "boxes")
+        _check_rows(refused, SimpleNamespace(cuts_rows=False), "boxes")  # type: ignore[arg-type]
+
+
+def test_a_forward_that_draws_is_not_compiled() -> None:
+    profile: Any = SimpleNamespace(
+        train=SimpleNamespace(compile="on"),
+        optimizer=SimpleNamespace(spec=SimpleNamespace(separate_gradients=False)),
+        dataset=SimpleNamespace(spec=SimpleNamespace(name="boxes")),
+    )
+    check_compiles(profile, [], draws=False)
+    with pytest.raises(ProfileError, match="the shapes in a step on `boxes` depend on its images"):
+        check_compiles(profile, [], draws=True)
 
 
 @pytest.mark.parametrize(("freeze", "processes", "told"), [("stage1", 1, "student.freeze"), ("", 2, "one process"), ("", 1, "")])

@@ -75,6 +75,12 @@ def test_what_keeps_a_step_from_being_captured(tmp_path: Path, device: torch.dev
         cuda_graph(profile(tmp_path, 'cuda_graph = "on"'), device, precision, processes)
 
 
+def test_a_step_of_a_task_that_draws_is_not_captured(tmp_path: Path) -> None:
+    assert cuda_graph(profile(tmp_path, AUTO), GPU, "bf16", ALONE, draws=True) == "off"
+    with pytest.raises(ProfileError, match=r"the shapes in a step on `.*` depend on its images"):
+        cuda_graph(profile(tmp_path, 'cuda_graph = "on"'), GPU, "bf16", ALONE, draws=True)
+
+
 def test_a_method_that_cannot_be_captured_is_named_unless_it_is_not_evaluated(tmp_path: Path) -> None:
     assert cuda_graph(unable(profile(tmp_path, AUTO)), GPU, "bf16", ALONE) == "off"
     with pytest.raises(ProfileError, match="but `dkd` cannot be captured"):

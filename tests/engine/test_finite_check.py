@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ def test_in_a_teachers_logit(experiment: Make, value: float) -> None:
     with torch.no_grad():
         teach.model.fc.bias[2] = value  # type: ignore[union-attr, operator, index]
     refused(made, step, first_batch(made), "the teacher's logits")
+
+
+def test_in_what_a_teacher_gave_that_is_not_a_tensor(experiment: Make) -> None:
+    check = FiniteCheck([], torch.device("cpu"), watch_gradients=True)
+    zero = torch.zeros(())
+    for value, raises in ((1.0, False), (float("nan"), True)):
+        looks = {"running": {"logits": {"p2": torch.ones(2), "rest": [torch.tensor(3), torch.tensor([value])]}}}
+        with pytest.raises(RunError, match="the teacher's logits") if raises else nullcontext():
+            check.losses(0, first_batch(experiment()), looks, Losses(zero, zero, {}, None))
 
 
 class Term(Method):

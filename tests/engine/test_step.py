@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distillctl.api.method import Batch, Features, Method, Phase, Progress, Setup
 from distillctl.api.options import Options
+from distillctl.data import Share, train_loader
 from distillctl.engine.experiment import Experiment, Part
 from distillctl.engine.schedule import schedule
 from distillctl.engine.step import Step
@@ -124,6 +125,31 @@ def test_the_teacher_is_asked_once_whoever_looks(experiment: Make, monkeypatch: 
     monkeypatch.setattr(made.teacher, "look", lambda batch, norms: (asked.append(tuple(norms)), look(batch, norms))[1])
     Step(made)(next(iter(made.loader.epoch(0))), 0)
     assert asked == [("running",)]
+
+
+def test_a_task_that_draws_is_given_a_number_for_each_image(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It depends on image, step and seed, and on nothing else: pieces of a batch have those of the whole."""
+
+    def given(parts: int, at: int, draws: bool = True) -> dict[int, int]:
+        made = experiment()
+        monkeypatch.setattr(type(made.task), "draws", draws)
+        made.loader = train_loader(made.splits, batch_size=16, seed=0, device=made.device, workers=0, share=Share(parts=parts))
+        found: list[Batch] = []
+        forward = made.task.forward
+        monkeypatch.setattr(made.task, "forward", lambda student, batch: (found.append(batch), forward(student, batch))[1])
+        Step(made)(next(iter(made.loader.epoch(0))), at)
+        assert len(found) == parts
+        if not draws:
+            assert all(batch.seeds is None for batch in found)
+            return {}
+        pairs = [(batch.index.tolist(), batch.seeds.tolist()) for batch in found if batch.seeds is not None]
+        return {image: seed for index, seeds in pairs for image, seed in zip(index, seeds, strict=True)}
+
+    whole = given(1, 0)
+    assert len(set(whole.values())) == 16
+    assert given(3, 0) == whole
+    assert not set(given(1, 1).values()) & set(whole.values())
+    given(1, 0, draws=False)
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])

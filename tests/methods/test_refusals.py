@@ -63,6 +63,9 @@ def test_different_numbers_of_passes() -> None:
     methods = [Weighted(str(n), Method(None, SETUP), 1.0, passes=n) for n in (2, 3)]
     with pytest.raises(RunError, match="different numbers of passes: 2, 3"):
         check_passes(methods, None, network, "resnet8", (3, 32, 32))
+    with pytest.raises(RunError, match=r"`2` compares passes .* `resnet8` draws what it learns from in each"):
+        check_passes(methods[:1], None, network, "resnet8", (3, 32, 32), draws=True)
+    check_passes([], None, network, "resnet8", (3, 32, 32), draws=True)
 
 
 @pytest.mark.parametrize("name", ["ab", "fsp"])

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from distillctl.api.method import Batch
 from distillctl.api.specs import ModelSpec
+from distillctl.api.task import Outputs, Seen, Task
 from distillctl.errors import DistillError, ProfileError, RunError
 from distillctl.models.features import Tap, Tapped, evaluating, expand, noise, resolve, stage_names
 from distillctl.plugin.registry import load
@@ -61,6 +67,44 @@ def test_captured_tensors_are_not_overwritten() -> None:
     # The sample that methods are given was taken before the overwriting, too.
     sample = tapped.side(tapped.probe((3, 5, 5)), "inplace").sample
     torch.testing.assert_close(sample, tapped(noise((3, 5, 5))))
+
+
+class Asked(Task):
+    """Its models are run in a way of their own, and methods see what it makes of that."""
+
+    def sample(self, model: nn.Module, images: Tensor) -> Any:
+        assert not model.training
+        return {"rows": model(images.repeat(2, 1, 1, 1)[:3])}
+
+    def check_output(self, output: object, model: str) -> None:
+        assert model == "inplace"
+        assert isinstance(output, dict)
+
+    def seen(self, outputs: Outputs, batch: Batch) -> Mapping[str, Seen]:
+        assert batch.targets is None
+        rows = {"logits": outputs["logits"]["rows"]}
+        return {"rows": Seen(batch, rows), "images": Seen(batch, {"stage1": outputs["stage1"]})}
+
+
+def test_a_task_says_how_a_model_is_sampled_and_what_methods_see() -> None:
+    tapped, task = Tapped(build(), SPEC, ["stage1", "stage2"]), object.__new__(Asked)
+    assert tapped.probe((3, 5, 5), task) == {"logits": (2,), "stage1": (4, 5, 5)}
+    assert len(tapped.side({}, "inplace").sample["logits"]) == 3
+
+
+def test_a_model_may_take_more_than_images_and_give_anything() -> None:
+    class Doubles(nn.Module):
+        def forward(self, images: Tensor, by: int, *, plus: int) -> dict[str, Tensor]:
+            return {"answer": images * by + plus}
+
+    spec = ModelSpec(name="doubles", summary="doubles", implementation="nowhere:build")
+    torch.testing.assert_close(Tapped(Doubles(), spec, [])(torch.ones(2), 2, plus=1), {"logits": {"answer": torch.full((2,), 3.0)}})
+
+
+def test_stages_that_stand_aside_are_named_one_by_one() -> None:
+    spec = replace(SPEC, aside=("stage2",))
+    assert stage_names(spec) == ("stage1",)
+    assert (resolve("last", spec, build()).path, resolve("stage2", spec, build()).path) == ("bn", "tail")
 
 
 def build_logits(model: InPlace, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ SPEC = MethodSpec(
     name="dist",
     kind="logits",
     reads=("logits",),
+    unit="rows",
     summary="correlate the probabilities of student and teacher, within each sample and within each class",
     paper="Huang, You, Wang, Qian, Xu 2022, arXiv 2205.10536",
     title="Knowledge Distillation from A Stronger Teacher",

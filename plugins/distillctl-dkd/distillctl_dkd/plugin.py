@@ -25,6 +25,7 @@ SPEC = MethodSpec(
     name="dkd",
     kind="logits",
     reads=("labels", "logits"),
+    unit="rows",
     summary="distil the target class and the other classes apart, each with its own weight",
     paper="Zhao, Cui, Song, Qiu, Liang 2022, arXiv 2203.08679",
     title="Decoupled Knowledge Distillation",

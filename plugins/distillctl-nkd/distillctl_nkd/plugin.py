@@ -9,6 +9,7 @@ SPEC = MethodSpec(
     name="nkd",
     kind="logits",
     reads=("labels", "logits"),
+    unit="rows",
     summary="distil the target class by cross-entropy and the renormalised other classes by another, each with its own weight",
     paper="Yang, Zeng, Li, Zhang, Yuan, Li 2023, arXiv 2303.13005",
     title="From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft Labels",

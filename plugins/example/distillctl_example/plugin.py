@@ -9,6 +9,7 @@ SPEC = MethodSpec(
     name="mimic",
     kind="logits",
     reads=("logits",),
+    unit="rows",
     summary="match the teacher's logits by squared error",
     paper="Ba, Caruana 2014, arXiv 1312.6184",
     title="Do Deep Nets Really Need to be Deep?",

@@ -1,0 +1,146 @@
+"""A run on drawn shapes: killed and continued, deployed, evaluated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from distillctl.commands.evaluate import evaluate_run
+from distillctl.models.deploy import read_student
+from distillctl.plugin.registry import Registry
+from distillctl_detection.fasterrcnn import FasterRCNN
+from distillctl_detection.options import FasterRCNNOptions
+
+TINY = """name = "fasterrcnn"
+backbone = "mobilenet_v3_small"
+head_width = 16
+anchor_size = 8.0
+proposals = 64
+anchor_samples = 32
+box_samples = 16
+"""
+PROFILE = f"""
+seed = 3
+[dataset]
+name = "shapes"
+train = 18
+val = 4
+test = 4
+image_size = 64
+[student]
+{TINY}width = 8
+[teacher]
+{TINY}width = 16
+checkpoint = "teacher.pt"
+allow_untrained = true
+[[method]]
+name = "dkd"
+task_weight = 1.0
+[[method]]
+name = "mgd"
+mask = "spatial"
+student_stage = "p3"
+teacher_stage = "p3"
+[[method]]
+name = "reviewkd"
+teacher_stages = ["stages"]
+pooled = false
+[optimizer]
+lr = 0.005
+[train]
+epochs = 6
+batch_size = 8
+accumulate = 2
+ema = 0.9
+"""
+
+
+def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "distillctl", "train", "profile.toml", "--out", out, "--device", "cpu", "--quiet"]
+    return subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_at(process: subprocess.Popen[bytes], run: Path, epoch: int) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        try:
+            done = int(json.loads((run / "run.json").read_text())["epoch"])
+        except (FileNotFoundError, ValueError):
+            done = 0
+        if done >= epoch:
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=30)
+            assert done < 6
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    raise AssertionError("the run did not come so far in time")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With two finished runs of one profile, one of which was killed."""
+    folder = tmp_path_factory.mktemp("shapes")
+    torch.manual_seed(1)
+    options = FasterRCNNOptions(
+        backbone="mobilenet_v3_small", width=16, head_width=16, anchor_size=8.0, proposals=64, anchor_samples=32, box_samples=16
+    )
+    torch.save(FasterRCNN(3, options).state_dict(), folder / "teacher.pt")
+    (folder / "profile.toml").write_text(PROFILE)
+    straight = start(folder, "straight")
+    kill_at(start(folder, "killed"), folder / "killed", 2)
+    finish(start(folder, "killed"))
+    finish(straight)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_with_the_same_bits(folder: Path) -> None:
+    a, b = (torch.load(folder / name / "checkpoints" / "last.pt", weights_only=True) for name in ("straight", "killed"))
+    assert a["position"]["epoch"] == b["position"]["epoch"] == 6
+    for part in ("student", "methods"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][k], b[part][k]) for k in a[part]), part
+    assert (folder / "straight/student.safetensors").read_bytes() == (folder / "killed/student.safetensors").read_bytes()
+
+    def lines(name: str) -> list[dict[str, Any]]:
+        rows = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+    assert lines("straight") == lines("killed")
+    first, *_, last = lines("straight")
+    assert set(first["terms"]) == {
+        *("task.objectness", "task.rpn_box_reg", "task.classifier", "task.box_reg", "dkd.tckd", "dkd.nckd", "mgd", "reviewkd")
+    }
+    assert last["total"] < first["total"]
+
+
+@pytest.mark.slow
+def test_it_is_deployed_and_evaluated_without_its_profile(folder: Path) -> None:
+    registry = Registry.load()
+    model, info = read_student(folder / "straight", registry)
+    assert isinstance(model, FasterRCNN)
+    assert (info["task"], info["classes"], info["num_classes"]) == ("detection", ["circle", "square", "triangle"], 3)
+    assert (info["classifier"], info["stages"]["p2"]) == ("", "backbone.fpn.layer_blocks.0")
+    assert model.state_dict().keys() == safetensors.torch.load_file(folder / "straight/student.safetensors").keys()
+    report = evaluate_run(folder / "straight", registry, device="cpu")
+    recorded = json.loads((folder / "straight/run.json").read_text())["result"]["best"]
+    assert dict(report.figures) == {key: value for key, value in recorded.items() if key != "epoch"}
+    assert report.figures["count"] == 4
