@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from distillctl.api.data import ArrayImages, FileImages, LazyTargets, Splits, View
 from distillctl.commands.resume_check import listing
@@ -177,6 +178,15 @@ def test_each_key_is_moved_once_and_comes_back_as_it_was():
         for key, value in before.items():
             assert (after[key].shape, after[key].dtype) == (value.shape, value.dtype)
             assert torch.equal(after[key], value)
+
+
+def test_what_is_packed_passes_through_pinned_memory(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor.clone())  # that needs a GPU
+    targets = [{"a": torch.rand(n, 4), "b": torch.tensor(n)} for n in (3, 0)]
+    pixels, packed, nothing = pin_memory((torch.zeros(2), pack(targets), None))
+    again = unpack(packed, lambda *tensors: tensors)
+    assert (pixels.shape, nothing) == ((2,), None)
+    assert all(torch.equal(one[key], other[key]) for one, other in zip(targets, again, strict=True) for key in one)
 
 
 def test_a_run_that_goes_on_compares_every_number_of_a_target(files):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from distillctl import DataError
-from distillctl_coco.listed import Listed, sentences
+from distillctl_coco.listed import HUGE, Listed, sentences
 from distillctl_coco.targets import BoxTargets
 
 MAX_BYTES = 4 << 30
@@ -92,6 +92,7 @@ def _boxes(
     crowd = np.array([bool(a.iscrowd) for a in annotations], bool)
     image, unknown_image = _positions([a.image_id for a in annotations], ids.numpy())
     label, unknown_class = _positions([a.category_id for a in annotations], np.array(numbers))
+    boxes[~(np.abs(boxes) < HUGE).all(1)] = np.nan
     left, top, width, height = boxes.T
     right, bottom = left + width, top + height
     image_height, image_width = sizes.numpy()[image].T
@@ -100,13 +101,13 @@ def _boxes(
         faults = {
             "are of an image that is not listed, and are left out": unknown_image,
             "are of a category that is not listed, and are left out": unknown_class,
-            "have no box of four finite numbers, and are left out": ~np.isfinite(boxes.sum(1)),
+            "have no box of four finite numbers, and are left out": np.isnan(left),
             "have a box without width or height, and are left out": ~((width > 0) & (height > 0)),
             "have a box outside of the picture, and are left out": ~(
                 (left < image_width) & (top < image_height) & (right > 0) & (bottom > 0)
             ),
         }
-        area = np.where(np.isfinite(area) & (area >= 0), area, width * height)
+        area = np.where((area >= 0) & (area < HUGE), area, width * height)
     good = np.ones(len(boxes), bool)
     problems = {}
     for words, found in faults.items():

@@ -9,6 +9,8 @@ from pathlib import Path
 from distillctl_coco.targets import BoxTargets
 
 _SHOWN = 10
+HUGE = 1e9
+"""A coordinate beyond is taken for one that is not finite."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ The names of the classes are the lines of `classes.txt`, or `names` of a YAML fi
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 
 from distillctl import DataError, list_images
-from distillctl_coco.listed import Listed, sentences
+from distillctl_coco.listed import HUGE, Listed, sentences
 from distillctl_coco.places import Place
 from distillctl_coco.targets import BoxTargets
 
@@ -84,7 +83,7 @@ def _box(text: str, classes: int) -> tuple[int, float, float, float, float] | st
         label, x, y, width, height = map(float, parts)
     except ValueError:
         return "are not `class x y width height`, and are left out"
-    if not math.isfinite(label + x + y + width + height):
+    if not all(abs(value) < HUGE for value in (label, x, y, width, height)):
         return "have no box of four finite numbers, and are left out"
     if label != int(label) or not 0 <= label < classes:
         return "are of a class that has no name, and are left out"

@@ -63,7 +63,8 @@ FAULTS = {
     "are of an image that is not listed, and are left out": [{"image": 5}, {"image": -1}],
     "are of a category that is not listed, and are left out": [{"category": 8}, {"category": 99}],
     "have no box of four finite numbers, and are left out": [
-        {"bbox": bbox} for bbox in ([1, 2, 3], None, [1, 2, 3, float("nan")], [1, float("inf"), 3, 4], [1, None, 3, 4])
+        {"bbox": bbox}
+        for bbox in ([1, 2, 3], None, [1, 2, 3, float("nan")], [1, float("inf"), 3, 4], [1, None, 3, 4], [-1e300, 2, 1e308, 4])
     ],
     "have a box without width or height, and are left out": [{"bbox": [1, 2, 0, 4]}, {"bbox": [1, 2, 3, -1]}],
     "have a box outside of the picture, and are left out": [
@@ -80,6 +81,12 @@ def test_what_is_left_out_is_told(tmp_path, words):
     assert listed.left_out == len(odd)
     numbers = ", ".join(str(100 + k) for k in range(len(odd)))
     assert listed.remarks == (f"{len(odd)} of `{tmp_path / 'boxes.json'}` {words}: annotation {numbers}",)
+
+
+@pytest.mark.parametrize("area", [None, -1, float("nan"), 1e300])
+def test_an_area_that_means_nothing_is_that_of_the_box(tmp_path, area):
+    listed = read(tmp_path, GOOD | {"annotations": [box(1, [1, 2, 3, 4], area=area)]})
+    assert listed.targets[2]["area"].tolist() == [12]
 
 
 def test_many_that_are_left_out_are_counted(tmp_path):
@@ -174,6 +181,7 @@ def test_yolo_boxes_are_shares_until_the_picture_is_decoded(tmp_path):
         ("0 0.5 0.5 0.2", "are not `class x y width height`, and are left out"),
         ("ant 0.5 0.5 0.2 0.2", "are not `class x y width height`, and are left out"),
         ("0 0.5 0.5 0.2 nan", "have no box of four finite numbers, and are left out"),
+        ("0 0.5 0.5 1e300 0.2", "have no box of four finite numbers, and are left out"),
         ("2 0.5 0.5 0.2 0.2", "are of a class that has no name, and are left out"),
         ("-1 0.5 0.5 0.2 0.2", "are of a class that has no name, and are left out"),
         ("0.5 0.5 0.5 0.2 0.2", "are of a class that has no name, and are left out"),

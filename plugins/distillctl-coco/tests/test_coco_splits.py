@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from distillctl import DataError, ProfileError, cli
 from distillctl.commands.resume_check import listing
+from distillctl.data.skipping import without_broken
 from distillctl.testing import DatasetContract
 from distillctl.testing.trees import write_image
 from distillctl_coco.data import build
@@ -213,6 +214,16 @@ def test_a_run_that_goes_on_compares_boxes(tmp_path):
     splits.train.targets.boxes[-1, 2] += 1e-4
     assert listing(splits)["train"] != before
     assert listing(replace(splits, train=splits.train.subset(torch.tensor([0, 1, 2, 3, 5, 4]))))["train"] != before
+
+
+def test_broken_images_are_left_out_with_their_boxes(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLCTL_CACHE", str(tmp_path / "cache"))
+    splits = built(coco(tmp_path / "data", train=6))
+    splits.train.paths[1].write_bytes(b"")
+    left = without_broken(splits, workers=0)
+    assert [int(target["image_id"]) for target in left.train.targets] == [0, 2, 3, 4, 5]
+    assert [len(target["labels"]) for target in left.train.targets] == [0, 2, 0, 1, 2]
+    assert left.joint is splits.joint
 
 
 def test_check_data_tells_what_is_odd(tmp_path, monkeypatch, capsys):
