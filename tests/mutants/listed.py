@@ -19,6 +19,7 @@ _ENGINE = "distillctl/engine/"
 _TRAIN = "tests/commands/test_train_command.py"
 _LOOP = "tests/engine/test_loop.py"
 _CIFAR = "plugins/distillctl-cifar/"
+_DETECTION = "plugins/distillctl-detection/"
 _COCO = "plugins/distillctl-coco/"
 
 
@@ -498,11 +499,11 @@ MUTANTS = (
     Mutant('labels stay where boxes go', _COCO + 'distillctl_coco/views.py', 'for key in ("labels", "crowd", "area")}', 'for key in ("crowd", "area")}', _COCO + "tests"),
     Mutant('a picture of another size is taken', _COCO + 'distillctl_coco/views.py', 'if not torch.equal(target["size"], size):', 'if False:', _COCO + "tests"),
     Mutant('a subset of boxes begins with the first', _COCO + 'distillctl_coco/targets.py', '- before[place] + self.first[index][place]', '- before[place]', _COCO + "tests"),
-    Mutant('sizes of objects are ignored', _COCO + 'distillctl_coco/meter.py', '_mean(precision[..., size, -1])', '_mean(precision[..., 0, -1])', _COCO + "tests"),
-    Mutant('boxes are judged in the view', _COCO + 'distillctl_coco/meter.py', '(truth["truth_boxes"].double() - offset) / scale', 'truth["truth_boxes"].double()', _COCO + "tests"),
-    Mutant('crowds are to be found', _COCO + 'distillctl_coco/meter.py', '"area": area, "iscrowd": crowd}', '"area": area, "iscrowd": 0}', _COCO + "tests"),
-    Mutant('AP75 is that of another threshold', _COCO + 'distillctl_coco/meter.py', 'precision[5, ..., 0, -1]', 'precision[4, ..., 0, -1]', _COCO + "tests"),
-    Mutant('one detection counts', _COCO + 'distillctl_coco/meter.py', '"map": _mean(precision[..., 0, -1])', '"map": _mean(precision[..., 0, 0])', _COCO + "tests"),
+    Mutant('sizes of objects are ignored', _DETECTION + 'distillctl_detection/meter.py', '_mean(precision[..., size, -1])', '_mean(precision[..., 0, -1])', _DETECTION + "tests/test_detection_meter.py"),
+    Mutant('boxes are judged in the view', _DETECTION + 'distillctl_detection/meter.py', '(truth["truth_boxes"].double() - offset) / scale', 'truth["truth_boxes"].double()', _DETECTION + "tests/test_detection_meter.py"),
+    Mutant('crowds are to be found', _DETECTION + 'distillctl_detection/meter.py', '"area": area, "iscrowd": crowd}', '"area": area, "iscrowd": 0}', _DETECTION + "tests/test_detection_meter.py"),
+    Mutant('AP75 is that of another threshold', _DETECTION + 'distillctl_detection/meter.py', 'precision[5, ..., 0, -1]', 'precision[4, ..., 0, -1]', _DETECTION + "tests/test_detection_meter.py"),
+    Mutant('one detection counts', _DETECTION + 'distillctl_detection/meter.py', '"map": _mean(precision[..., 0, -1])', '"map": _mean(precision[..., 0, 0])', _DETECTION + "tests/test_detection_meter.py"),
     Mutant('carved images keep the boxes of others', _COCO + 'distillctl_coco/data.py', 'parts["train"].subset(out), parts["train"].subset(kept)', 'parts["train"].subset(out), parts["train"].subset(out)', _COCO + "tests"),
     Mutant('other categories of validation are taken', _COCO + 'distillctl_coco/data.py', 'if listed.categories != classes:', 'if False:', _COCO + "tests"),
     Mutant("targets that do not fit go unsaid", "distillctl/commands/check_data.py", "        + list(_misfits(splits, parts, seen, names)),", "        + [],", _COCO + "tests"),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from distillctl import DatasetSpec, Task, TaskSpec, hookimpl
-from distillctl_coco.meter import FIGURES, DetectionMeter
+from distillctl_detection.meter import FIGURES, DetectionMeter
 
 DISTILLCTL_API = 1
 

@@ -1,123 +1,166 @@
-"""Average precision of boxes as COCO counts it, in float64.
+"""Average precision as COCO defines it, computed by faster-coco-eval.
 
-AP of a class at an IoU: the mean of the precision at recalls 0, 0.01, …, 1, where the precision at a recall is the highest at that or any
-higher one. Detections of an image are taken by score, each for the free object with which it overlaps most, if by the IoU at least; one
-that is left over and lies on a crowd, or is outside of the range of areas, is not counted. `map` is the mean over classes and IoUs
-0.5, 0.55, …, 0.95. Lin et al. 2014, arXiv 1405.0312.
+A detection is right if it covers an object of its class well enough: the area of their intersection over that of their union is at least a
+threshold. By class and threshold, detections of all images are sorted by their score, and precision is averaged over 101 values of recall.
+`map` is the mean over classes and the thresholds 0.5, 0.55, … 0.95. At most 100 detections of a class count on an image. Crowds are
+neither to be found nor wrong to be found. Sizes of objects are their area in the annotation: below 32², up to 96², and beyond.
+
+The library goes through the images by their number, so that the order in which they were added changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou  # type: ignore[import-untyped]
 
 from distillctl import Batch, Evaluation, RunError
 
-NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "map": "AP",
-        "ap50": "AP50",
-        "ap75": "AP75",
-        "ap_small": "AP small",
-        "ap_medium": "AP medium",
-        "ap_large": "AP large",
-    }
-)
-_IOUS = [0.5 + 0.05 * step for step in range(10)]
-_RECALLS = torch.linspace(0, 1, 101, dtype=torch.float64)
-_ALL = (0.0, 1e10)
-_AREAS = {"ap_small": (0.0, 32.0**2), "ap_medium": (32.0**2, 96.0**2), "ap_large": (96.0**2, 1e10)}
+FIGURES: Mapping[str, str] = {
+    "map": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+}
+"""Figures of an evaluation, with the words for them; −1, as COCO has it, where there is no object of that size."""
+_SIZES = {"ap_small": 1, "ap_medium": 2, "ap_large": 3}
+_State = dict[str, Tensor]
 
 
-class BoxMeter:
-    """Keeps detections beside targets. A figure of no object at all is 0."""
+@dataclass(frozen=True)
+class ClassPrecision:
+    """What an evaluation keeps of each class.
 
-    def __init__(self) -> None:
-        self._pairs: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    names: of the classes. ap, ap50: float64, (K,), NaN where there is no object of the class. count: int64, (K,), objects without crowds.
+    """
+
+    names: tuple[str, ...]
+    ap: Tensor
+    ap50: Tensor
+    count: Tensor
+
+
+class DetectionMeter:
+    """Gathers detections and objects, image by image. Implements `distillctl.Meter`.
+
+    classes: their names, in the order of the labels.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._parts: list[_State] = []
 
     def add(self, predictions: Sequence[Mapping[str, Tensor]], batch: Batch) -> None:
-        """Detections of each image: `boxes` in pixels of the picture, `labels` 0 … K−1, `scores`."""
-        for found, target in zip(predictions, batch.targets, strict=True):
-            offset, scale = target["offset"].repeat(2), target["scale"].repeat(2)
-            truth = {name: target[name] for name in ("labels", "crowd", "area")}
-            truth["boxes"] = (target["boxes"] - offset) / scale
-            self._pairs.append(tuple({name: value.cpu() for name, value in side.items()} for side in (found, truth)))  # type: ignore[arg-type]
+        """Takes in the detections of a batch.
 
-    def state(self) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        return self._pairs
+        predictions: for each image `boxes` (float32, (M, 4): left, top, right and bottom in pixels of the picture), `labels` (int64, (M,),
+            0 … K − 1) and `scores` (float32, (M,)). batch: its targets are those of a view (see `Detection`), with
+            `area` (N,), float32, of the annotation, and `image_id`, 0-dim int64.
+        """
+        targets = batch.targets
+        if len(predictions) != len(targets):
+            raise RunError(f"there are detections for {len(predictions)} images of {len(targets)}")
+        found = {f"found_{key}": _joined([one[key] for one in predictions]) for key in ("boxes", "labels", "scores")}
+        truth = {f"truth_{key}": _joined([one[key] for one in targets]) for key in ("boxes", "labels", "crowd", "area")}
+        images = {key: torch.stack([one[key] for one in targets]).cpu() for key in ("image_id", "scale", "offset")}
+        counts = {
+            "found_count": torch.tensor([len(one["scores"]) for one in predictions]),
+            "truth_count": torch.tensor([len(one["labels"]) for one in targets]),
+        }
+        scale, offset = (images.pop(key).double().repeat(1, 2).repeat_interleave(counts["truth_count"], 0) for key in ("scale", "offset"))
+        truth["truth_boxes"] = (truth["truth_boxes"].double() - offset) / scale
+        self._parts.append({**found, **truth, **images, **counts})
 
-    def merge(self, states: Sequence[Any]) -> None:
-        self._pairs = [pair for state in states for pair in state]
+    def state(self) -> list[_State]:
+        return self._parts
+
+    def merge(self, states: Sequence[list[_State]]) -> None:
+        self._parts = [part for state in states for part in state]
 
     def result(self) -> Evaluation:
-        if not self._pairs:
+        """The figures of `FIGURES`, and `count`, the number of images; `answers` is a `ClassPrecision`.
+
+        Raises:
+            distillctl.RunError: nothing was added, an image was added twice, there is no object at all, or a detection is not finite or of
+                a class that is not there.
+        """
+        if not self._parts:
             raise RunError("there is no image to evaluate")
-        if not all(found[name].isfinite().all() for found, _ in self._pairs for name in ("boxes", "scores")):
+        every = {key: torch.cat([part[key] for part in self._parts]) for key in self._parts[0]}
+        self._check(every)
+        precision = _precision(every, len(self.classes))
+        figures = {
+            "map": _mean(precision[..., 0, -1]),
+            "ap50": _mean(precision[0, ..., 0, -1]),
+            "ap75": _mean(precision[5, ..., 0, -1]),
+            **{name: _mean(precision[..., size, -1]) for name, size in _SIZES.items()},
+            "count": float(len(every["image_id"])),
+        }
+        count = torch.bincount(every["truth_labels"][~every["truth_crowd"]], minlength=len(self.classes))
+        by_class = [[_mean(part[..., k, 0, -1]) for k in range(len(self.classes))] for part in (precision, precision[:1])]
+        ap, ap50 = (torch.tensor(values, dtype=torch.float64).where(count > 0, torch.nan) for values in by_class)
+        return Evaluation(figures, ClassPrecision(self.classes, ap, ap50, count))
+
+    def _check(self, every: _State) -> None:
+        ids, counts = every["image_id"].unique(return_counts=True)
+        if bool((counts > 1).any()):
+            raise RunError(f"image {int(ids[counts > 1][0])} was judged twice")
+        if not bool((~every["truth_crowd"]).any()):
+            raise RunError(f"there is nothing to find on the {len(ids)} images: average precision means nothing there")
+        if not (every["found_boxes"].isfinite().all() and every["found_scores"].isfinite().all()):
             raise RunError("a detection is not finite")
-        by_iou = [self._mean([iou], _ALL) for iou in _IOUS]
-        figures = {"map": sum(by_iou) / len(by_iou), "ap50": by_iou[0], "ap75": by_iou[5]}
-        figures |= {name: self._mean(_IOUS, area) for name, area in _AREAS.items()}
-        return Evaluation({**figures, "count": len(self._pairs)}, self._pairs)
-
-    def _mean(self, ious: Sequence[float], area: tuple[float, float]) -> float:
-        classes = sorted({int(label) for _, truth in self._pairs for label in truth["labels"]})
-        found = [_average_precision(self._pairs, label, iou, area) for label in classes for iou in ious]
-        there = [value for value in found if value is not None]
-        return sum(there) / len(there) if there else 0.0
+        labels = every["found_labels"]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+            raise RunError(f"a detection is of class {wrong}, and the classes are 0 to {len(self.classes) - 1}")
 
 
-def _average_precision(pairs: Sequence[Any], label: int, least: float, area: tuple[float, float]) -> float | None:
-    """Of one class at one IoU; None where there is no object."""
-    scores: list[float] = []
-    hits: list[bool] = []
-    objects = 0
-    for found, truth in pairs:
-        mine, theirs = found["labels"] == label, truth["labels"] == label
-        order = found["scores"][mine].argsort(descending=True, stable=True)[:100]
-        boxes, targets = found["boxes"][mine][order].double(), truth["boxes"][theirs].double()
-        crowd, size = truth["crowd"][theirs], truth["area"][theirs]
-        ignored = crowd | (size < area[0]) | (size > area[1])
-        objects += int((~ignored).sum())
-        taken = torch.zeros(len(targets), dtype=torch.bool)
-        overlap = box_iou(boxes, targets)
-        inside = _areas(boxes)[:, None] * torch.ones(len(targets))
-        if len(targets) and len(boxes):
-            shared = overlap * (inside + _areas(targets)) / (1 + overlap)
-            overlap = torch.where(crowd, shared / inside.clamp(min=1e-12), overlap)
-        for row, (score, own) in enumerate(zip(found["scores"][mine][order].tolist(), _areas(boxes).tolist(), strict=True)):
-            free = (overlap[row] >= least) & (~taken | crowd)
-            counted = free & ~ignored
-            candidates = counted if counted.any() else free
-            if candidates.any():
-                best = int(torch.where(candidates, overlap[row], -1.0).argmax())
-                taken[best] = True
-                if not ignored[best]:
-                    scores.append(score)
-                    hits.append(True)
-            elif area[0] <= own <= area[1]:
-                scores.append(score)
-                hits.append(False)
-    return _area_under(scores, hits, objects) if objects else None
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(tensors)).cpu()
 
 
-def _area_under(scores: list[float], hits: list[bool], objects: int) -> float:
-    if not scores:
-        return 0.0
-    order = torch.tensor(scores, dtype=torch.float64).argsort(descending=True, stable=True)
-    right = torch.tensor(hits, dtype=torch.float64)[order].cumsum(0)
-    recall, precision = right / objects, right / torch.arange(1, len(right) + 1)
-    precision = precision.flip(0).cummax(0).values.flip(0)
-    at = torch.searchsorted(recall, _RECALLS)
-    return float(torch.where(at < len(precision), precision[at.clamp(max=len(precision) - 1)], 0.0).mean())
+def _mean(precision: np.ndarray[Any, Any]) -> float:
+    """Of the values that mean something; −1 where none does."""
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0
 
 
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+def _precision(every: _State, classes: int) -> np.ndarray[Any, Any]:
+    """COCO's table: thresholds, values of recall, classes, sizes (all, small, medium, large), numbers of detections."""
+    from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
+
+    truth = [
+        {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
+        for number, (image, label, box, area, crowd) in enumerate(
+            zip(*_rows(every, "truth"), every["truth_area"].tolist(), every["truth_crowd"].int().tolist(), strict=True), 1
+        )
+    ]
+    found = [
+        {"image_id": image, "category_id": label, "bbox": box, "score": score}
+        for image, label, box, score in zip(*_rows(every, "found"), every["found_scores"].tolist(), strict=True)
+    ]
+    images = [{"id": number} for number in every["image_id"].tolist()]
+    categories = [{"id": label, "name": str(label)} for label in range(classes)]
+    known = COCO({"images": images, "categories": categories, "annotations": truth}, print_function=_silent)
+    evaluation = COCOeval_faster(known, known.loadRes(found), "bbox", print_function=_silent)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    shape = [len(evaluation.params.iouThrs), len(evaluation.params.recThrs), classes, 1 + len(_SIZES), len(evaluation.params.maxDets)]
+    return np.asarray(evaluation.eval["precision"]).reshape(shape)
 
 
-__all__ = ["NAMES", "BoxMeter"]
+def _rows(every: _State, kind: str) -> tuple[list[int], list[int], list[list[float]]]:
+    """Image, label and box (left, top, width, height) of each."""
+    images = every["image_id"].repeat_interleave(every[f"{kind}_count"])
+    boxes = every[f"{kind}_boxes"].double()
+    return images.tolist(), every[f"{kind}_labels"].tolist(), torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+
+
+def _silent(*_: object) -> None:
+    """For what the library prints."""

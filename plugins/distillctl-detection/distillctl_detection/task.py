@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distillctl import Batch, Images, Outputs, ProfileError, RunError, Seen, Task
 from distillctl_detection.fasterrcnn import FasterRCNN, Proposals
-from distillctl_detection.meter import NAMES, BoxMeter
+from distillctl_detection.meter import FIGURES, DetectionMeter
 
 _OUTPUT = "logits"
 _FIRST_STRIDE = 4
@@ -30,7 +30,7 @@ class Detection(Task):
     """
 
     metric = "map"
-    names: ClassVar[Mapping[str, str]] = NAMES
+    names: ClassVar[Mapping[str, str]] = FIGURES
     gives = frozenset({"labels", "logits"})
     cuts_rows = True
     draws = True
@@ -109,8 +109,8 @@ class Detection(Task):
             for found, target in zip(model(batch.images), batch.targets, strict=True)
         ]
 
-    def meter(self) -> BoxMeter:
-        return BoxMeter()
+    def meter(self) -> DetectionMeter:
+        return DetectionMeter(self.data.classes)
 
     def floor(self, images: Images) -> float:
         """Boxes at random places hardly overlap with objects by half."""
@@ -121,7 +121,7 @@ class Detection(Task):
 
     @classmethod
     def show(cls, figure: str, value: float) -> str:
-        return f"{value:.1%}"
+        return "–" if value < 0 else f"{value:.1%}"
 
 
 def _in_picture(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:

@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from distillctl import Batch, RunError
-from distillctl_coco.meter import FIGURES, DetectionMeter
 from distillctl_coco.views import Canvas, to_picture
+from distillctl_detection.meter import FIGURES, DetectionMeter
 
 NAMES = ("ant", "bee", "cat", "dog")
 NUMBERS = (1, 5, 6, 90)
