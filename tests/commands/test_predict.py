@@ -149,9 +149,10 @@ def test_no_images(student):
     assert list(predict(student, [])) == []
 
 
-def test_a_student_of_another_task(deployed, files, tmp_path):
+@pytest.mark.parametrize("task", ["distillctl.api.task:Task", "distillctl_detection.task:Detection"])  # without scores, or for boxes
+def test_a_student_of_another_task(task, deployed, files, tmp_path):
     _, registry = deployed(tmp_path / "run")
-    registry.tasks.add(TaskSpec(name="boxes", summary="for tests", implementation="distillctl.api.task:Task"), Plugin("t", "t", "1"))
+    registry.tasks.add(TaskSpec(name="boxes", summary="for tests", implementation=task), Plugin("t", "t", "1"))
     student = load_student(tmp_path / "run", registry=registry)
     with pytest.raises(DataError, match="does not tell classes apart: its task is `boxes`"):
         predict(replace(student, info={**student.info, "task": "boxes"}), files, registry=registry)
