@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from distillctl.commands.benchmark import bench_profile
+from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.evaluate_model import evaluate_model
 from distillctl.models.deploy import read_student
@@ -24,6 +25,8 @@ from distillctl.profile.reading import load
 from distillctl_detection.fasterrcnn import FasterRCNN
 from distillctl_detection.options import FasterRCNNOptions
 
+PROFILES = Path(__file__).parents[3] / "profiles"
+TERMS = ("objectness", "rpn_box_reg", "classifier", "box_reg")
 TINY = """name = "fasterrcnn"
 backbone = "mobilenet_v3_small"
 head_width = 16
@@ -168,3 +171,12 @@ def test_a_detector_from_a_file_is_evaluated_without_a_run(folder: Path, monkeyp
         overrides=["model.width=8", *(f"model.{option}" for option in options)],
     )  # fmt: skip
     assert dict(report.figures) == dict(evaluate_run(folder / "straight", registry, device="cpu").figures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["detection_teacher", "detection_quickstart"])
+def test_the_profiles_of_the_quickstart_can_be_run(name: str) -> None:
+    registry = Registry.load()
+    cut = ["dataset.train=16", "dataset.val=2", "dataset.test=2", "train.batch_size=4"]
+    plan = dry_run(load(PROFILES / f"{name}.toml", registry=registry, overrides=cut), registry, device="cpu")
+    assert set(plan.parts[-1].reading.terms) - {"kd", "fitnet"} == {f"task.{term}" for term in TERMS}
