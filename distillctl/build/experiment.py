@@ -94,7 +94,7 @@ def assemble(
         share=Share(processes.rank, processes.count, train.accumulate),
         balanced=train.sampler == "balanced",
     )
-    compiled, said = _compiled(profile, task, device, train.epochs * loader.steps, methods)
+    compiled, said = _compiled(profile, device, train.epochs * loader.steps, methods, draws=task.draws)
     graph = cuda_graph(profile, device, precision, processes, draws=task.draws)
     return Experiment(
         task=task,
@@ -190,7 +190,9 @@ def _settings(profile: Profile, task: Task, device: torch.device, *, compiled: b
     )
 
 
-def _compiled(profile: Profile, task: Task, device: torch.device, steps: int, methods: list[Weighted]) -> tuple[bool, list[str]]:
+def _compiled(
+    profile: Profile, device: torch.device, steps: int, methods: list[Weighted], *, draws: bool = False
+) -> tuple[bool, list[str]]:
     """Whether to compile, and what to say of it. A pure function of the profile and the machine, so that a resumed run does the same.
 
     Raises:
@@ -198,11 +200,11 @@ def _compiled(profile: Profile, task: Task, device: torch.device, steps: int, me
     """
     missing = missing_for_compile(device)
     if profile.train.compile == "auto":
-        able = not task.draws and all(m.method.compiles for m in methods) and not profile.optimizer.spec.separate_gradients
+        able = not draws and all(m.method.compiles for m in methods) and not profile.optimizer.spec.separate_gradients
         wanted = able and device.type == "cuda" and steps >= _COMPILE_REPAYS
         note = f"the step is not compiled, which would make this long run faster: {missing}"
         return wanted and not missing, [note] if wanted and missing else []
-    check_compiles(profile, methods, draws=task.draws)
+    check_compiles(profile, methods, draws=draws)
     if profile.train.compile == "on" and missing:
         raise MachineError(f'`train.compile = "on"`, but {missing}', hint='use `compile = "auto"`, or install what is missing')
     return profile.train.compile == "on", []

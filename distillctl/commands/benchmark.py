@@ -16,7 +16,8 @@ from itertools import count, product
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from distillctl.api.method import Batch
 from distillctl.api.task import Outputs
@@ -204,7 +205,10 @@ class _Runner:
                 return learner.objective.observe(batch)
 
         times["student"], features = self._timed(forward)
-        leaves = {name: value.detach().requires_grad_() for name, value in features.items()}
+        values, shape = tree_flatten(features)  # what a model returned need not be a tensor
+        roots = [n for n, value in enumerate(values) if isinstance(value, Tensor) and value.requires_grad]
+        cut = {n: values[n].detach().requires_grad_() for n in roots}
+        leaves = tree_unflatten([cut.get(n, value) for n, value in enumerate(values)], shape)
 
         def loss() -> Losses:
             with self._autocast():
@@ -214,8 +218,8 @@ class _Runner:
 
         times["loss"], losses = self._timed(loss)
         times["guard"], _ = self._timed(lambda: learner.finite_check.losses(0, batch, looks, losses))
-        used = [name for name, leaf in leaves.items() if leaf.grad is not None]
-        outputs, grads = [features[n] for n in used], [leaves[n].grad for n in used]
+        used = [n for n in roots if cut[n].grad is not None]
+        outputs, grads = [values[n] for n in used], [cut[n].grad for n in used]
         twice = learner.pair is not None  # labels and distillation go back through the student one after the other
         times["student"] += self._timed(lambda: torch.autograd.backward(outputs, grads, retain_graph=twice))[0]
         if twice:

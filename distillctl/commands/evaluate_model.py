@@ -98,7 +98,7 @@ def evaluate_model(
     model = found.model.to(chosen)
     noise = torch.zeros(2, task.data.channels, task.data.view.size, task.data.view.size, device=chosen)
     with torch.no_grad(), evaluating(model), explained_forward(noise.shape[1:], ("the model ", found.spec, model)):
-        task.check_output(model(noise), found.spec.name)
+        task.check_output(task.sample(model, noise), found.spec.name)
     teacher = None
     if compares or against_teacher:
         of_data = [text for text in overrides if not text.lstrip().startswith("model.")]

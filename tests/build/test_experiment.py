@@ -286,6 +286,7 @@ def test_a_long_run_on_a_gpu_is_compiled_where_that_can_work(build: Any, monkeyp
     found = {mode: _compiled(profile[mode], gpu, 20_000, methods) for mode in profile}
     assert found == {"auto": (True, []), "on": (True, []), "off": (False, [])}
     assert _compiled(profile["auto"], gpu, 19_999, methods) == (False, [])
+    assert _compiled(profile["auto"], gpu, 20_000, methods, draws=True) == (False, [])
     assert _compiled(profile["auto"], torch.device("cpu"), 20_000, methods) == (False, [])
     missing = "Triton is not installed"
     assert _compiled(profile["auto"], gpu, 20_000, methods) == (

@@ -15,12 +15,18 @@ import pytest
 import safetensors.torch
 import torch
 
+from distillctl.commands.benchmark import bench_profile
+from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
+from distillctl.commands.evaluate_model import evaluate_model
 from distillctl.models.deploy import read_student
 from distillctl.plugin.registry import Registry
+from distillctl.profile.reading import load
 from distillctl_detection.fasterrcnn import FasterRCNN
 from distillctl_detection.options import FasterRCNNOptions
 
+PROFILES = Path(__file__).parents[3] / "profiles"
+TERMS = ("objectness", "rpn_box_reg", "classifier", "box_reg")
 TINY = """name = "fasterrcnn"
 backbone = "mobilenet_v3_small"
 head_width = 16
@@ -144,3 +150,33 @@ def test_it_is_deployed_and_evaluated_without_its_profile(folder: Path) -> None:
     recorded = json.loads((folder / "straight/run.json").read_text())["result"]["best"]
     assert dict(report.figures) == {key: value for key, value in recorded.items() if key != "epoch"}
     assert report.figures["count"] == 4
+
+
+@pytest.mark.slow
+def test_a_step_is_told_apart_though_a_detector_gives_no_single_tensor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    registry = Registry.load()
+    (found,) = bench_profile(load("profile.toml", registry=registry), registry, steps=1, warmup=0, device="cpu")
+    assert found.parts.keys() == {"data", "teacher", "student", "loss", "guard", "optimizer"}
+    assert found.parts["student"] > found.parts["loss"] > 0
+
+
+@pytest.mark.slow
+def test_a_detector_from_a_file_is_evaluated_without_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    registry = Registry.load()
+    options = [line.replace(" = ", "=") for line in TINY.splitlines()[1:]]
+    report = evaluate_model(
+        "fasterrcnn", Path("profile.toml"), registry, checkpoint=Path("straight/student.safetensors"), device="cpu",
+        overrides=["model.width=8", *(f"model.{option}" for option in options)],
+    )  # fmt: skip
+    assert dict(report.figures) == dict(evaluate_run(folder / "straight", registry, device="cpu").figures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["detection_teacher", "detection_quickstart"])
+def test_the_profiles_of_the_quickstart_can_be_run(name: str) -> None:
+    registry = Registry.load()
+    cut = ["dataset.train=16", "dataset.val=2", "dataset.test=2", "train.batch_size=4"]
+    plan = dry_run(load(PROFILES / f"{name}.toml", registry=registry, overrides=cut), registry, device="cpu")
+    assert set(plan.parts[-1].reading.terms) - {"kd", "fitnet"} == {f"task.{term}" for term in TERMS}

@@ -86,6 +86,14 @@ def test_rows_and_maps(task: Detection, batch: Batch) -> None:
     torch.testing.assert_close(answer["rows"].features["logits"], expected)
 
 
+def test_the_first_class_is_not_the_background(task: Detection, batch: Batch) -> None:
+    """Objects of class 0 are what they are matched with as 1, and all else is background."""
+    one = {"boxes": torch.tensor([[4.0, 4.0, 40.0, 40.0]]), "labels": torch.tensor([0]), "crowd": torch.tensor([False])}
+    outputs = task.forward(tapped(detector()), replace(batch, targets=[one] * batch.count))
+    assert set(task.seen(outputs, batch)["rows"].batch.labels.tolist()) == {0, 1}
+    assert one["labels"].tolist() == [0]
+
+
 def test_the_teacher_proposes_nothing(task: Detection, batch: Batch) -> None:
     teacher = detector(1, 16).eval()
     ran: list[str] = []
