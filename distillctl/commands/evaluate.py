@@ -26,6 +26,7 @@ from distillctl.engine.precision import precision_on
 from distillctl.errors import DataError, DistillError, Problem, ProfileError
 from distillctl.files import sha256
 from distillctl.models import deploy
+from distillctl.models.fake_quantise import has_ranges, restore
 from distillctl.models.features import evaluating
 from distillctl.models.forward_errors import explained_forward
 from distillctl.plugin.registry import Registry
@@ -395,7 +396,10 @@ def _model(run: RunDirectory, profile: Profile, task: Task, checkpoint: str, reg
         # Somebody may have sent the run: its checkpoint is opened like any other file of weights.
         state_dict.load_into(model, read_file(digests.check(file)), what=f"the student of `{run.path}`")
         return model, _epoch(run, checkpoint)
-    state_dict.load_into(model, state_dict.read_state_dict(Path(checkpoint)), what=f"student `{spec.name}`", classifier=spec.classifier)
+    state = state_dict.read_state_dict(Path(checkpoint))
+    if not has_ranges(state):
+        restore(model)  # weights without ranges are those of a network in floating point
+    state_dict.load_into(model, state, what=f"student `{spec.name}`", classifier=spec.classifier)
     return model, None
 
 

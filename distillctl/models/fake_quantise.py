@@ -91,5 +91,10 @@ def plain_state(model: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in model.state_dict().items() if name not in added}
 
 
+def has_ranges(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict is that of a quantised model."""
+    return any(name.rpartition(".")[2] == RANGE for name in state)
+
+
 def _layers(model: nn.Module) -> Iterator[tuple[str, _Quantised]]:
     return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, _Quantised))

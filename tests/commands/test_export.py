@@ -28,6 +28,7 @@ from distillctl.commands.run_images import RunImages
 from distillctl.commands.train import train
 from distillctl.errors import DataError, MachineError, ProfileError, RunError
 from distillctl.models import onnx_files
+from distillctl.models.fake_quantise import restore
 from distillctl.models.onnx_files import OnnxModel
 from distillctl.models.pixel_input import PixelInput
 from distillctl.plugin.registry import Registry
@@ -331,6 +332,20 @@ def test_a_run_trained_for_int8(quantised: Path, finished: Path, registry: Regis
     scale = conv._parameters["weight"].abs().amax((1, 2, 3), keepdim=True) / 127
     steps = conv.weight / scale
     assert torch.allclose(steps, steps.round(), atol=1e-3), "it computes with 8 bits"
+
+
+def test_weights_in_floating_point_are_evaluated_in_it(quantised: Path, registry: Registry, tmp_path: Path) -> None:
+    """The deployed file has no ranges; a checkpoint of the run has them."""
+    student = load_student(quantised, registry=registry)
+    restore(student.model)
+    plain = PixelInput(student.model, student.transform.mean, student.transform.std)
+    wanted = RunImages.of(quantised, registry).figures(plain)
+    assert wanted is not None
+    found = evaluate_run(quantised, registry, checkpoint=str(quantised / "student.safetensors")).figures
+    assert found["loss"] == wanted["loss"]
+    best = evaluate_run(quantised, registry).figures
+    assert best["loss"] != wanted["loss"]
+    assert evaluate_run(quantised, registry, checkpoint=str(quantised / "checkpoints" / "best.pt")).figures["loss"] == best["loss"]
 
 
 def test_such_a_run_is_exported(quantised: Path, registry: Registry, tmp_path: Path) -> None:
