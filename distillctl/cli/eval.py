@@ -10,9 +10,9 @@ import typer
 from distillctl.cli import completion, options, render
 from distillctl.cli.class_table import check_target, write_classes
 from distillctl.cli.evaluations import FOLDER, check_folder, write_evaluation
+from distillctl.cli.run_argument import is_file, is_run, not_a_run
 from distillctl.errors import MachineError, Problem, ProfileError
 from distillctl.profile.problems import no_file
-from distillctl.rundir.directory import ROOT, runs_in
 from distillctl.text import counted, one_line
 
 if TYPE_CHECKING:
@@ -157,14 +157,9 @@ def _check_paths(run: Path | None, checkpoint: str, data: Path | None) -> None:
         ProfileError: the run, the profile or the file of weights is not there.
     """
     problems = []
-    if run is not None and not _is_file(run / "run.json"):
-        message, hint = no_file(run)
-        if message.startswith("there is no file"):
-            message, hint = f"there is no run directory `{run}`", hint
-        else:
-            message, hint = f"`{run}` is not a run directory: it has no `run.json`", ""
-        problems.append(Problem(message, where="eval RUN", hint=_meant(run) or hint))
-    if data is not None and not _is_file(data) and not _is_file(data / "run.json"):
+    if run is not None and not is_run(run):
+        problems.append(not_a_run(run, "eval RUN"))
+    if data is not None and not is_file(data) and not is_run(data):
         message, hint = no_file(data)
         if "is a directory" in message:
             message, hint = (
@@ -172,29 +167,12 @@ def _check_paths(run: Path | None, checkpoint: str, data: Path | None) -> None:
                 "name a profile, which says where the images are",
             )
         problems.append(Problem(message, where="--data", hint=hint))
-    if checkpoint not in ("", "best", "last") and not _is_file(Path(checkpoint)):
+    if checkpoint not in ("", "best", "last") and not is_file(Path(checkpoint)):
         message, hint = no_file(Path(checkpoint))
         hint = hint or "a file of weights" if data is not None else "`best`, `last`, or a file of weights"
         problems.append(Problem(message, where="--checkpoint", hint=hint))
     if problems:
         raise ProfileError(problems)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _meant(run: Path) -> str:
-    """Which run somebody means who leaves out the folder of runs, or names the profile."""
-    if _is_file(ROOT / run / "run.json"):
-        return f"did you mean `{ROOT / run}`?"
-    if run.suffix == ".toml":
-        found = [one.path for one in runs_in(ROOT) if one.path.name.startswith(f"{run.stem}-")]
-        return f"the newest run of that profile is `{found[0]}`" if found else f"`distillctl train {run}` makes a run of that profile"
-    return ""
 
 
 def print_report(report: Report, *, per_class: bool) -> None:

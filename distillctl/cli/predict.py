@@ -71,7 +71,7 @@ def predict(
 
         find photos -name '*.jpg' | distillctl predict runs/NAME --top 1 --json
     """
-    check_student(run, "predict RUN")
+    check_student(run, "predict RUN", of_a_file="the run comes first, and then the images")
     if out is not None and as_json:
         raise ProfileError("`--json` prints the answers, and `--out` writes them", where="--json", hint="`--out FILE.jsonl` has JSON")
     _check_target(out, prediction_rows.FILES, "--out")

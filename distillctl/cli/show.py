@@ -9,7 +9,8 @@ import typer
 
 from distillctl.cli import completion, options, render
 from distillctl.cli.description import description
-from distillctl.cli.show_run import is_run, print_run, run_description
+from distillctl.cli.run_argument import is_run
+from distillctl.cli.show_run import print_run, run_description
 from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
@@ -42,7 +43,7 @@ def show(
         distillctl show runs/NAME
     """
     registry = Registry.load()
-    if is_run(name):
+    if is_run(Path(name)):
         if cite:
             raise ProfileError(f"`{name}` is a run, which has no paper", where="--bibtex", hint="leave it out")
         render.as_json(run_description(Path(name))) if json else print_run(Path(name), registry)

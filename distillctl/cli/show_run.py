@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from distillctl.plugin.registry import Registry
 
 
-def is_run(name: str) -> bool:
-    """Whether a name is that of a run directory."""
-    try:
-        return Path(name, "run.json").is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
 def run_description(path: Path) -> dict[str, Any]:
     """A run as plain data: what was trained by what on which data, how far it came, and its result; without torch.
 

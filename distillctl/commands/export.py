@@ -23,7 +23,7 @@ from distillctl.commands.export_request import ENDINGS, Format, check_request
 from distillctl.commands.run_images import RunImages
 from distillctl.errors import DataError, DistillError, MachineError, ProfileError, RunError
 from distillctl.files import sha256, write_atomically, write_json
-from distillctl.models import onnx_files
+from distillctl.models import deploy, onnx_files
 from distillctl.models.fake_quantise import restore
 from distillctl.models.pixel_input import PixelInput
 from distillctl.plugin.registry import Registry
@@ -316,8 +316,7 @@ def _write(kind: Format, network: nn.Module, path: Path, student: Student, *, pi
         case "torch-export":
             _write_program(network, path, torch.zeros(2, *student.transform.shape, dtype=torch.uint8 if pixels else torch.float32), told)
         case "safetensors":
-            state = student.model.state_dict()
-            tensors = {name: value.detach().clone().contiguous() for name, value in state.items()}  # tied weights share memory
+            tensors = deploy.tensors_of(student.model, student.info["model"])
             path.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt", **_told(student, pixels=False)}))
 
 

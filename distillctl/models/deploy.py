@@ -102,7 +102,7 @@ def write_student(
         raise ValueError(f"`extra` may not replace {', '.join(clash)}")
     try:
         # Through bytes, since the library's own `save_file` makes files that nobody else may read.
-        content = safetensors.torch.save(_tensors(model, spec.name), metadata={"format": "pt"})
+        content = safetensors.torch.save(tensors_of(model, spec.name), metadata={"format": "pt"})
         text = json_bytes({**description, **extra})
         for path, data in ((folder / WEIGHTS, content), (folder / DESCRIPTION, text)):
             with digests.replacing(path, hashlib.sha256(data).hexdigest()):
@@ -224,7 +224,7 @@ def _write(content: bytes, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
+def tensors_of(model: nn.Module, name: str) -> dict[str, Tensor]:
     """The state dict as separate, dense tensors: the format has no room for shared memory (tied weights) or strides."""
     state = plain_state(model)
     for key, value in state.items():
