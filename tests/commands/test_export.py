@@ -206,6 +206,7 @@ def test_compare_sees_one_image_alone_and_many() -> None:
     assert seen == [1, 4]
 
 
+@pytest.mark.slow
 def test_without_the_images(run: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise DataError("there is no folder `photos`")
@@ -219,6 +220,7 @@ def test_without_the_images(run: Path, registry: Registry, monkeypatch: pytest.M
         export(run, registry, int8=True)
 
 
+@pytest.mark.slow
 def test_a_student_without_its_run(run: Path, tmp_path: Path, registry: Registry) -> None:
     for name in ("student.safetensors", "model.json"):
         shutil.copy(run / name, tmp_path / name)
@@ -268,6 +270,7 @@ def test_a_place_that_cannot_be_written(run: Path, registry: Registry) -> None:
         export(run, registry)
 
 
+@pytest.mark.slow
 def test_screen(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert command(["export", str(run), "--images", "40"]) == 0
@@ -348,6 +351,7 @@ def test_weights_in_floating_point_are_evaluated_in_it(quantised: Path, registry
     assert evaluate_run(quantised, registry, checkpoint=str(quantised / "checkpoints" / "best.pt")).figures["loss"] == best["loss"]
 
 
+@pytest.mark.slow
 def test_such_a_run_is_exported(quantised: Path, registry: Registry, tmp_path: Path) -> None:
     plain = export(quantised, registry, out=tmp_path)
     assert plain.parity.difference < 1e-4, "in floating point without --int8"
