@@ -98,6 +98,8 @@ class MethodSpec(Spec):
     unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
         For classification the two are the same. A method that reads nothing but logits and labels works on `rows`; a wrapper, on
         what the method that it wraps works on.
+    binary: of a method on rows: whether its formula holds where each row is one outcome (`ModelSpec.binary`), as that of a divergence
+        between distributions does.
     gives_head: it replaces the student's classifier: its class overrides `head`.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
@@ -121,6 +123,7 @@ class MethodSpec(Spec):
     reads: tuple[Reads, ...] = ()
     mixed: Mixed = "dominant"
     unit: Unit = "images"
+    binary: bool = False
     gives_head: bool = False
     takes_temperature: bool = False
     capturable: bool = False
@@ -164,6 +167,9 @@ class ModelSpec(Spec):
         the map whose average the classifier receives, where that is not the last stage.
     aside: names among `stages` for which neither `stages` nor `last` stands.
     classifier: path of the last Linear layer; its input is the feature called `pooled`. Empty where images have none.
+    binary: it says of each class by itself whether it is there, by a sigmoid and not by one softmax. Rows of methods (`MethodSpec.unit`)
+        are then single outcomes, of two classes with the logits 0 and z: whether it is not, and whether it is. Methods on rows that do
+        not declare `binary` are refused.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), or (name, weights, options) if it takes three, gives a state dict.
     weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
@@ -179,6 +185,7 @@ class ModelSpec(Spec):
     stages: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     aside: tuple[str, ...] = ()
     classifier: str = ""
+    binary: bool = False
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
     weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)

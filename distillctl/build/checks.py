@@ -144,6 +144,7 @@ def check_reads(profile: Profile, task: Task) -> None:
         if choice.table.weight > 0:
             _check_reads(choice, task, profile.dataset.spec.name)
             _check_rows(choice, task, profile.dataset.spec.name)
+            _check_binary(choice, profile.student.spec)
 
 
 def _check_rows(choice: MethodChoice, task: Task, data: str) -> None:
@@ -163,6 +164,18 @@ def _check_rows(choice: MethodChoice, task: Task, data: str) -> None:
         )
     if choice.inner is not None:
         _check_rows(choice.inner, task, data)
+
+
+def _check_binary(choice: MethodChoice, student: ModelSpec) -> None:
+    """Refuses methods that compare classes with each other where the student asks for each by itself."""
+    if student.binary and choice.unit == "rows" and not choice.spec.binary:
+        raise ProfileError(
+            f"`{choice.spec.name}` compares the classes of a softmax, and `{student.name}` has a sigmoid for each class",
+            where="method",
+            hint="`kd` compares those, too",
+        )
+    if choice.inner is not None:
+        _check_binary(choice.inner, student)
 
 
 def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from distillctl.build.checks import _check_reads, _check_rows, check_compiles, check_quantise, check_sampler
+from distillctl.api.specs import ModelSpec
+from distillctl.build.checks import _check_binary, _check_reads, _check_rows, check_compiles, check_quantise, check_sampler
 from distillctl.errors import ProfileError
 
 
-def choice(name: str, *reads: str, inner: Any = None, unit: str = "images", gather: bool = False, gives_head: bool = False) -> Any:
-    spec = SimpleNamespace(name=name, reads=reads, gives_head=gives_head)
+def choice(
+    name: str, *reads: str, inner: Any = None, unit: str = "images", gather: bool = False, gives_head: bool = False, binary: bool = False
+) -> Any:
+    spec = SimpleNamespace(name=name, reads=reads, gives_head=gives_head, binary=binary)
     return SimpleNamespace(spec=spec, inner=inner, unit=unit, table=SimpleNamespace(gather=gather))
 
 
@@ -44,6 +48,18 @@ def test_what_means_nothing_for_rows_within_images_is_refused() -> None:
         with pytest.raises(ProfileError, match=told):
             _check_rows(refused, task, "boxes")
         _check_rows(refused, SimpleNamespace(cuts_rows=False), "boxes")  # type: ignore[arg-type]
+
+
+def test_classes_are_not_compared_where_each_is_asked_for_by_itself() -> None:
+    labels = ModelSpec(name="tagger", summary="a sigmoid for each class", implementation="nowhere:tagger", binary=True)
+    kd = choice("kd", unit="rows", binary=True)
+    for allowed in (kd, choice("at"), choice("outer", unit="rows", binary=True, inner=kd)):
+        _check_binary(allowed, labels)
+    for refused in ("dkd", "outer"):
+        one = choice("dkd", unit="rows", inner=kd) if refused == "dkd" else choice("outer", inner=choice("dkd", unit="rows"))
+        with pytest.raises(ProfileError, match="`dkd` compares the classes of a softmax, and `tagger` has a sigmoid for each class"):
+            _check_binary(one, labels)
+        _check_binary(one, replace(labels, binary=False))
 
 
 def test_a_forward_that_draws_is_not_compiled() -> None:

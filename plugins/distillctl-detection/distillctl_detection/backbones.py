@@ -10,7 +10,7 @@ import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN  # type: ignore[import-untyped]
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d  # type: ignore[import-untyped]
-from torchvision.ops.feature_pyramid_network import ExtraFPNBlock  # type: ignore[import-untyped]
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7  # type: ignore[import-untyped]
 
 _PROBED = 64
 _SIDES = (16, 8, 4, 2)  # of the maps, for images of `_PROBED` pixels
@@ -30,8 +30,10 @@ class PooledLevel(ExtraFPNBlock):  # type: ignore[misc]
         return [*results, self.pool(results[-1])], [*names, "pool"]
 
 
-def pyramid(name: str, *, width: int, trained: int, frozen_norm: bool) -> BackboneWithFPN:
+def pyramid(name: str, *, width: int, trained: int, frozen_norm: bool, one_stage: bool = False) -> BackboneWithFPN:
     """A backbone with fresh weights and a pyramid on it: images (B, 3, H, W) → `0` … `3` and `pool`, (B, width, H/4, W/4) … /64.
+
+    one_stage: it begins at stride 8, and two convolutions go on from it: `0` … `2`, `p6` and `p7`, (B, width, H/8, W/8) … /128.
 
     The names of its state dict are those of torchvision's own detectors.
 
@@ -42,9 +44,12 @@ def pyramid(name: str, *, width: int, trained: int, frozen_norm: bool) -> Backbo
     body = network if hasattr(network, "layer4") else network.features
     last, channels = _last_maps(body)
     _freeze(body, last, 5 - trained)
-    found = BackboneWithFPN(body, {child: str(level) for level, child in enumerate(last)}, channels, width)
+    first = 1 if one_stage else 0
+    maps = {child: str(level) for level, child in enumerate(last[first:])}
+    found = BackboneWithFPN(body, maps, channels[first:], width, extra_blocks=LastLevelP6P7(width, width) if one_stage else None)
     assert isinstance(found.fpn, FeaturePyramidNetwork)
-    found.fpn.extra_blocks = PooledLevel()
+    if not one_stage:
+        found.fpn.extra_blocks = PooledLevel()
     return found
 
 

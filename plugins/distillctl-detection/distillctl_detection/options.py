@@ -10,11 +10,12 @@ from distillctl import Options
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Width = Annotated[int, Field(ge=8, le=4096)]
+Threshold = Annotated[float, Field(ge=0, lt=1)]
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
 
 
-class FasterRCNNOptions(Options):
-    """Options of `fasterrcnn`. Without them it is torchvision's, for images of 800 pixels."""
+class PyramidOptions(Options):
+    """Options of detectors with a feature pyramid."""
 
     backbone: BackboneName = "resnet50"
     """Network of torchvision whose last maps at strides 4, 8, 16 and 32 (`c2` to `c5`) the pyramid is built on."""
@@ -26,6 +27,11 @@ class FasterRCNNOptions(Options):
     batches; without pretrained weights the backbone is not normalised at all then."""
     width: Width = 256
     """Channels of the pyramid's levels."""
+
+
+class FasterRCNNOptions(PyramidOptions):
+    """Options of `fasterrcnn`. Without them it is torchvision's, for images of 800 pixels."""
+
     head_width: Width = 1024
     """Width of the two layers that every proposal goes through."""
     anchor_size: Annotated[float, Field(ge=2, le=512)] = 32.0
@@ -36,9 +42,49 @@ class FasterRCNNOptions(Options):
     """Anchors of an image from which the proposal network learns in a step."""
     box_samples: Count = 512
     """Proposals of an image from which the box head learns in a step, and which are the rows of methods on logits."""
-    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    score_threshold: Threshold = 0.05
     """Detections with a smaller score are left out."""
     detections: Count = 100
+    """The most detections of an image."""
+
+
+class RetinaNetOptions(PyramidOptions):
+    """Options of `retinanet`. Without them it is torchvision's, for images of 800 pixels."""
+
+    anchor_size: Annotated[float, Field(ge=2, le=512)] = 32.0
+    """Side length in pixels of the smallest anchors at `p3`; they double with every level, up to `p7`. 32 is meant for images of 800
+    pixels."""
+    score_threshold: Threshold = 0.05
+    """Detections with a smaller score are left out."""
+    detections: Count = 300
+    """The most detections of an image."""
+
+
+class FCOSOptions(PyramidOptions):
+    """Options of `fcos`. Without them it is torchvision's, for images of 800 pixels."""
+
+    width: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256
+    """Channels of the pyramid's levels, which its head normalises in 32 groups."""
+    score_threshold: Threshold = 0.2
+    """Detections with a smaller score are left out."""
+    detections: Count = 100
+    """The most detections of an image."""
+
+
+class SSDLiteOptions(Options):
+    """Options of `ssdlite`. Without them it is torchvision's, for images of 320 pixels."""
+
+    width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
+    """What the numbers of channels of the MobileNetV3-large are multiplied by."""
+    reduced_tail: bool = True
+    """Whether the last blocks of the MobileNetV3-large have half their channels, as torchvision's detector has it; its weights for ImageNet
+    have all."""
+    trained_stages: Annotated[int, Field(ge=0, le=6)] = 6
+    """How many of the backbone's six parts, each of which halves the maps' sides but for the last, are trained, from the last one: 6 for
+    all."""
+    score_threshold: Threshold = 0.001
+    """Detections with a smaller score are left out."""
+    detections: Count = 300
     """The most detections of an image."""
 
 
