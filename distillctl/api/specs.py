@@ -172,6 +172,10 @@ class ModelSpec(Spec):
         not declare `binary` are refused.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), or (name, weights, options) if it takes three, gives a state dict.
+    weights_file: an option that names a file of weights for a part of the model, such as its backbone: a student that states it starts from
+        it. A finished run does not need the file.
+    weights_of_part: `"module:function"`, called with (name, state dict of that file, options), gives tensors of the model by name; the
+        others stay new.
     weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
     weights_top1: `"module:function"`, called with a name, gives for names of pretrained weights their top-1 accuracy on ImageNet's
         validation images, 0 to 1, as it is published; empty where the package does not know it.
@@ -188,6 +192,8 @@ class ModelSpec(Spec):
     binary: bool = False
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
+    weights_file: str = ""
+    weights_of_part: str = ""
     weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
     weights_top1: str = ""
     replaceable: tuple[str, ...] = ()

@@ -70,7 +70,7 @@ def assemble(
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
-    if profile.student.table.weights or profile.student.table.checkpoint is not None:
+    if profile.student.starts_from_weights:
         notes += unfold(model, task, device, profile.seed)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
     if train.quantize is not None:

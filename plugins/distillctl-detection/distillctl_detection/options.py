@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distillctl import Options
+from distillctl import Options, PathOption
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Width = Annotated[int, Field(ge=8, le=4096)]
@@ -25,6 +25,9 @@ class PyramidOptions(Options):
     frozen_norm: bool = False
     """Batch normalisation of the backbone keeps its statistics and its weights as they are loaded. Usual with pretrained weights and small
     batches; without pretrained weights the backbone is not normalised at all then."""
+    backbone_checkpoint: PathOption | None = None
+    """File of weights for the backbone alone, with torchvision's names for the classification network, whose head is left out; a student
+    that states it starts from it."""
     width: Width = 256
     """Channels of the pyramid's levels."""
 
@@ -63,8 +66,8 @@ class RetinaNetOptions(PyramidOptions):
 class FCOSOptions(PyramidOptions):
     """Options of `fcos`. Without them it is torchvision's, for images of 800 pixels."""
 
-    width: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256
-    """Channels of the pyramid's levels, which its head normalises in 32 groups."""
+    width: Annotated[int, Field(ge=64, le=4096, multiple_of=32)] = 256
+    """Channels of the pyramid's levels, which its head normalises in 32 groups."""  # of 32, a map of one value would have no variance
     score_threshold: Threshold = 0.2
     """Detections with a smaller score are left out."""
     detections: Count = 100
@@ -76,6 +79,9 @@ class SSDLiteOptions(Options):
 
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
     """What the numbers of channels of the MobileNetV3-large are multiplied by."""
+    backbone_checkpoint: PathOption | None = None
+    """File of weights for the MobileNetV3-large alone, with torchvision's names for the classification network, whose head is left out; a
+    student that states it starts from it."""
     reduced_tail: bool = True
     """Whether the last blocks of the MobileNetV3-large have half their channels, as torchvision's detector has it; its weights for ImageNet
     have all."""

@@ -23,6 +23,8 @@ FASTERRCNN = ModelSpec(
     aside=("c2", "c3", "c4", "c5"),
     weights=("imagenet", "coco"),
     weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
     weights_input={"imagenet": _IMAGENET, "coco": _IMAGENET},
     replaceable=("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"),
     input_size=800,
@@ -44,6 +46,12 @@ RETINANET = ModelSpec(
     stages=_ONE_STAGE,
     aside=("c3", "c4", "c5"),
     binary=True,
+    weights=("imagenet", "coco"),
+    weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
+    weights_input={"imagenet": _IMAGENET, "coco": _IMAGENET},
+    replaceable=("head.classification_head.cls_logits",),
     input_size=800,
 )
 
@@ -57,6 +65,12 @@ FCOS = ModelSpec(
     stages=_ONE_STAGE,
     aside=("c3", "c4", "c5"),
     binary=True,
+    weights=("imagenet", "coco"),
+    weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
+    weights_input={"imagenet": _IMAGENET, "coco": _IMAGENET},
+    replaceable=("head.classification_head.cls_logits",),
     input_size=800,
 )
 
@@ -75,6 +89,12 @@ SSDLITE = ModelSpec(
         "p5:pre": "backbone.features.1.3.2:input",
         **{f"p{level + 6}:pre": f"backbone.extra.{level}.2.2:input" for level in range(4)},
     },
+    weights=("imagenet", "coco"),
+    weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
+    weights_input={"imagenet": _IMAGENET, "coco": WeightsInput(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))},
+    replaceable=tuple(f"head.classification_head.module_list.{level}.1" for level in range(6)),
     input_size=320,
 )
 

@@ -34,7 +34,7 @@ box_samples = 16
 width = 8
 """,
     "fcos": """backbone = "mobilenet_v3_small"
-width = 32
+width = 64
 """,
     "ssdlite": """width_mult = 0.25
 """,

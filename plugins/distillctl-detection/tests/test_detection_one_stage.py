@@ -39,7 +39,7 @@ def build(name: str, seed: int = 0, **options: Any) -> Detector:
     if name == "retinanet":
         return RetinaNet(CLASSES, RetinaNetOptions(**{"backbone": "mobilenet_v3_small", "width": 8, "anchor_size": 16.0, **options}))
     if name == "fcos":
-        return FCOS(CLASSES, FCOSOptions(**{"backbone": "mobilenet_v3_small", "width": 32, **options}))
+        return FCOS(CLASSES, FCOSOptions(**{"backbone": "mobilenet_v3_small", "width": 64, **options}))
     return SSDLite(CLASSES, SSDLiteOptions(**{"width_mult": 0.25, **options}))
 
 
@@ -70,7 +70,7 @@ def reference(name: str, ours: Detector) -> nn.Module:
         kwargs = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_img": 300, "topk_candidates": 300, "head": head}
         model = torchvision.models.detection.ssd.SSD(features, anchors, (SIDE, SIDE), 1 + CLASSES, **kwargs)
     else:
-        width = 8 if name == "retinanet" else 32
+        width = 8 if name == "retinanet" else 64
         backbone = pyramid("mobilenet_v3_small", width=width, trained=5, frozen_norm=False, one_stage=True)
         if name == "retinanet":
             sizes = tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (16, 32, 64, 128, 256))
