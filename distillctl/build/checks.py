@@ -95,6 +95,19 @@ def check_passes(
         )
 
 
+def check_teacher_norm(methods: Sequence[Weighted], teacher: nn.Module, name: str) -> None:
+    """Refuses statistics of the batch (`Wants.teacher_norm`) for a teacher that has no batch normalisation, such as one whose statistics
+    and weights are constants.
+    """
+    wanting = [entry.name for entry in methods if entry.teacher_norm == "batch"]
+    if wanting and not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in teacher.modules()):
+        raise RunError(
+            f"`{wanting[0]}` wants the teacher's batch normalisation to use the statistics of the batch, and `{name}` has none that could: "
+            "it normalises otherwise, or keeps its statistics frozen",
+            hint='state `teacher_norm = "running"`',
+        )
+
+
 def check_wants(wants: object, name: str) -> None:
     """Refuses what a method returned from `wants` if names of features cannot be read from it."""
     if not isinstance(wants, Wants):

@@ -22,6 +22,7 @@ from distillctl.build.checks import (
     check_quantise,
     check_reads,
     check_sampler,
+    check_teacher_norm,
     head_owner,
 )
 from distillctl.build.cuda_graph import cuda_graph
@@ -73,6 +74,8 @@ def assemble(
     if profile.student.starts_from_weights:
         notes += unfold(model, task, device, profile.seed)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
+    if teacher is not None:
+        check_teacher_norm(methods, teacher.model, teacher.shown)
     if train.quantize is not None:
         check_quantise(profile, processes)
         quantise(model)

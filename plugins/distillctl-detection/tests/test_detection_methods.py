@@ -180,6 +180,18 @@ def test_detectors_of_different_kinds_share_maps_and_no_rows(registry: Registry,
         dry_run(load(path, registry=registry), registry, device="cpu")
 
 
+def test_frozen_norms_have_no_statistics_of_the_batch(registry: Registry, tmp_path: Path) -> None:
+    options = DETECTORS["fasterrcnn"] + "frozen_norm = true\n"
+    spec = registry.models.get("fasterrcnn")
+    model = load_attribute(spec.implementation, "t")("fasterrcnn", 3, load_attribute(spec.options, "t")(**tomllib.loads(options)))
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "teacher.safetensors")
+    case = Case('teacher_stages = ["stages"]\npooled = false\nteacher_norm = "batch"')
+    path = write(tmp_path, "fasterrcnn", {"reviewkd": case}, tmp_path / "teacher.safetensors")
+    path.write_text(f"{path.read_text()}\nfrozen_norm = true\n")  # the teacher's table is the last
+    with pytest.raises(DistillError, match="`reviewkd` wants the teacher's batch normalisation to use the statistics of the batch"):
+        dry_run(load(path, registry=registry), registry, device="cpu")
+
+
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_the_others_are_refused_in_a_sentence(detector: str, registry: Registry, tmp_path: Path) -> None:
     task = Detection(build_shapes(ShapesOptions(train=2, val=2, test=2, image_size=64), 0))
