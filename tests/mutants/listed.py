@@ -510,6 +510,7 @@ MUTANTS = (
     Mutant('the background is a class where each has a sigmoid', _DETECTION + 'distillctl_detection/weights.py', 'kept if name == "ssdlite" else kept[1:]', 'kept', _DETECTION + "tests/test_detection_weights.py"),
     Mutant('a deployed student reads the file of its backbone', 'distillctl/build/models.py', 'elif initial and choice.part_file is not None', 'elif choice.part_file is not None', _DETECTION + 'tests/test_detection_weights.py'),
     Mutant('frozen norms pass for batch normalisation', 'distillctl/build/checks.py', 'isinstance(module, nn.modules.batchnorm._BatchNorm) for', '"Norm" in type(module).__name__ for', 'tests/build/test_checks.py'),
+    Mutant('a part more of a network of timm is frozen', _DETECTION + 'distillctl_detection/timm_backbone.py', '[: ends[parts - 1]]', '[: ends[min(parts, 4)]]', _DETECTION + 'tests/test_detection_timm_backbone.py'),
     Mutant('sizes of objects are ignored', _DETECTION + 'distillctl_detection/meter.py', '_mean(precision[..., size, -1])', '_mean(precision[..., 0, -1])', _DETECTION + "tests/test_detection_meter.py"),
     Mutant('boxes are judged in the view', _DETECTION + 'distillctl_detection/meter.py', '(truth["truth_boxes"].double() - offset) / scale', 'truth["truth_boxes"].double()', _DETECTION + "tests/test_detection_meter.py"),
     Mutant('crowds are to be found', _DETECTION + 'distillctl_detection/meter.py', '"area": area, "iscrowd": crowd}', '"area": area, "iscrowd": 0}', _DETECTION + "tests/test_detection_meter.py"),

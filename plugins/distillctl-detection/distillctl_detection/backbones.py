@@ -12,6 +12,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN  # type:
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d  # type: ignore[import-untyped]
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7  # type: ignore[import-untyped]
 
+from distillctl_detection.timm_backbone import PREFIX, TimmBody
+
 _PROBED = 64
 _SIDES = (16, 8, 4, 2)  # of the maps, for images of `_PROBED` pixels
 
@@ -39,17 +41,28 @@ def pyramid(name: str, *, width: int, trained: int, frozen_norm: bool, one_stage
 
     trained: how many of its five parts are trained, from the last one.
     """
+    first = 1 if one_stage else 0
+    if name.startswith(PREFIX):
+        return _on_timm(TimmBody(name, first=first, trained=trained, frozen_norm=frozen_norm), width, one_stage=one_stage)
     norm = {"norm_layer": FrozenBatchNorm2d} if frozen_norm else {}
     network = torchvision.models.get_model(name, weights=None, **norm)
     body = network if hasattr(network, "layer4") else network.features
     last, channels = _last_maps(body)
     _freeze(body, last, 5 - trained)
-    first = 1 if one_stage else 0
     maps = {child: str(level) for level, child in enumerate(last[first:])}
     found = BackboneWithFPN(body, maps, channels[first:], width, extra_blocks=LastLevelP6P7(width, width) if one_stage else None)
     assert isinstance(found.fpn, FeaturePyramidNetwork)
     if not one_stage:
         found.fpn.extra_blocks = PooledLevel()
+    return found
+
+
+def _on_timm(body: TimmBody, width: int, *, one_stage: bool) -> BackboneWithFPN:
+    """The pyramid on a network that gives its maps itself."""
+    found = BackboneWithFPN(
+        nn.Sequential(), {}, body.channels[body.first :], width, LastLevelP6P7(width, width) if one_stage else PooledLevel()
+    )
+    found.body = body
     return found
 
 

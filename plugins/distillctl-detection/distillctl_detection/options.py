@@ -12,13 +12,15 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 Width = Annotated[int, Field(ge=8, le=4096)]
 Threshold = Annotated[float, Field(ge=0, lt=1)]
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
+TimmName = Annotated[str, Field(pattern=r"^timm/.+$")]
 
 
 class PyramidOptions(Options):
     """Options of detectors with a feature pyramid."""
 
-    backbone: BackboneName = "resnet50"
-    """Network of torchvision whose last maps at strides 4, 8, 16 and 32 (`c2` to `c5`) the pyramid is built on."""
+    backbone: BackboneName | TimmName = "resnet50"
+    """Network of torchvision, or as `timm/NAME` one of timm, whose last maps at strides 4, 8, 16 and 32 (`c2` to `c5`) the pyramid is built
+    on."""
     trained_stages: Annotated[int, Field(ge=0, le=5)] = 5
     """How many of the backbone's five parts (first layers, then those that end with `c2` to `c5`) are trained, from the last one: 5 for
     all. With pretrained weights, 3 is usual."""
@@ -26,8 +28,8 @@ class PyramidOptions(Options):
     """Batch normalisation of the backbone keeps its statistics and its weights as they are loaded. Usual with pretrained weights and small
     batches; without pretrained weights the backbone is not normalised at all then."""
     backbone_checkpoint: PathOption | None = None
-    """File of weights for the backbone alone, with torchvision's names for the classification network, whose head is left out; a student
-    that states it starts from it."""
+    """File of weights for the backbone alone, with torchvision's or timm's names for the classification network, whose head is left out; a
+    student that states it starts from it."""
     width: Width = 256
     """Channels of the pyramid's levels."""
 

@@ -18,6 +18,7 @@ from distillctl import DataError, Options, ProfileError
 from distillctl_detection.fasterrcnn import FasterRCNN
 from distillctl_detection.one_stage import FCOS, RetinaNet, SSDLite
 from distillctl_detection.options import FasterRCNNOptions, FCOSOptions, RetinaNetOptions, SSDLiteOptions
+from distillctl_detection.timm_backbone import PREFIX
 
 _BODY = "backbone.body."
 _EPS = 1e-5
@@ -26,8 +27,6 @@ _SPLIT = 13
 """The block of a MobileNetV3-large at whose first layer SSDlite cuts it in two."""
 _RESNET = re.compile(r"(conv1|bn1|layer\d)\.")
 """Of a ResNet, which has no part `features`."""
-_HEADS = ("fc.", "classifier.")
-"""What comes after the maps in a classifier."""
 _MODELS: Mapping[str, Any] = {"fasterrcnn": FasterRCNN, "retinanet": RetinaNet, "fcos": FCOS, "ssdlite": SSDLite}
 _PUBLISHED: Mapping[str, tuple[Any, Options, tuple[str, ...]]] = {
     "fasterrcnn": (
@@ -53,6 +52,8 @@ def load(name: str, weights: str, options: Any) -> dict[str, Tensor]:
         ProfileError: there are no such weights for these options.
     """
     if weights == "imagenet":
+        if name != "ssdlite" and options.backbone.startswith(PREFIX):
+            raise ProfileError("weights of timm are not had by name here", hint="name a file by `backbone_checkpoint`")
         network = "mobilenet_v3_large" if name == "ssdlite" else options.backbone
         if name == "ssdlite":
             _require(options, SSDLiteOptions(reduced_tail=False), ("width_mult", "reduced_tail"), "imagenet")
@@ -99,7 +100,8 @@ def _backbone(network: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dic
     names = {name: theirs for name in state if (theirs := _in_network(name)) and not name.endswith(_COUNTER)}
     missing = [theirs for theirs in names.values() if theirs not in network]
     different = [theirs for name, theirs in names.items() if theirs in network and network[theirs].shape != state[name].shape]
-    unknown = [theirs for theirs in network.keys() - names.values() if not theirs.endswith(_COUNTER) and not theirs.startswith(_HEADS)]
+    parts = {theirs.partition(".")[0] for theirs in names.values()}  # the network's head is none of them
+    unknown = [theirs for theirs in network.keys() - names.values() if not theirs.endswith(_COUNTER) and theirs.partition(".")[0] in parts]
     told = (("missing", missing), ("of another shape", different), ("unknown to it", unknown))
     if problems := [f"{len(found)} {what} (first `{min(found)}`)" for what, found in told if found]:
         raise DataError(
@@ -112,6 +114,8 @@ def _in_network(name: str) -> str:
     """The name that a tensor of a detector has in a classification network; empty for what is not the backbone."""
     if name.startswith(_BODY):
         own = name.removeprefix(_BODY)
+        if own.startswith("network."):  # timm joins the names of what it takes out of a container
+            return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", own.removeprefix("network."))
         return own if _RESNET.match(own) else f"features.{own}"
     if not name.startswith("backbone.features."):
         return ""

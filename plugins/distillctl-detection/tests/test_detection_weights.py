@@ -127,7 +127,7 @@ def other(network: str) -> dict[str, torch.Tensor]:
 
 def test_a_file_of_another_network_is_refused() -> None:
     model = FasterRCNN(1, FasterRCNNOptions(backbone="resnet18", width=8, head_width=8))
-    with pytest.raises(DataError, match=r"of 100 tensors: 100 missing \(first `bn1.bias`\), \d+ unknown to it"):
+    with pytest.raises(DataError, match=r"of 100 tensors: 100 missing \(first `bn1.bias`\)"):
         weights.with_backbone(other("mobilenet_v3_small"), model)
     with pytest.raises(DataError, match=r"tensors: \d+ unknown to it \(first `layer1.2.bn1.bias`\)"):
         weights.with_backbone(other("resnet34"), model)  # all that a ResNet-18 has is in it
