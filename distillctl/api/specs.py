@@ -98,6 +98,8 @@ class MethodSpec(Spec):
     unit: what the rows of its batch are: whole `images`, or the `rows` that a task cuts out of them (the proposals of a detector).
         For classification the two are the same. A method that reads nothing but logits and labels works on `rows`; a wrapper, on
         what the method that it wraps works on.
+    binary: of a method on rows: whether its formula holds where each row is one outcome (`ModelSpec.binary`), as that of a divergence
+        between distributions does.
     gives_head: it replaces the student's classifier: its class overrides `head`.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
@@ -121,6 +123,7 @@ class MethodSpec(Spec):
     reads: tuple[Reads, ...] = ()
     mixed: Mixed = "dominant"
     unit: Unit = "images"
+    binary: bool = False
     gives_head: bool = False
     takes_temperature: bool = False
     capturable: bool = False
@@ -164,8 +167,15 @@ class ModelSpec(Spec):
         the map whose average the classifier receives, where that is not the last stage.
     aside: names among `stages` for which neither `stages` nor `last` stands.
     classifier: path of the last Linear layer; its input is the feature called `pooled`. Empty where images have none.
+    binary: it says of each class by itself whether it is there, by a sigmoid and not by one softmax. Rows of methods (`MethodSpec.unit`)
+        are then single outcomes, of two classes with the logits 0 and z: whether it is not, and whether it is. Methods on rows that do
+        not declare `binary` are refused.
     weights: names of pretrained weights that can be asked for by `weights = "…"`.
     weights_loader: `"module:function"`, called with (name, weights), or (name, weights, options) if it takes three, gives a state dict.
+    weights_file: an option that names a file of weights for a part of the model, such as its backbone: a student that states it starts from
+        it. A finished run does not need the file.
+    weights_of_part: `"module:function"`, called with (name, state dict of that file, options), gives tensors of the model by name; the
+        others stay new.
     weights_input: for names of pretrained weights, what they were made to see: a teacher with these weights sees it.
     weights_top1: `"module:function"`, called with a name, gives for names of pretrained weights their top-1 accuracy on ImageNet's
         validation images, 0 to 1, as it is published; empty where the package does not know it.
@@ -179,8 +189,11 @@ class ModelSpec(Spec):
     stages: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     aside: tuple[str, ...] = ()
     classifier: str = ""
+    binary: bool = False
     weights: tuple[str, ...] = ()
     weights_loader: str = ""
+    weights_file: str = ""
+    weights_of_part: str = ""
     weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
     weights_top1: str = ""
     replaceable: tuple[str, ...] = ()

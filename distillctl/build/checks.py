@@ -95,6 +95,19 @@ def check_passes(
         )
 
 
+def check_teacher_norm(methods: Sequence[Weighted], teacher: nn.Module, name: str) -> None:
+    """Refuses statistics of the batch (`Wants.teacher_norm`) for a teacher that has no batch normalisation, such as one whose statistics
+    and weights are constants.
+    """
+    wanting = [entry.name for entry in methods if entry.teacher_norm == "batch"]
+    if wanting and not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in teacher.modules()):
+        raise RunError(
+            f"`{wanting[0]}` wants the teacher's batch normalisation to use the statistics of the batch, and `{name}` has none that could: "
+            "it normalises otherwise, or keeps its statistics frozen",
+            hint='state `teacher_norm = "running"`',
+        )
+
+
 def check_wants(wants: object, name: str) -> None:
     """Refuses what a method returned from `wants` if names of features cannot be read from it."""
     if not isinstance(wants, Wants):
@@ -144,6 +157,7 @@ def check_reads(profile: Profile, task: Task) -> None:
         if choice.table.weight > 0:
             _check_reads(choice, task, profile.dataset.spec.name)
             _check_rows(choice, task, profile.dataset.spec.name)
+            _check_binary(choice, profile.student.spec)
 
 
 def _check_rows(choice: MethodChoice, task: Task, data: str) -> None:
@@ -163,6 +177,18 @@ def _check_rows(choice: MethodChoice, task: Task, data: str) -> None:
         )
     if choice.inner is not None:
         _check_rows(choice.inner, task, data)
+
+
+def _check_binary(choice: MethodChoice, student: ModelSpec) -> None:
+    """Refuses methods that compare classes with each other where the student asks for each by itself."""
+    if student.binary and choice.unit == "rows" and not choice.spec.binary:
+        raise ProfileError(
+            f"`{choice.spec.name}` compares the classes of a softmax, and `{student.name}` has a sigmoid for each class",
+            where="method",
+            hint="`kd` compares those, too",
+        )
+    if choice.inner is not None:
+        _check_binary(choice.inner, student)
 
 
 def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:

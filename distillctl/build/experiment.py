@@ -22,6 +22,7 @@ from distillctl.build.checks import (
     check_quantise,
     check_reads,
     check_sampler,
+    check_teacher_norm,
     head_owner,
 )
 from distillctl.build.cuda_graph import cuda_graph
@@ -70,9 +71,11 @@ def assemble(
         network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
-    if profile.student.table.weights or profile.student.table.checkpoint is not None:
+    if profile.student.starts_from_weights:
         notes += unfold(model, task, device, profile.seed)
     student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
+    if teacher is not None:
+        check_teacher_norm(methods, teacher.model, teacher.shown)
     if train.quantize is not None:
         check_quantise(profile, processes)
         quantise(model)

@@ -103,6 +103,11 @@ def build_student(profile: Profile, task: Task, *, initial: bool = True) -> tupl
         state = _pretrained(choice.spec, choice.table.weights, choice.options)
     elif initial and choice.table.checkpoint is not None:
         state, notes = state_dict.find_weights(choice.table.checkpoint, choice.table.key or "")
+    elif initial and choice.part_file is not None:
+        part, notes = state_dict.find_weights(choice.part_file)
+        with _weights_of(choice.part_file):
+            found = load(choice.spec.weights_of_part, choice.spec.name)(choice.spec.name, part, choice.options)
+        state = {**model.state_dict(), **found}
     if state is not None:
         with _weights_of(choice.table.checkpoint):
             notes += state_dict.load_into(

@@ -268,6 +268,17 @@ class DatasetChoice(Choice[DatasetSpec, DatasetTable]):
 class StudentChoice(Choice[ModelSpec, StudentTable]):
     """The student of a run."""
 
+    @property
+    def part_file(self) -> Path | None:
+        """The file for a part of the model (`ModelSpec.weights_file`)."""
+        found: Path | None = getattr(self.options, self.spec.weights_file) if self.spec.weights_file else None
+        return found
+
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether it starts from weights that were trained before."""
+        return bool(self.table.weights or self.table.checkpoint or self.part_file)
+
 
 class OptimizerChoice(Choice[OptimizerSpec, OptimizerTable]):
     """The optimizer of a run."""

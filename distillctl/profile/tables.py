@@ -98,6 +98,12 @@ def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
             _check_freeze(check, table, spec.ending_after(getattr(options, "stages", None)))
     if table is None or spec is None or options is None:
         return None, spec
+    if spec.weights_file and (path := getattr(options, spec.weights_file)):
+        key = ("student", spec.weights_file)
+        if way := "weights" if table.weights else "checkpoint" if table.checkpoint else "":
+            check.no_effect(key, f"beside `student.{way}`, which has all of the model")
+        elif not check.trusted:
+            _check_file(check, path, key)
     check.resolved["student"] = check.record(("student",), [table, options], values, spec)
     return StudentChoice(spec.ending_after(getattr(options, "stages", None)), table, options), spec
 

@@ -76,6 +76,8 @@ def by_weights(check: Check, root: str, table: TeacherTable, own: Data, values: 
     table = with_known_files(check, table, spec, (root,))
     if spec is None or options is None:
         return None
+    if spec.weights_file and getattr(options, spec.weights_file):
+        check.no_effect((root, spec.weights_file), f"on a {root}, whose weights are all known: a student starts from it")
     if has_fixed_size(spec):
         table = table.model_copy(update={"image_size": getattr(options, "image_size", None)})
     presets = {name: (value, table.weights) for name, value in known.items()}

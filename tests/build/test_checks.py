@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from distillctl.build.checks import _check_reads, _check_rows, check_compiles, check_quantise, check_sampler
-from distillctl.errors import ProfileError
+from distillctl.api.specs import ModelSpec
+from distillctl.build.checks import (
+    _check_binary,
+    _check_reads,
+    _check_rows,
+    check_compiles,
+    check_quantise,
+    check_sampler,
+    check_teacher_norm,
+)
+from distillctl.errors import ProfileError, RunError
 
 
-def choice(name: str, *reads: str, inner: Any = None, unit: str = "images", gather: bool = False, gives_head: bool = False) -> Any:
-    spec = SimpleNamespace(name=name, reads=reads, gives_head=gives_head)
+def choice(
+    name: str, *reads: str, inner: Any = None, unit: str = "images", gather: bool = False, gives_head: bool = False, binary: bool = False
+) -> Any:
+    spec = SimpleNamespace(name=name, reads=reads, gives_head=gives_head, binary=binary)
     return SimpleNamespace(spec=spec, inner=inner, unit=unit, table=SimpleNamespace(gather=gather))
 
 
@@ -44,6 +58,28 @@ def test_what_means_nothing_for_rows_within_images_is_refused() -> None:
         with pytest.raises(ProfileError, match=told):
             _check_rows(refused, task, "boxes")
         _check_rows(refused, SimpleNamespace(cuts_rows=False), "boxes")  # type: ignore[arg-type]
+
+
+def test_classes_are_not_compared_where_each_is_asked_for_by_itself() -> None:
+    labels = ModelSpec(name="tagger", summary="a sigmoid for each class", implementation="nowhere:tagger", binary=True)
+    kd = choice("kd", unit="rows", binary=True)
+    for allowed in (kd, choice("at"), choice("outer", unit="rows", binary=True, inner=kd)):
+        _check_binary(allowed, labels)
+    for refused in ("dkd", "outer"):
+        one = choice("dkd", unit="rows", inner=kd) if refused == "dkd" else choice("outer", inner=choice("dkd", unit="rows"))
+        with pytest.raises(ProfileError, match="`dkd` compares the classes of a softmax, and `tagger` has a sigmoid for each class"):
+            _check_binary(one, labels)
+        _check_binary(one, replace(labels, binary=False))
+
+
+def test_statistics_of_the_batch_need_a_teacher_that_takes_them() -> None:
+    wanting: Any = [SimpleNamespace(name="kd", teacher_norm="running"), SimpleNamespace(name="reviewkd", teacher_norm="batch")]
+    check_teacher_norm(wanting, nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), FrozenBatchNorm2d(4))), "deep")
+    for norm in (FrozenBatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)):
+        teacher = nn.Sequential(nn.Conv2d(3, 4, 1), norm)
+        check_teacher_norm(wanting[:1], teacher, "still")
+        with pytest.raises(RunError, match=r"`reviewkd` wants .* statistics of the batch, and `still` has none that could"):
+            check_teacher_norm(wanting, teacher, "still")
 
 
 def test_a_forward_that_draws_is_not_compiled() -> None:

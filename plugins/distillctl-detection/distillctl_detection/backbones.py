@@ -10,7 +10,9 @@ import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN  # type: ignore[import-untyped]
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d  # type: ignore[import-untyped]
-from torchvision.ops.feature_pyramid_network import ExtraFPNBlock  # type: ignore[import-untyped]
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7  # type: ignore[import-untyped]
+
+from distillctl_detection.timm_backbone import PREFIX, TimmBody
 
 _PROBED = 64
 _SIDES = (16, 8, 4, 2)  # of the maps, for images of `_PROBED` pixels
@@ -30,21 +32,37 @@ class PooledLevel(ExtraFPNBlock):  # type: ignore[misc]
         return [*results, self.pool(results[-1])], [*names, "pool"]
 
 
-def pyramid(name: str, *, width: int, trained: int, frozen_norm: bool) -> BackboneWithFPN:
+def pyramid(name: str, *, width: int, trained: int, frozen_norm: bool, one_stage: bool = False) -> BackboneWithFPN:
     """A backbone with fresh weights and a pyramid on it: images (B, 3, H, W) → `0` … `3` and `pool`, (B, width, H/4, W/4) … /64.
+
+    one_stage: it begins at stride 8, and two convolutions go on from it: `0` … `2`, `p6` and `p7`, (B, width, H/8, W/8) … /128.
 
     The names of its state dict are those of torchvision's own detectors.
 
     trained: how many of its five parts are trained, from the last one.
     """
+    first = 1 if one_stage else 0
+    if name.startswith(PREFIX):
+        return _on_timm(TimmBody(name, first=first, trained=trained, frozen_norm=frozen_norm), width, one_stage=one_stage)
     norm = {"norm_layer": FrozenBatchNorm2d} if frozen_norm else {}
     network = torchvision.models.get_model(name, weights=None, **norm)
     body = network if hasattr(network, "layer4") else network.features
     last, channels = _last_maps(body)
     _freeze(body, last, 5 - trained)
-    found = BackboneWithFPN(body, {child: str(level) for level, child in enumerate(last)}, channels, width)
+    maps = {child: str(level) for level, child in enumerate(last[first:])}
+    found = BackboneWithFPN(body, maps, channels[first:], width, extra_blocks=LastLevelP6P7(width, width) if one_stage else None)
     assert isinstance(found.fpn, FeaturePyramidNetwork)
-    found.fpn.extra_blocks = PooledLevel()
+    if not one_stage:
+        found.fpn.extra_blocks = PooledLevel()
+    return found
+
+
+def _on_timm(body: TimmBody, width: int, *, one_stage: bool) -> BackboneWithFPN:
+    """The pyramid on a network that gives its maps itself."""
+    found = BackboneWithFPN(
+        nn.Sequential(), {}, body.channels[body.first :], width, LastLevelP6P7(width, width) if one_stage else PooledLevel()
+    )
+    found.body = body
     return found
 
 

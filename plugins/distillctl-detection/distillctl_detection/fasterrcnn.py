@@ -7,8 +7,7 @@ arXiv 1506.01497; Lin et al. 2017, arXiv 1612.03144.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,37 +17,26 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList  # type: ignore[import-untyped]
 from torchvision.models.detection.roi_heads import fastrcnn_loss  # type: ignore[import-untyped]
 
-from distillctl import RunError, fp32
+from distillctl import fp32
 from distillctl_detection.backbones import pyramid
+from distillctl_detection.detector import Detector, Proposals, Pyramid, side_of_square, terms_of
 from distillctl_detection.options import FasterRCNNOptions
 from distillctl_detection.sampling import SeededSampler
 
-STRIDE = 32
-"""Views are squares whose sides are multiples of this; torchvision would pad others."""
 _RATIOS = (0.5, 1.0, 2.0)
 _LEVELS = 5
 _RESOLUTION = 7
-
-Pyramid = Mapping[str, Tensor]
-
-
-class Proposals(NamedTuple):
-    """What a detector says of proposals, R in all images.
-
-    logits: (R, 1 + K), of the background and of K classes.
-    boxes: of each image, (R_i, 4).
-    labels: int64, (R,), 0 for the background; None without targets.
-    losses: 0-dim, by torchvision's names without `loss_`; empty without targets.
-    """
-
-    logits: Tensor
-    boxes: Sequence[Tensor]
-    labels: Tensor | None = None
-    losses: Mapping[str, Tensor] = MappingProxyType({})
+_SOME = (0.0, 0.25, 0.5)
+"""Left and upper edges of the boxes of a sample, of the view's side."""
 
 
-class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]
+class FasterRCNN(Detector, TorchvisionFasterRCNN):  # type: ignore[misc]
     """torchvision's Faster R-CNN on normalised square views, whose side is a multiple of 32: nothing is resized, padded or normalised."""
+
+    first_stride = 4
+    backbone: Any
+    rpn: Any
+    roi_heads: Any
 
     def __init__(self, classes: int, options: FasterRCNNOptions) -> None:
         backbone = pyramid(options.backbone, width=options.width, trained=options.trained_stages, frozen_norm=options.frozen_norm)
@@ -76,18 +64,8 @@ class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]
         *,
         pyramid_only: bool = False,
     ) -> Any:
-        """Images (B, 3, S, S) → in evaluation a dict of `boxes` (M, 4), `labels` (1 … K) and `scores` for each image; with targets, whose
-        `boxes` are in pixels and whose `labels` are 1 … K, the sampled `Proposals` with their losses.
-
-        seeds: of each image, for what is sampled of its anchors and proposals.
-        pyramid_only: only the backbone and the pyramid run, and the levels are returned.
-
-        Raises:
-            RunError: the views are of a size that torchvision would pad.
-        """
-        side = images.shape[-1]
-        if side % STRIDE or images.shape[-2] != side:
-            raise RunError(f"a detector sees square views whose side is a multiple of {STRIDE} pixels, not {tuple(images.shape[-2:])}")
+        """As `Detector` says. seeds: of each image, for what is sampled of its anchors and proposals."""
+        side = side_of_square(images)
         levels: Pyramid = self.backbone(images)
         if pyramid_only:
             return levels
@@ -102,8 +80,12 @@ class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]
             boxes, _, labels, regression = self.roi_heads.select_training_samples(proposals, targets)
             logits, deltas = self._box_head(levels, boxes, side)
             losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, deltas, labels, regression)
-        terms = {name.removeprefix("loss_"): value for name, value in losses.items()}
-        return Proposals(logits, boxes, torch.cat(labels), terms)
+        return Proposals(logits, boxes, torch.cat(labels), terms_of(losses))
+
+    def some_places(self, images: Tensor) -> list[Tensor]:
+        """Three boxes half as wide as the view."""
+        edges = torch.tensor(_SOME, device=images.device)[:, None] * images.shape[-1]
+        return [torch.cat([edges, edges, edges + images.shape[-1] / 2, edges + images.shape[-1] / 2], 1)] * len(images)
 
     def classify(self, levels: Pyramid, boxes: Sequence[Tensor], side: int) -> Tensor:
         """Logits (R, 1 + K) of boxes of each image, from the levels of its pyramid and the side of the view in pixels."""

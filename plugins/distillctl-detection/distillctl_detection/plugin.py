@@ -23,9 +23,79 @@ FASTERRCNN = ModelSpec(
     aside=("c2", "c3", "c4", "c5"),
     weights=("imagenet", "coco"),
     weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
     weights_input={"imagenet": _IMAGENET, "coco": _IMAGENET},
     replaceable=("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"),
     input_size=800,
+)
+
+_ONE_STAGE: dict[str, str] = {
+    **{f"p{level + 3}": f"backbone.fpn.layer_blocks.{level}" for level in range(3)},
+    **{f"p{level}": f"backbone.fpn.extra_blocks.p{level}" for level in (6, 7)},
+    **{f"c{level + 3}": f"backbone.fpn.inner_blocks.{level}:input" for level in range(3)},
+}
+
+RETINANET = ModelSpec(
+    name="retinanet",
+    namespace="detection",
+    summary="RetinaNet: a detector of one stage with a sigmoid for each class and the focal loss, on a backbone of torchvision",
+    paper="Lin et al. 2017, arXiv 1708.02002",
+    implementation="distillctl_detection.one_stage:build_retinanet",
+    options="distillctl_detection.options:RetinaNetOptions",
+    stages=_ONE_STAGE,
+    aside=("c3", "c4", "c5"),
+    binary=True,
+    weights=("imagenet", "coco"),
+    weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
+    weights_input={"imagenet": _IMAGENET, "coco": _IMAGENET},
+    replaceable=("head.classification_head.cls_logits",),
+    input_size=800,
+)
+
+FCOS = ModelSpec(
+    name="fcos",
+    namespace="detection",
+    summary="FCOS: a detector of one stage without anchors, with a sigmoid for each class, on a backbone of torchvision",
+    paper="Tian et al. 2019, arXiv 1904.01355",
+    implementation="distillctl_detection.one_stage:build_fcos",
+    options="distillctl_detection.options:FCOSOptions",
+    stages=_ONE_STAGE,
+    aside=("c3", "c4", "c5"),
+    binary=True,
+    weights=("imagenet", "coco"),
+    weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
+    weights_input={"imagenet": _IMAGENET, "coco": _IMAGENET},
+    replaceable=("head.classification_head.cls_logits",),
+    input_size=800,
+)
+
+SSDLITE = ModelSpec(
+    name="ssdlite",
+    namespace="detection",
+    summary="SSDlite with a MobileNetV3-large: a small detector of one stage; the boxes it learns from are the rows of methods on logits",
+    paper="Liu et al. 2016, arXiv 1512.02325; Sandler et al. 2018, arXiv 1801.04381; Howard et al. 2019, arXiv 1905.02244",
+    implementation="distillctl_detection.one_stage:build_ssdlite",
+    options="distillctl_detection.options:SSDLiteOptions",
+    stages={
+        "p4": "backbone.features.0",
+        "p5": "backbone.features.1",
+        **{f"p{level + 6}": f"backbone.extra.{level}" for level in range(4)},
+        "p4:pre": "backbone.features.0.13.2:input",
+        "p5:pre": "backbone.features.1.3.2:input",
+        **{f"p{level + 6}:pre": f"backbone.extra.{level}.2.2:input" for level in range(4)},
+    },
+    weights=("imagenet", "coco"),
+    weights_loader="distillctl_detection.weights:load",
+    weights_file="backbone_checkpoint",
+    weights_of_part="distillctl_detection.weights:of_backbone",
+    weights_input={"imagenet": _IMAGENET, "coco": WeightsInput(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))},
+    replaceable=tuple(f"head.classification_head.module_list.{level}.1" for level in range(6)),
+    input_size=320,
 )
 
 
@@ -40,9 +110,9 @@ def register_task() -> TaskSpec:
 
 
 @hookimpl
-def register_model() -> ModelSpec:
-    """Faster R-CNN."""
-    return FASTERRCNN
+def register_model() -> list[ModelSpec]:
+    """Detectors of two stages and of one."""
+    return [FASTERRCNN, RETINANET, FCOS, SSDLITE]
 
 
 @hookimpl

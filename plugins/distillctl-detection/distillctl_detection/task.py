@@ -10,23 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from distillctl import Batch, Images, Outputs, ProfileError, RunError, Seen, Task
-from distillctl_detection.fasterrcnn import FasterRCNN, Proposals
+from distillctl_detection.detector import Detector, Proposals
 from distillctl_detection.meter import FIGURES, DetectionMeter
 
 _OUTPUT = "logits"
-_FIRST_STRIDE = 4
-_LEVELS = "name levels, `p2` … `p6`, or `c2` … `c5`"
-_SAMPLED = (0.0, 0.25, 0.5)
-"""Left and upper edges of the boxes of a sample, of the view's side; they are half as wide."""
+_LEVELS = "name levels, such as `p4` or `c4`: `distillctl show MODEL` lists them"
 
 
 class Detection(Task):
     """Targets of an image: `boxes` (N, 4), float32, left, top, right and bottom in pixels of the view; `labels` (N,), int64, 0 … K−1;
     `crowd` (N,), bool: from those nothing is learnt; `scale` and `offset` (2,), float32: the view's x is the picture's · scale + offset.
 
-    Rows are the proposals that the student samples in its own forward, with logits of the background and K classes, and as labels
-    the classes that they were matched with, 0 for the background. The teacher's logits are those of its box head on its own maps at the
-    same boxes. Maps are those of the pyramid (`p2` … `p6`) and of the backbone (`c2` … `c5`).
+    Rows are the places from which the student learns in its own forward: proposals that it samples, or anchors (see `Proposals`), with
+    logits of the background and K classes, and as labels the classes that they were matched with, 0 for the background; of a detector with
+    sigmoids each place and class is a row of two. The teacher's logits are those of its head on its own maps at the same places. Maps are
+    those of the pyramid (`p2` …) and of the backbone (`c2` …).
     """
 
     metric = "map"
@@ -40,19 +38,17 @@ class Detection(Task):
         return self.data.num_classes
 
     def sample(self, model: nn.Module, images: Tensor) -> Proposals:
-        """The backbone with the pyramid, and the box head on three boxes of each image."""
-        if not isinstance(model, FasterRCNN):
+        """The backbone with the pyramid, and the head at three places of each image."""
+        if not isinstance(model, Detector):
             raise RunError("this data set has boxes, and the model is not a detector", hint="`distillctl list-models` has `fasterrcnn`")
         side = images.shape[-1]
         levels = model(images, pyramid_only=True)
-        if levels["0"].shape[-1] * _FIRST_STRIDE != side:
+        if (seen := model.side_of(levels)) != side:
             raise RunError(
-                f"the detector sees images at {levels['0'].shape[-1] * _FIRST_STRIDE} pixels, where the views and their boxes have {side}",
-                hint="leave `image_size` out",
+                f"the detector sees images at {seen} pixels, where the views and their boxes have {side}", hint="leave `image_size` out"
             )
-        edges = torch.tensor(_SAMPLED, device=images.device)[:, None] * side
-        boxes = [torch.cat([edges, edges, edges + side / 2, edges + side / 2], 1)] * len(images)
-        return Proposals(model.classify(levels, boxes, side), boxes)
+        places = model.some_places(images)
+        return Proposals(model.classify(levels, places, side), places)
 
     def check_output(self, output: object, model: str) -> None:
         """`sample` has looked at it."""
@@ -85,11 +81,11 @@ class Detection(Task):
         return outputs
 
     def answer(self, teacher: nn.Module | None, look: Outputs, outputs: Outputs) -> Outputs:
-        """The teacher's box head at the boxes that the student sampled."""
+        """The teacher's head at the places that the student learnt from."""
         assert teacher is not None
-        levels, boxes = look[_OUTPUT], outputs[_OUTPUT].boxes
-        logits = teacher.model.classify(levels, boxes, levels["0"].shape[-1] * _FIRST_STRIDE)  # type: ignore[union-attr, operator]
-        return {**look, _OUTPUT: Proposals(logits, boxes)}
+        model = teacher.model
+        assert isinstance(model, Detector)
+        return {**look, _OUTPUT: model.answer(look[_OUTPUT], outputs[_OUTPUT])}
 
     def seen(self, outputs: Outputs, batch: Batch) -> Mapping[str, Seen]:
         maps: dict[str, Tensor] = {name: value for name, value in outputs.items() if name != _OUTPUT}

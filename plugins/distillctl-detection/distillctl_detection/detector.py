@@ -1,0 +1,91 @@
+"""What the task asks of a detector, whichever it is: rows with labels and losses, levels, and a head that answers to given places."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from distillctl import RunError
+
+STRIDE = 32
+"""Views are squares whose sides are multiples of this; torchvision would pad others."""
+
+Pyramid = Mapping[str, Tensor]
+
+
+class Proposals(NamedTuple):
+    """What a detector says of the places from which it learns, R in all images.
+
+    logits: (R, C). Of a softmax: the background and K classes. Of a sigmoid for each class: (R·K, 2), zeros and the logits, a row for each
+        place and class.
+    boxes: where that is, for each image: boxes (R_i, 4) in pixels, or with a `grid` the numbers of anchors, int64, (R_i,).
+    labels: int64, one a row: the class, 0 for the background; of sigmoids 1 where the class is there. None without targets.
+    losses: 0-dim, by torchvision's names without `loss_`; empty without targets.
+    grid: what the numbers are of: `Detector.grid`.
+    """
+
+    logits: Tensor
+    boxes: Sequence[Tensor]
+    labels: Tensor | None = None
+    losses: Mapping[str, Tensor] = MappingProxyType({})
+    grid: Hashable = None
+
+
+class Detector(nn.Module):
+    """The base of detectors, which inherit it before torchvision's class.
+
+    `forward(images, targets=None, seeds=(), *, pyramid_only=False)` takes images (B, 3, S, S). In evaluation it gives a dict of `boxes`
+    (M, 4), `labels` (1 … K) and `scores` for each image; with targets, whose `boxes` are in pixels and whose `labels` are 1 … K,
+    `Proposals` with the losses; with `pyramid_only` the levels. seeds: of each image, for what is drawn.
+
+    first_stride: of the first of its levels.
+    grid: tells the anchors that are numbered in `Proposals.boxes` from those of others; None where these are boxes.
+    """
+
+    first_stride: ClassVar[int]
+    grid: Hashable = None
+
+    def side_of(self, levels: Pyramid) -> int:
+        """Side in pixels of the view whose levels these are."""
+        return int(next(iter(levels.values())).shape[-1]) * self.first_stride
+
+    def some_places(self, images: Tensor) -> list[Tensor]:
+        """Three places in each image, as in `Proposals.boxes`, to look at the shapes of answers."""
+        raise NotImplementedError
+
+    def classify(self, levels: Pyramid, boxes: Sequence[Tensor], side: int) -> Tensor:
+        """Logits of places of each image, as `Proposals` has them, from its levels and the side of the view in pixels."""
+        raise NotImplementedError
+
+    def answer(self, levels: Pyramid, asked: Proposals) -> Proposals:
+        """What this detector says to the places that another one has learnt from.
+
+        Raises:
+            RunError: those are numbers of anchors that this one does not have.
+        """
+        if asked.grid != self.grid:
+            raise RunError(
+                "methods on logits compare the same places, and student and teacher have different anchors",
+                hint="use methods on maps, or a teacher of the student's kind with the same options for anchors",
+            )
+        return asked._replace(logits=self.classify(levels, asked.boxes, self.side_of(levels)), labels=None, losses={})
+
+
+def side_of_square(images: Tensor) -> int:
+    """Side of square views in pixels.
+
+    Raises:
+        RunError: they are of a size that torchvision would pad.
+    """
+    side = images.shape[-1]
+    if side % STRIDE or images.shape[-2] != side:
+        raise RunError(f"a detector sees square views whose side is a multiple of {STRIDE} pixels, not {tuple(images.shape[-2:])}")
+    return side
+
+
+def terms_of(losses: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The losses of torchvision by their names without `loss_`."""
+    return {name.removeprefix("loss_"): value for name, value in losses.items()}
