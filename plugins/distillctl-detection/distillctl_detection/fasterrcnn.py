@@ -7,6 +7,7 @@ arXiv 1506.01497; Lin et al. 2017, arXiv 1612.03144.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from distillctl import RunError, fp32
 from distillctl_detection.backbones import pyramid
 from distillctl_detection.options import FasterRCNNOptions
 from distillctl_detection.sampling import SeededSampler
+from distillctl_detection.weighted import box_losses, rpn_losses
 
 STRIDE = 32
 """Views are squares whose sides are multiples of this; torchvision would pad others."""
@@ -77,7 +79,8 @@ class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]
         pyramid_only: bool = False,
     ) -> Any:
         """Images (B, 3, S, S) → in evaluation a dict of `boxes` (M, 4), `labels` (1 … K) and `scores` for each image; with targets, whose
-        `boxes` are in pixels and whose `labels` are 1 … K, the sampled `Proposals` with their losses.
+        `boxes` are in pixels and whose `labels` are 1 … K, the sampled `Proposals` with their losses. Where all targets have `weights` of
+        their boxes and one of their `background`, these weigh the losses (see `distillctl_detection.weighted`).
 
         seeds: of each image, for what is sampled of its anchors and proposals.
         pyramid_only: only the backbone and the pyramid run, and the levels are returned.
@@ -95,15 +98,27 @@ class FasterRCNN(TorchvisionFasterRCNN):  # type: ignore[misc]
             levels = {name: level.float() for name, level in levels.items()}
             listed = ImageList(images, [(side, side)] * len(images))
             if targets is None:
-                proposals, _ = self.rpn(listed, levels)
-                return self.roi_heads(levels, proposals, listed.image_sizes)[0]
+                return self.detect(levels, images)
             self.rpn.fg_bg_sampler.seeds = self.roi_heads.fg_bg_sampler.seeds = seeds
-            proposals, losses = self.rpn(listed, levels, targets)
-            boxes, _, labels, regression = self.roi_heads.select_training_samples(proposals, targets)
+            weighted = "weights" in targets[0]
+            proposals, losses = (partial(rpn_losses, self.rpn) if weighted else self.rpn)(listed, levels, targets)
+            boxes, matched, labels, regression = self.roi_heads.select_training_samples(proposals, targets)
             logits, deltas = self._box_head(levels, boxes, side)
-            losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, deltas, labels, regression)
+            if weighted:
+                losses["loss_classifier"], losses["loss_box_reg"] = box_losses(logits, deltas, labels, regression, matched, targets)
+            else:
+                losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, deltas, labels, regression)
         terms = {name.removeprefix("loss_"): value for name, value in losses.items()}
         return Proposals(logits, boxes, torch.cat(labels), terms)
+
+    def detect(self, levels: Pyramid, images: Tensor) -> list[dict[str, Tensor]]:
+        """What it finds, in evaluation mode, by the levels of its pyramid, as `forward` gives it."""
+        side = images.shape[-1]
+        with fp32(images.device):
+            levels = {name: level.float() for name, level in levels.items()}
+            listed = ImageList(images, [(side, side)] * len(images))
+            found: list[dict[str, Tensor]] = self.roi_heads(levels, self.rpn(listed, levels)[0], listed.image_sizes)[0]
+            return found
 
     def classify(self, levels: Pyramid, boxes: Sequence[Tensor], side: int) -> Tensor:
         """Logits (R, 1 + K) of boxes of each image, from the levels of its pyramid and the side of the view in pixels."""

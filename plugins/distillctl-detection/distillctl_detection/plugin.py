@@ -29,6 +29,19 @@ FASTERRCNN = ModelSpec(
 )
 
 
+ONNX = ModelSpec(
+    name="onnx",
+    namespace="detection",
+    summary="a detector in an ONNX file (YOLOX, DETR's family, torchvision's), as a teacher by its boxes",
+    paper="YOLOX: Ge et al. 2021, arXiv 2107.08430",
+    implementation="distillctl_detection.foreign:build",
+    options="distillctl_detection.onnx_options:OnnxOptions",
+    own_file=True,
+    weights_input={"": WeightsInput(mean=(0.0,) * 3, std=(1.0,) * 3)},
+    input_size=416,
+)
+
+
 @hookimpl
 def register_task() -> TaskSpec:
     """Boxes with classes."""
@@ -40,9 +53,9 @@ def register_task() -> TaskSpec:
 
 
 @hookimpl
-def register_model() -> ModelSpec:
-    """Faster R-CNN."""
-    return FASTERRCNN
+def register_model() -> list[ModelSpec]:
+    """The detectors."""
+    return [FASTERRCNN, ONNX]
 
 
 @hookimpl

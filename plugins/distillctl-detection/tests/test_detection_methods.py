@@ -74,6 +74,7 @@ CASES = {
     "pefd": Case(_P4, ("pefd",)),
     "pkd": Case(_LEVELS, ("pkd",)),
     "pkt": Case(_P4, ("pkt",)),
+    "pseudo": Case(),
     "rdrop": Case(refused="reads logits of whole images"),
     "reviewkd": Case('teacher_stages = ["stages"]\npooled = false', ("reviewkd",)),
     "rkd": Case(_P4, ("rkd.distance", "rkd.angle")),
@@ -127,7 +128,7 @@ def table() -> str:
     for name, case in CASES.items():
         spec = registry.methods.get(name)
         rows = spec.unit == "rows" or spec.kind == "wrapper"
-        where = f"no: it {case.refused}" if case.refused else "proposals" if rows else "maps"
+        where = f"no: it {case.refused}" if case.refused else "boxes" if spec.relabels else "proposals" if rows else "maps"
         stated = "; ".join(f"`{line}`" for line in case.options.split("\n") if line and not case.refused)
         lines.append(f"| `{name}` | {where} | {stated} |")
     return "\n".join(lines)
