@@ -159,6 +159,24 @@ def test_loss_is_the_formula(mid_channels: int) -> None:
     assert value.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_loss_on_the_levels_of_a_pyramid_is_the_formula() -> None:
+    """Five levels of one width, each half as large as the one before, and no pooled vector, as a detector has them."""
+    levels = {f"p{k + 2}": (3, 16 >> k, 16 >> k) for k in range(5)}
+    setup = make_setup(levels, levels)
+    torch.manual_seed(0)
+    options = options_of(SPEC, student_stages=list(levels), teacher_stages=list(levels), pooled=False, mid_channels=2)
+    method = perturbed(ReviewKD(options, setup))
+    student, teacher = ({name: random(2, *shape, seed=side + k) for k, (name, shape) in enumerate(levels.items())} for side in (0, 9))
+
+    value = method(make_batch(setup, 2), student, teacher, make_progress())
+
+    expected, deeper = 0.0, None
+    for level, name in reversed(list(zip(method.review.levels, levels, strict=True))):
+        output, deeper = fuse(level, student[name].tolist(), deeper, *levels[name][1:])
+        expected += hcl_by_loops(output, teacher[name].tolist())
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
 # -- the hierarchical context loss ------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""The teacher's maps at unit scale, a distillctl wrapper."""
