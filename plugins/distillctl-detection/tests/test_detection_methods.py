@@ -85,6 +85,7 @@ CASES = {
     "tfkd": Case(terms=("tfkd",)),
     "tfkd-self": Case(terms=("tfkd-self",)),
     "ttm": Case(terms=("ttm",)),
+    "unit-scale": Case('inner = {name = "pkd", student_stages = ["p3", "p4"], teacher_stages = ["p3", "p4"]}', ("unit-scale",)),
     "vid": Case(_LEVELS, ("vid",)),
     "vkd": Case(_P4, ("vkd",)),
     "wttm": Case(terms=("wttm",)),
@@ -127,7 +128,7 @@ def table() -> str:
     registry = Registry.load()
     for name, case in CASES.items():
         spec = registry.methods.get(name)
-        rows = spec.unit == "rows" or spec.kind == "wrapper"
+        rows = spec.unit == "rows" or (spec.kind == "wrapper" and spec.inner_kinds != ("features",))
         where = f"no: it {case.refused}" if case.refused else "boxes" if spec.relabels else "proposals" if rows else "maps"
         stated = "; ".join(f"`{line}`" for line in case.options.split("\n") if line and not case.refused)
         lines.append(f"| `{name}` | {where} | {stated} |")
