@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from distillctl.api.pairing import pair_stages, require_positions
     from distillctl.api.pooling import pool_average, pool_maximum
+    from distillctl.api.relabel import Guesses, Relabels
     from distillctl.api.specs import (
         CommandSpec,
         DatasetSpec,
@@ -89,6 +90,7 @@ _WHERE = {
         "check_image_sizes",
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
+    "distillctl.api.relabel": ("Guesses", "Relabels"),
     "distillctl.api.specs": (
         "CommandSpec", "DatasetSpec", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
         "WeightsInput",
@@ -111,9 +113,9 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor",
-    "Features", "FileAugment", "FileCache", "FileImages", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
+    "Features", "FileAugment", "FileCache", "FileImages", "Guesses", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
     "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs",
-    "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "RunError", "RunStart", "Seen",
+    "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "Relabels", "RunError", "RunStart", "Seen",
     "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student", "Task",
     "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__",
     "cache_folder", "check_image_sizes", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32", "gather_rows",

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from distillctl.api.relabel import Guesses, Relabels
 from distillctl.api.returned import check_terms
 from distillctl.errors import RunError
 
@@ -39,6 +40,7 @@ class Batch:
         image that has the larger share.
     seeds: int64, (B,), where the task draws (`Task.draws`), otherwise None: a number for each image, which depends on the run's seed, the
         step and the image alone.
+    weights: float32, one for each label, its factor in the label loss where a method gave it (`Method.relabel`); None: each counts once.
     """
 
     images: Tensor
@@ -50,6 +52,7 @@ class Batch:
     targets: Any = None
     soft: Tensor | None = None
     seeds: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -245,6 +248,12 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch, student: Features, teacher: Features, progress: Progress) -> Tensor | dict[str, Tensor]:
         """Unweighted terms: one 0-dim tensor, or several by name. Without a teacher, `teacher` is empty."""
+        raise NotImplementedError
+
+    def relabel(self, guesses: Guesses, progress: Progress) -> Relabels:
+        """What the student learns from in place of a batch's targets; called before its forward, without gradients, of a method whose spec
+        says `relabels`. Such a method has no terms: its weight in the profile multiplies the weights that it gives here.
+        """
         raise NotImplementedError
 
     def phases(self) -> Sequence[Phase]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distillctl.api.relabel import Guesses, Relabels
 from distillctl.errors import PluginError
 
 EXPECTED = "a 0-dim float tensor with a gradient"
@@ -50,6 +51,16 @@ def check_metrics(result: object, owner: str) -> dict[str, Tensor]:
     return dict(result)
 
 
+def check_relabels(result: object, guesses: Guesses, owner: str) -> None:
+    """Raises PluginError unless this is what `Method.relabel` has to return for these guesses."""
+    if not isinstance(result, Relabels):
+        raise PluginError(f"`relabel` of {owner} returned {described(result)}, where `Relabels` is expected")
+    for name, wanted in (("weights", guesses.scores), ("images", guesses.labelled)):
+        value = getattr(result, name)
+        if not isinstance(value, Tensor) or (value.shape, value.dtype) != (wanted.shape, wanted.dtype):
+            raise PluginError(f"`relabel` of {owner} gave {described(value)} as `{name}`, where {described(wanted)} is expected")
+
+
 def described(value: object) -> str:
     """What a value is, in words: `None`, `a list`, `a tensor of shape (4,)`, `a 0-dim int64 tensor`."""
     if value is None:
@@ -75,4 +86,4 @@ def _hint(value: Any) -> str:
     return ""
 
 
-__all__ = ["EXPECTED", "check_metrics", "check_terms", "described"]
+__all__ = ["EXPECTED", "check_metrics", "check_relabels", "check_terms", "described"]

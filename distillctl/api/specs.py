@@ -100,6 +100,8 @@ class MethodSpec(Spec):
         what the method that it wraps works on.
     binary: of a method on rows: whether its formula holds where each row is one outcome (`ModelSpec.binary`), as that of a divergence
         between distributions does.
+    relabels: before the student's forward it replaces targets of the batch by what the teacher takes them for: its class overrides
+        `relabel`. It has no terms, and a run has one such method.
     gives_head: it replaces the student's classifier: its class overrides `head`.
     takes_temperature: its forward has the keyword `temperature`, so that wrappers can steer it
         (the class derives from `distillctl.TemperatureMethod`).
@@ -124,6 +126,7 @@ class MethodSpec(Spec):
     mixed: Mixed = "dominant"
     unit: Unit = "images"
     binary: bool = False
+    relabels: bool = False
     gives_head: bool = False
     takes_temperature: bool = False
     capturable: bool = False
@@ -181,6 +184,9 @@ class ModelSpec(Spec):
         validation images, 0 to 1, as it is published; empty where the package does not know it.
     replaceable: paths of modules that options may build otherwise than published: a student that starts from pretrained weights keeps its
         own where theirs have another shape.
+    own_file: a `checkpoint` is not a file of weights for it, but what it is made of, in a format of its own: `implementation` is called
+        with the path as `file`, and `Task.adopt` with the model. It teaches or is evaluated, and is never a student. What it was made to
+        see, `weights_input` says under the empty name.
     input_size: side length in pixels that the model was designed for.
     parameters: how many it trains, with the defaults of its options and `classes` classes; 0 if it is not said.
     classes: how many classes `parameters` is counted with.
@@ -197,6 +203,7 @@ class ModelSpec(Spec):
     weights_input: Mapping[str, WeightsInput] = field(default_factory=lambda: _NO_INPUTS)
     weights_top1: str = ""
     replaceable: tuple[str, ...] = ()
+    own_file: bool = False
     input_size: int = 224
     parameters: int = 0
     classes: int = 1000

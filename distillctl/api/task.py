@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distillctl.api.data import Images, Splits
 from distillctl.api.method import OUTPUT, Batch, Features
 from distillctl.api.options import Options
+from distillctl.api.relabel import Guesses, Relabels
 from distillctl.errors import ProfileError, RunError
 
 Outputs = Mapping[str, Any]
@@ -112,6 +113,8 @@ class Task:
     """Whether `label_loss` knows label smoothing and `LossOptions`."""
     mixes: ClassVar[bool] = False
     """Whether images can be mixed: `label_loss` learns from `Batch.soft` where there is one."""
+    relabels: ClassVar[bool] = False
+    """Whether a teacher's answers can take the place of targets: `guesses` and `relabelled` are there."""
     compares: ClassVar[bool] = False
     """Whether its figures compare the model with the teacher. Evaluations then ask both, hand pairs to the meter, and go through
     `Splits.labelled` with the model alone; so does one before training."""
@@ -167,6 +170,15 @@ class Task:
             raise ProfileError(f"the teacher in `{place}` gives {outputs} numbers, and the data set asks for {self.outputs}", hint=hint)
         return ()
 
+    def adopt(self, model: nn.Module) -> tuple[str, ...]:
+        """Makes a network that was made elsewhere, with outputs of its own (`ModelSpec.own_file`), answer the questions of this data set;
+        notes for the user.
+
+        Raises:
+            ProfileError: it cannot answer them.
+        """
+        return ()
+
     # Training.
 
     def forward(self, student: nn.Module, batch: Batch) -> Outputs:
@@ -202,6 +214,16 @@ class Task:
         teacher: the tapped network (`teacher.model` is the bare one).
         """
         return look
+
+    def guesses(self, teacher: nn.Module | None, look: Outputs, batch: Batch) -> Guesses:
+        """What the teacher takes the targets of a batch for, by what it saw. Called without gradients and with autocast off, once for every
+        student where a method relabels. teacher: as for `answer`.
+        """
+        raise NotImplementedError
+
+    def relabelled(self, batch: Batch, guesses: Guesses, relabels: Relabels) -> Batch:
+        """The batch with guesses in place of targets. `forward` and `label_loss` are given it; methods see the batch as it was."""
+        raise NotImplementedError
 
     def seen(self, outputs: Outputs, batch: Batch) -> Mapping[str, Seen]:
         """What methods see of a forward, for both units: `images` and `rows`. `outputs` are the student's in training, a teacher's

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from distillctl.api.data import NO_LABEL
 from distillctl.api.method import Head, Method, Phase, Wants
 from distillctl.api.returned import described
 from distillctl.api.specs import ModelSpec
@@ -147,9 +148,31 @@ def check_phase(entry: Weighted, phase: Phase) -> None:
         raise PluginError(f"{what} trains nothing")
 
 
+def check_relabels(profile: Profile, task: Task) -> None:
+    """Refuses methods that replace targets where that cannot be done, or has no effect."""
+    names = [choice.spec.name for choice in profile.methods if choice.table.weight > 0 and choice.spec.relabels]
+    if not names:
+        return
+    data = profile.dataset.spec.name
+    if len(names) > 1:
+        raise ProfileError(f"{' and '.join(f'`{name}`' for name in names)} all say what is learnt in place of labels", hint="keep one")
+    if not task.relabels:
+        raise ProfileError(
+            f"`{names[0]}` makes targets of a teacher's answers, and the task of `{data}` learns from none",
+            where="method",
+            hint="choose another method: `distillctl list-methods`",
+        )
+    if profile.task_weight == 0:
+        raise ProfileError(
+            f"`{names[0]}` says what the label loss learns from, and with `task_weight = 0` there is none",
+            where="method",
+            hint="leave `task_weight` out; the method's own `weight` is that of the teacher's answers",
+        )
+
+
 def check_reads(profile: Profile, task: Task) -> None:
     """Refuses methods that read what the task of the data set does not give, and images from which no method learns."""
-    if task.data.unlabelled_share and not any(choice.table.weight > 0 and choice.spec.name != "none" for choice in profile.methods):
+    if _some_bare(task) and not any(choice.table.weight > 0 and choice.spec.name != "none" for choice in profile.methods):
         raise ProfileError(
             "nothing is learnt from the images without labels: there is no method", where="dataset", hint="leave `unlabelled` out"
         )
@@ -192,7 +215,7 @@ def _check_binary(choice: MethodChoice, student: ModelSpec) -> None:
 
 
 def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:
-    some = {"labels"} if task.data.unlabelled_share else set()
+    some = {"labels"} if _some_bare(task) else set()
     of_images = task.cuts_rows and choice.unit == "images"
     gives: frozenset[str] = frozenset() if of_images else task.gives
     if missing := [what for what in choice.spec.reads if what not in gives - some]:
@@ -204,6 +227,11 @@ def _check_reads(choice: MethodChoice, task: Task, data: str) -> None:
         )
     if choice.inner is not None:
         _check_reads(choice.inner, task, data)
+
+
+def _some_bare(task: Task) -> bool:
+    """Whether images that are learnt from have no label, where others may have one."""
+    return bool((task.data.train.labels == NO_LABEL).any())
 
 
 def check_patience(profile: Profile, task: Task) -> None:

@@ -139,7 +139,7 @@ def _outputs_of_teacher(profile: Profile, registry: Registry, root: Path) -> int
     if folder is not None:
         return int(deploy.read_model_json(folder)["num_classes"])
     assert choice.spec is not None
-    weight = teacher_state(choice)[0].get(f"{choice.spec.classifier}.weight")
+    weight = None if choice.spec.own_file else teacher_state(choice)[0].get(f"{choice.spec.classifier}.weight")
     if weight is None:
         raise ProfileError(
             f"the weights of the teacher `{choice.spec.name}` do not say how many classes it tells apart",

@@ -21,6 +21,7 @@ from distillctl.build.checks import (
     check_patience,
     check_quantise,
     check_reads,
+    check_relabels,
     check_sampler,
     check_teacher_norm,
     head_owner,
@@ -61,6 +62,7 @@ def assemble(
     """
     train = profile.train
     check_reads(profile, task)
+    check_relabels(profile, task)
     check_patience(profile, task)
     check_sampler(profile, task)
     precision = precision_on(device, train.precision)

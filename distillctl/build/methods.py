@@ -15,6 +15,7 @@ from distillctl.errors import PluginError
 from distillctl.plugin.registry import load_class
 from distillctl.profile.schema import MethodChoice, Profile
 
+_RELABELS = "the spec says `relabels=True` if the class overrides `relabel`, and only then"
 _GIVES_HEAD = "the spec says `gives_head=True` if the class overrides `head`, and only then"
 
 
@@ -69,6 +70,7 @@ def build_methods(
                 teacher_norm=wants.teacher_norm,
                 gather=choice.table.gather,
                 unit=choice.unit,
+                relabels=choice.spec.relabels,
             )
         )
     return result
@@ -96,4 +98,6 @@ def _method_class(choice: MethodChoice) -> type[Method]:
     cls = load_class(choice.spec, Method, "method")
     if (cls.head not in (Method.head, Wrapper.head)) != choice.spec.gives_head:
         raise PluginError(f"the method `{choice.spec.name}` and its declaration disagree on `gives_head`", hint=_GIVES_HEAD)
+    if (cls.relabel is not Method.relabel) != choice.spec.relabels:
+        raise PluginError(f"the method `{choice.spec.name}` and its declaration disagree on `relabels`", hint=_RELABELS)
     return cls

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -182,15 +183,21 @@ def build_named(choice: TeacherChoice, task: Task, called: Side = "teacher") -> 
     spec, options = choice.spec, choice.options
     assert spec is not None
     assert options is not None
-    model = build_model(task, spec, options)
-    state, places = teacher_state(choice, called)
-    with _weights_of(choice.table.checkpoint):
-        changed = state_dict.load_into(model, state, what=f"{called} `{spec.name}`", classifier=spec.classifier)
+    if spec.own_file:
+        file = choice.table.checkpoint
+        assert file is not None
+        model = _built(spec, lambda builder: task.build(partial(builder, file=file), spec.name, task.outputs, options))
+        notes = list(task.adopt(model))
+    else:
+        model = build_model(task, spec, options)
+        state, notes = teacher_state(choice, called)
+        with _weights_of(choice.table.checkpoint):
+            notes += state_dict.load_into(model, state, what=f"{called} `{spec.name}`", classifier=spec.classifier)
     seen = spec.weights_input.get(choice.table.weights)
     told = {} if seen is None else {"mean": list(seen.mean), "std": list(seen.std), "size": seen.size}
-    notes = (*places, *changed, *_adapted(model, task.data, choice.table, choice.table.weights, told, called=called))
+    notes += _adapted(model, task.data, choice.table, choice.table.weights, told, called=called)
     one_size = has_fixed_size(spec) or choice.table.image_size is not None
-    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, notes, one_size=one_size)
+    return TeacherModel(spec, model, spec.name, choice.table.checkpoint, tuple(notes), one_size=one_size)
 
 
 def teacher_state(choice: TeacherChoice, called: Side = "teacher") -> tuple[dict[str, Tensor], list[str]]:

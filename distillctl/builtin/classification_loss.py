@@ -34,18 +34,22 @@ class LabelLoss:
     weights: Tensor | None = None
     labelled: float = 1.0
 
-    def __call__(self, logits: Tensor, labels: Tensor, soft: Tensor | None = None) -> Tensor:
-        """The loss of logits (B, classes), 0-dim; labels: int64, (B,); soft: (B, classes)."""
-        if self.labelled < 1:
-            return self._of_some(logits, labels)
+    def __call__(self, logits: Tensor, labels: Tensor, soft: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+        """The loss of logits (B, classes), 0-dim; labels: int64, (B,); soft: (B, classes); weights: (B,), a factor for each image, by whose
+        sum nothing is divided.
+        """
+        if self.labelled < 1 or weights is not None:
+            return self._of_some(logits, labels, weights)
         if self.focal is None and self.poly is None and self.weights is None:
             return F.cross_entropy(logits, labels if soft is None else soft, label_smoothing=self.smoothing)
         return self._each(logits, labels, soft).mean()
 
-    def _of_some(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _of_some(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         """Of a batch in which some images have no label."""
         has = labels != NO_LABEL
         each = self._each(logits, labels.clamp(min=0), None)
+        if weights is not None:
+            each = weights * each
         return torch.where(has, each, 0.0).sum() / (len(labels) * self.labelled)
 
     def _each(self, logits: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from distillctl.api.data import NO_LABEL, Images, Splits
 from distillctl.api.method import Batch
+from distillctl.api.relabel import Guesses, Relabels
 from distillctl.api.task import PLAIN_LOSS, Evaluation, LossOptions, Outputs, Task, output
 from distillctl.builtin.class_order import better_order
 from distillctl.builtin.classification_details import DetailedMeter, Details
@@ -35,6 +37,7 @@ class Classification(Task):
     views = ("flip", "five_crop", "ten_crop", "multi_scale")
     smooths = True
     mixes = True
+    relabels = True
 
     @property
     def outputs(self) -> int:
@@ -84,11 +87,22 @@ class Classification(Task):
         return torch.tensor(stated, dtype=torch.float32)
 
     def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        return {"": self._loss(output(outputs).float(), batch.labels, batch.soft)}
+        return {"": self._loss(output(outputs).float(), batch.labels, batch.soft, batch.weights)}
 
     def figures(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         right = (output(outputs).detach().argmax(1) == batch.labels).sum()
         return {"top1": right if self._labelled == 1 else right / self._labelled}
+
+    def guesses(self, teacher: nn.Module | None, look: Outputs, batch: Batch) -> Guesses:
+        """The teacher's most likely class of each image, with its probability as score."""
+        scores, classes = output(look).float().softmax(1).max(1)
+        return Guesses(scores, torch.arange(batch.count, device=scores.device), batch.labels != NO_LABEL, classes)
+
+    def relabelled(self, batch: Batch, guesses: Guesses, relabels: Relabels) -> Batch:
+        """Pseudo labels (Lee 2013): an image that learns from the teacher and whose class is left out has no label."""
+        guessed = torch.where(relabels.weights > 0, guesses.content, NO_LABEL)
+        labels = torch.where(relabels.images, guessed, batch.labels)
+        return replace(batch, labels=labels, weights=torch.where(relabels.images, relabels.weights, 1.0))
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, classes) in float32; those of several views are averaged."""

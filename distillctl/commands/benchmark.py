@@ -200,11 +200,12 @@ class _Runner:
         times["data"], batch = self._timed(lambda: next(self._batches))
         times["teacher"], looks = self._timed(lambda: step.look(batch))
 
-        def forward() -> Outputs:
+        def forward() -> tuple[Batch, Outputs]:
             with self._autocast():
-                return learner.objective.observe(batch)
+                learnt = learner.objective.relabelled(batch, looks, step.progress)
+                return learnt, learner.objective.observe(learnt)
 
-        times["student"], features = self._timed(forward)
+        times["student"], (learnt, features) = self._timed(forward)
         values, shape = tree_flatten(features)  # what a model returned need not be a tensor
         roots = [n for n, value in enumerate(values) if isinstance(value, Tensor) and value.requires_grad]
         cut = {n: values[n].detach().requires_grad_() for n in roots}
@@ -212,7 +213,7 @@ class _Runner:
 
         def loss() -> Losses:
             with self._autocast():
-                losses = learner.objective.losses(batch, leaves, looks, step.progress)
+                losses = learner.objective.losses(batch, leaves, looks, step.progress, learnt)
             (losses.task + losses.distillation).backward()
             return losses
 

@@ -156,7 +156,7 @@ def _names(split: str, images: Images) -> list[str]:
 
 def _facts(splits: Splits, images: Images, found: Sequence[Finding]) -> SplitFacts:
     counts = Counter(images.labels.tolist())
-    classes = {name: counts[label] for label, name in enumerate(splits.classes)} if len(images.labels) else {}
+    classes = {name: counts[label] for label, name in enumerate(splits.classes)} if len(images.labels) and splits.joint is None else {}
     whole = [finding for finding in found if not finding.kind]
     return SplitFacts(len(images), classes, _range([one.width for one in whole]), _range([one.height for one in whole]))
 
@@ -173,7 +173,8 @@ def _duplicates(
         labels = images.labels.tolist() or [None] * len(images)
         for image, finding, label in zip(names[split], seen[split], labels, strict=True):
             if not finding.kind:
-                places[finding.digest].append(Place(split, image, "" if label in (None, NO_LABEL) else _class(splits, label)))
+                bare = label in (None, NO_LABEL) or splits.joint is not None
+                places[finding.digest].append(Place(split, image, "" if bare else _class(splits, label)))
     return [group for group in places.values() if len(group) > 1]
 
 

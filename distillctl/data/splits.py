@@ -54,7 +54,9 @@ def limit_training(splits: Splits, limit: int, seed: int) -> Splits:
     Raises:
         ProfileError: the limit is smaller than the number of classes.
     """
-    every = splits.train.labels if len(splits.train.labels) else torch.zeros(len(splits.train), dtype=torch.int64)  # as one class
+    every = splits.train.labels
+    if not bool((every != NO_LABEL).any()):  # as one class
+        every = torch.zeros(len(splits.train), dtype=torch.int64)
     own, bare = (every != NO_LABEL).nonzero().flatten(), (every == NO_LABEL).nonzero().flatten()
     labels = every[own]
     if limit == 0 or limit >= len(labels):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distillctl.api.distributed import gather_rows
 from distillctl.api.method import OUTPUT, Batch, Features, Method, Phase, Progress, fp32
-from distillctl.api.returned import check_metrics, check_terms
+from distillctl.api.returned import check_metrics, check_relabels, check_terms
 from distillctl.api.specs import Unit
 from distillctl.api.task import Outputs, Seen, Task
 from distillctl.errors import PluginError
@@ -31,7 +31,7 @@ class Weighted:
     """A method with its name in the record, its weight, and the epochs over which the weight grows.
 
     gather: compare the images of all processes, not only of this one's share.
-    needs_teacher, unit, passes, teacher_norm: what the method declares (`distillctl.MethodSpec`, `distillctl.Wants`).
+    needs_teacher, unit, relabels, passes, teacher_norm: what the method declares (`distillctl.MethodSpec`, `distillctl.Wants`).
     """
 
     name: str
@@ -43,6 +43,7 @@ class Weighted:
     teacher_norm: Norm = "running"
     gather: bool = False
     unit: Unit = "images"
+    relabels: bool = False
 
 
 class Losses(NamedTuple):
@@ -144,14 +145,28 @@ class Objective(nn.Module):
         outputs = self.task.forward(self.student, _repeated(batch, self.passes, images=True))
         return {name: value.unflatten(0, (self.passes, batch.count)) for name, value in outputs.items()}
 
-    def losses(self, batch: Batch, student: Outputs, teacher: Looks, progress: Progress) -> Losses:
-        """The two sums, and every unweighted term."""
+    def relabelled(self, batch: Batch, teacher: Looks, progress: Progress) -> Batch:
+        """The batch with what the teacher takes its targets for, where a method says so."""
+        entry = next((m for m in self.active if m.relabels), None)
+        if entry is None or self._phase is not None:
+            return batch
+        with torch.no_grad(), fp32(batch.images.device):
+            guesses = self.task.guesses(self._teacher[0], teacher[entry.teacher_norm], batch)
+            found = entry.method.relabel(guesses, progress)
+            check_relabels(found, guesses, f"the method `{entry.name}`")
+            return self.task.relabelled(batch, guesses, found._replace(weights=found.weights * _weight(entry, progress)))
+
+    def losses(self, batch: Batch, student: Outputs, teacher: Looks, progress: Progress, learnt: Batch | None = None) -> Losses:
+        """The two sums, and every unweighted term. learnt: the batch as it was relabelled."""
         if self._owner is not None and self._phase is not None:
             return self._phase_losses(self._owner, self._phase, batch, student, teacher, progress)
+        learnt = batch if learnt is None else learnt
         terms: dict[str, Tensor] = {}
         task = distillation = torch.zeros((), device=batch.images.device)
         if self.task_weight > 0:
-            outputs, answered = (student, batch) if self.passes == 1 else (_in_a_row(student), _repeated(batch, self.passes, images=False))
+            outputs, answered = student, learnt
+            if self.passes > 1:
+                outputs, answered = _in_a_row(student), _repeated(learnt, self.passes, images=False)
             with fp32(batch.images.device):
                 given = self.task.label_loss(outputs, answered)
             terms |= _named(TASK, check_terms(given, f"`label_loss` of {type(self.task).__name__}", batch.images.device))
@@ -159,9 +174,9 @@ class Objective(nn.Module):
                 task = task + self.task_weight * value
         answers = self._answers(student, teacher)
         for entry in self.active:
-            weight: Tensor | float = entry.weight
-            if entry.warmup_epochs > 0:
-                weight = entry.weight * (progress.epoch / entry.warmup_epochs).clamp(max=1.0)
+            if entry.relabels:
+                continue
+            weight = _weight(entry, progress)
             found = _named(entry.name, self._terms(entry, batch, student, answers, progress))
             for value in found.values():
                 distillation = distillation + weight * value
@@ -171,7 +186,8 @@ class Objective(nn.Module):
 
     def _answers(self, student: Outputs, teacher: Looks) -> Looks:
         """What the teacher says to what the student computed, where a method asks for it; otherwise what it saw."""
-        asked = {m.teacher_norm for m in self.active if m.needs_teacher and (m.unit == "rows" or not self.task.cuts_rows)}
+        asking = [m for m in self.active if m.needs_teacher and not m.relabels]
+        asked = {m.teacher_norm for m in asking if (m.unit == "rows" or not self.task.cuts_rows)}
         with torch.no_grad():
             return {norm: self.task.answer(self._teacher[0], look, student) if norm in asked else look for norm, look in teacher.items()}
 
@@ -210,7 +226,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, teacher: Looks, progress: Progress) -> Losses:
         """Runs the student and evaluates everything."""
-        return self.losses(batch, self.observe(batch), teacher, progress)
+        learnt = self.relabelled(batch, teacher, progress)
+        return self.losses(batch, self.observe(learnt), teacher, progress, learnt)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The student's parameters, then each method's groups: every parameter that is trained now, exactly once."""
@@ -252,6 +269,11 @@ class Objective(nn.Module):
                     yield f"{entry.name}.{key}", value
 
 
+def _weight(entry: Weighted, progress: Progress) -> Tensor | float:
+    """The factor of a method now."""
+    return entry.weight * (progress.epoch / entry.warmup_epochs).clamp(max=1.0) if entry.warmup_epochs > 0 else entry.weight
+
+
 def _wide(value: Tensor) -> Tensor:
     """Halves cannot be sent everywhere, and losses are computed in float32 anyhow."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
@@ -288,4 +310,5 @@ def _repeated(batch: Batch, times: int, *, images: bool) -> Batch:
     if targets is not None:
         targets = torch.cat([targets] * times) if isinstance(targets, Tensor) else [*targets] * times
     soft = None if batch.soft is None else batch.soft.repeat(times, 1)
-    return replace(batch, labels=batch.labels.repeat(times), targets=targets, soft=soft)
+    weights = None if batch.weights is None else batch.weights.repeat(times)
+    return replace(batch, labels=batch.labels.repeat(times), targets=targets, soft=soft, weights=weights)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -198,7 +199,8 @@ class Tapped(nn.Module):
         Raises:
             RunError: the forward fails, or a wanted module is not reached.
         """
-        images = noise(shape).to(next(self.model.parameters()).device)
+        held = chain(self.model.parameters(), self.model.buffers())  # what runs elsewhere may hold nothing
+        images = noise(shape).to(next((one.device for one in held), torch.device("cpu")))
         sample = self.model if task is None else partial(task.sample, self.model)
         with evaluating(self.model), torch.no_grad():
             self._captured.clear()

@@ -92,6 +92,8 @@ def read_student(check: Check) -> tuple[StudentChoice | None, ModelSpec | None]:
     table, spec, options = check.plugin_table(check.registry.models, StudentTable, values, ("student",))
     if table and table.weights and table.checkpoint:
         check.complain("`student.weights` and `student.checkpoint` cannot both be given", ("student", "checkpoint"))
+    if spec and spec.own_file:
+        check.complain(f"the model `{spec.name}` runs a file of its own and cannot be trained", ("student", "name"), "it can teach")
     if table:
         table = with_known_files(check, table, spec, ("student",))
         if table.freeze and spec:

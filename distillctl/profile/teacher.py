@@ -80,7 +80,7 @@ def by_weights(check: Check, root: str, table: TeacherTable, own: Data, values: 
         check.no_effect((root, spec.weights_file), f"on a {root}, whose weights are all known: a student starts from it")
     if has_fixed_size(spec):
         table = table.model_copy(update={"image_size": getattr(options, "image_size", None)})
-    presets = {name: (value, table.weights) for name, value in known.items()}
+    presets = {name: (value, table.weights or spec.name) for name, value in known.items()}
     check.resolved[root] = check.record((root,), [table, options], values, spec, presets=presets)
     return TeacherChoice(table, spec.ending_after(getattr(options, "stages", None)), options)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from distillctl import DataError, FileImages, Splits, View, stratified_split
@@ -9,6 +11,7 @@ from distillctl_coco.coco_json import read_coco
 from distillctl_coco.listed import Listed
 from distillctl_coco.options import MIN_VISIBLE, SCALE_RANGE, CocoOptions
 from distillctl_coco.places import find
+from distillctl_coco.unlabelled import SHARE, find_unlabelled, with_unlabelled
 from distillctl_coco.views import Canvas
 from distillctl_coco.yolo import read_names, read_yolo
 
@@ -26,24 +29,33 @@ def build(options: CocoOptions, seed: int) -> Splits:
         read = {name: read_yolo(place, names) for name, place in places.items()}
     else:
         read = {name: read_coco(place.labels, place.images) for name, place in places.items()}
-    classes = read["train"].categories
+    first = next(iter(read))
+    classes = read[first].categories
     for name, listed in read.items():
         if listed.categories != classes:
-            raise DataError(f"`{places[name].labels}` has other categories than `{places['train'].labels}`")
+            raise DataError(f"`{places[name].labels}` has other categories than `{places[first].labels}`")
     chosen = _chosen(tuple(name for _, name in classes), options.classes)
     parts = {name: _images(listed, chosen, len(classes)) for name, listed in read.items()}
     names = tuple(classes[label][1] for label in chosen)
     carved = ""
-    if "val" not in parts and options.val is None and options.val_fraction:
+    if "train" in parts and "val" not in parts and options.val is None and options.val_fraction:
         kept, out = stratified_split(torch.zeros(len(parts["train"]), dtype=torch.int64), options.val_fraction, seed)
         if len(out):
             parts["val"], parts["train"] = parts["train"].subset(out), parts["train"].subset(kept)
             carved = " (carved from train by seed)"
+    more: list[Path] = []
+    if options.unlabelled is not None:
+        more = find_unlabelled(options.unlabelled, (path for name in ("val", "test") if name in parts for path in parts[name].paths))
+    share = (options.unlabelled_share or SHARE) if more and "train" in parts else 0.0
     sizes = [f"{name} {len(p)} images with {len(p.targets.boxes)} boxes" + (carved if name == "val" else "") for name, p in parts.items()]
     left_out = sum(listed.left_out for listed in read.values())
     told = f"; {left_out} annotation{'' if left_out == 1 else 's'} left out, which `check-data` names" if left_out else ""
-    missing = [name for label, name in enumerate(names) if not (parts["train"].targets.labels == label).any()]
+    seen = parts["train"].targets.labels if "train" in parts else torch.arange(len(names))
+    missing = [name for label, name in enumerate(names) if not (seen == label).any()]
     bare = f"classes without a box in train ({len(missing)}): {', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}"
+    if more:
+        told += f"; {len(more)} of train without labels, from `{options.unlabelled}`: {f'{share:g} of each batch' if share else 'all'}"
+        parts["train"] = with_unlabelled(parts.get("train"), more)
     jitter = options.augment == "jitter"
     return Splits(
         train=parts["train"],
@@ -66,6 +78,7 @@ def build(options: CocoOptions, seed: int) -> Splits:
             MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
             [round(255 * value) for value in options.mean],
         ),
+        unlabelled_share=share,
         description=f"boxes of `{options.root}` ({options.format}): {', '.join(sizes)}{told}",
         remarks=(*(remark for listed in read.values() for remark in listed.remarks), *([bare] if missing else [])),
     )

@@ -21,8 +21,9 @@ class CocoOptions(Options):
     """Folder of the data set. All other paths are below it."""
     format: Literal["coco", "yolo"] = "coco"
     """`coco`: a JSON file for each split. `yolo`: a text file for each image, in a folder `labels` beside the folder `images`."""
-    train: Annotated[str, Field(min_length=1)] | None = None
-    """coco: annotation file of the training images; yolo: folder of the images. By default the first usual place where there is one."""
+    train: str | None = None
+    """coco: annotation file of the training images; yolo: folder of the images. By default the first usual place where there is one. Empty,
+    with `unlabelled`: no training image has a label."""
     val: str | None = None
     """The same for validation. Empty leaves it out."""
     test: str | None = None
@@ -33,6 +34,12 @@ class CocoOptions(Options):
     """coco: the same for validation."""
     test_images: str | None = None
     """coco: the same for the test."""
+    unlabelled: PathOption | None = None
+    """A folder with more images, without labels, at any depth, a path of its own: a share of each batch, from which methods learn that read
+    no labels, such as `pseudo`. An epoch goes once through the labelled images, and takes as many of the others as belong to them, in
+    turn."""
+    unlabelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of each batch that comes from `unlabelled`; by default half."""
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training images that is carved out, by seed, where nothing is there for validation; 0 means none."""
     classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
@@ -69,6 +76,12 @@ class CocoOptions(Options):
             raise ValueError("`scale_range` is the smallest factor and the largest")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("`classes` names a class twice")
+        if self.unlabelled is None and self.unlabelled_share is not None:
+            raise ValueError("`unlabelled_share` has no effect without `unlabelled`")
+        if self.train == "" and self.unlabelled is None:
+            raise ValueError("`train` is empty, and without `unlabelled` there is nothing to learn from")
+        if self.train == "" and self.unlabelled_share is not None:
+            raise ValueError('`unlabelled_share` has no effect with `train = ""`: no image has a label')
         if self.format == "yolo" and (name := next((n for n in ("train_images", "val_images", "test_images") if getattr(self, n)), "")):
             raise ValueError(f'`{name}` has no effect with `format = "yolo"`: `{name.removesuffix("_images")}` is the folder of the images')
         return self

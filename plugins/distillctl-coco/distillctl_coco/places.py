@@ -29,7 +29,7 @@ class Place:
 
 
 def find(options: CocoOptions) -> dict[str, Place]:
-    """The splits that are there, by name; `train` is.
+    """The splits that are there, by name; `train` is, unless it is stated to be empty.
 
     Raises:
         distillctl.ProfileError: something that is named is not there, or nothing to train on.
@@ -37,7 +37,9 @@ def find(options: CocoOptions) -> dict[str, Place]:
     if not options.root.is_dir():
         raise ProfileError(f"there is no folder `{options.root}`", where="dataset.root", hint="it is the folder of the data set")
     found = {name: place for name in _NAMES if (place := _place(options, name)) is not None}
-    if "train" not in found:
+    if not found and options.train == "":
+        raise ProfileError(f"in `{options.root}` nothing says which classes there are", where="[dataset]", hint="`val` or `test` does")
+    if "train" not in found and options.train != "":
         tried = ", ".join(f"`{pattern[0].format('train')}`" for pattern in _COCO) if options.format == "coco" else _patterns("train")
         hint = "`train` names it" if options.format == "coco" else '`train` names it; `format = "coco"` is for JSON files'
         raise ProfileError(f"in `{options.root}` there is none of {tried}", where="[dataset]", hint=hint)
@@ -63,7 +65,8 @@ def preview(options: CocoOptions) -> str:
     Raises:
         distillctl.ProfileError: as `find`.
     """
-    return f"boxes in `{options.root}`: {', '.join(f'{name} `{place.labels}`' for name, place in find(options).items())}"
+    more = "" if options.unlabelled is None else f", and without labels `{options.unlabelled}`"
+    return f"boxes in `{options.root}`: {', '.join(f'{name} `{place.labels}`' for name, place in find(options).items())}{more}"
 
 
 def _patterns(name: str) -> str:

@@ -50,6 +50,15 @@ class BoxTargets(LazyTargets):
         parts = (part[rows] for part in (self.boxes, self.labels, self.crowd, self.area))
         return BoxTargets(self.image_ids[index], self.sizes[index], place, *parts)
 
+    def followed_by(self, other: BoxTargets) -> BoxTargets:
+        """Those of these images, and then those of others."""
+        places = (torch.arange(len(one)).repeat_interleave(one.counts) + before for one, before in ((self, 0), (other, len(self))))
+        names = ("boxes", "labels", "crowd", "area")
+        parts = (torch.cat([getattr(self, name), getattr(other, name)]) for name in names)
+        return BoxTargets(
+            torch.cat([self.image_ids, other.image_ids]), torch.cat([self.sizes, other.sizes]), torch.cat(list(places)), *parts
+        )
+
     def only(self, classes: list[int]) -> BoxTargets:
         """The same images with the boxes of these labels, which are counted anew in their order."""
         number = torch.full((max([*classes, *self.labels.tolist()], default=0) + 1,), -1)

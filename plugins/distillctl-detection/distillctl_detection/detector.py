@@ -42,10 +42,13 @@ class Detector(nn.Module):
     `Proposals` with the losses; with `pyramid_only` the levels. seeds: of each image, for what is drawn.
 
     first_stride: of the first of its levels.
+    weighs: whether its losses know boxes that count differently: `weights` of a target's boxes and one of its `background` (see
+        `distillctl_detection.weighted`).
     grid: tells the anchors that are numbered in `Proposals.boxes` from those of others; None where these are boxes.
     """
 
     first_stride: ClassVar[int]
+    weighs: ClassVar[bool] = False
     grid: Hashable = None
 
     def side_of(self, levels: Pyramid) -> int:
@@ -59,6 +62,16 @@ class Detector(nn.Module):
     def classify(self, levels: Pyramid, boxes: Sequence[Tensor], side: int) -> Tensor:
         """Logits of places of each image, as `Proposals` has them, from its levels and the side of the view in pixels."""
         raise NotImplementedError
+
+    def detect(self, levels: Pyramid, images: Tensor) -> list[dict[str, Tensor]]:
+        """What it finds, in evaluation mode, by the levels of its pyramid, as `forward` gives it.
+
+        Raises:
+            RunError: this detector has no such way.
+        """
+        raise RunError(
+            "boxes are learnt from a `fasterrcnn` or an `onnx`, and this teacher is neither", hint="methods on maps take any detector"
+        )
 
     def answer(self, levels: Pyramid, asked: Proposals) -> Proposals:
         """What this detector says to the places that another one has learnt from.

@@ -7,6 +7,7 @@ arXiv 1506.01497; Lin et al. 2017, arXiv 1612.03144.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from distillctl_detection.backbones import pyramid
 from distillctl_detection.detector import Detector, Proposals, Pyramid, side_of_square, terms_of
 from distillctl_detection.options import FasterRCNNOptions
 from distillctl_detection.sampling import SeededSampler
+from distillctl_detection.weighted import box_losses, rpn_losses
 
 _RATIOS = (0.5, 1.0, 2.0)
 _LEVELS = 5
@@ -34,6 +36,7 @@ class FasterRCNN(Detector, TorchvisionFasterRCNN):  # type: ignore[misc]
     """torchvision's Faster R-CNN on normalised square views, whose side is a multiple of 32: nothing is resized, padded or normalised."""
 
     first_stride = 4
+    weighs = True
     backbone: Any
     rpn: Any
     roi_heads: Any
@@ -73,19 +76,31 @@ class FasterRCNN(Detector, TorchvisionFasterRCNN):  # type: ignore[misc]
             levels = {name: level.float() for name, level in levels.items()}
             listed = ImageList(images, [(side, side)] * len(images))
             if targets is None:
-                proposals, _ = self.rpn(listed, levels)
-                return self.roi_heads(levels, proposals, listed.image_sizes)[0]
+                return self.detect(levels, images)
             self.rpn.fg_bg_sampler.seeds = self.roi_heads.fg_bg_sampler.seeds = seeds
-            proposals, losses = self.rpn(listed, levels, targets)
-            boxes, _, labels, regression = self.roi_heads.select_training_samples(proposals, targets)
+            weighted = "weights" in targets[0]
+            proposals, losses = (partial(rpn_losses, self.rpn) if weighted else self.rpn)(listed, levels, targets)
+            boxes, matched, labels, regression = self.roi_heads.select_training_samples(proposals, targets)
             logits, deltas = self._box_head(levels, boxes, side)
-            losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, deltas, labels, regression)
+            if weighted:
+                losses["loss_classifier"], losses["loss_box_reg"] = box_losses(logits, deltas, labels, regression, matched, targets)
+            else:
+                losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, deltas, labels, regression)
         return Proposals(logits, boxes, torch.cat(labels), terms_of(losses))
 
     def some_places(self, images: Tensor) -> list[Tensor]:
         """Three boxes half as wide as the view."""
         edges = torch.tensor(_SOME, device=images.device)[:, None] * images.shape[-1]
         return [torch.cat([edges, edges, edges + images.shape[-1] / 2, edges + images.shape[-1] / 2], 1)] * len(images)
+
+    def detect(self, levels: Pyramid, images: Tensor) -> list[dict[str, Tensor]]:
+        """What it finds, in evaluation mode, by the levels of its pyramid, as `forward` gives it."""
+        side = images.shape[-1]
+        with fp32(images.device):
+            levels = {name: level.float() for name, level in levels.items()}
+            listed = ImageList(images, [(side, side)] * len(images))
+            found: list[dict[str, Tensor]] = self.roi_heads(levels, self.rpn(listed, levels)[0], listed.image_sizes)[0]
+            return found
 
     def classify(self, levels: Pyramid, boxes: Sequence[Tensor], side: int) -> Tensor:
         """Logits (R, 1 + K) of boxes of each image, from the levels of its pyramid and the side of the view in pixels."""

@@ -99,6 +99,19 @@ SSDLITE = ModelSpec(
 )
 
 
+ONNX = ModelSpec(
+    name="onnx",
+    namespace="detection",
+    summary="a detector in an ONNX file (YOLOX, DETR's family, torchvision's), as a teacher by its boxes",
+    paper="YOLOX: Ge et al. 2021, arXiv 2107.08430",
+    implementation="distillctl_detection.foreign:build",
+    options="distillctl_detection.onnx_options:OnnxOptions",
+    own_file=True,
+    weights_input={"": WeightsInput(mean=(0.0,) * 3, std=(1.0,) * 3)},
+    input_size=416,
+)
+
+
 @hookimpl
 def register_task() -> TaskSpec:
     """Boxes with classes."""
@@ -111,8 +124,8 @@ def register_task() -> TaskSpec:
 
 @hookimpl
 def register_model() -> list[ModelSpec]:
-    """Detectors of two stages and of one."""
-    return [FASTERRCNN, RETINANET, FCOS, SSDLITE]
+    """Detectors of two stages and of one, and those of a file."""
+    return [FASTERRCNN, RETINANET, FCOS, SSDLITE, ONNX]
 
 
 @hookimpl

@@ -9,12 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Images, Outputs, ProfileError, RunError, Seen, Task
+from distillctl import Batch, Guesses, Images, Outputs, ProfileError, Relabels, RunError, Seen, Task
 from distillctl_detection.detector import Detector, Proposals
+from distillctl_detection.foreign import ForeignDetector
 from distillctl_detection.meter import FIGURES, DetectionMeter
 
 _OUTPUT = "logits"
 _LEVELS = "name levels, such as `p4` or `c4`: `distillctl show MODEL` lists them"
+_WEIGHS = "`fasterrcnn` does"
+_BOXES_ALONE = "`pseudo` learns from its boxes"
 
 
 class Detection(Task):
@@ -32,13 +35,16 @@ class Detection(Task):
     gives = frozenset({"labels", "logits"})
     cuts_rows = True
     draws = True
+    relabels = True
 
     @property
     def outputs(self) -> int:
         return self.data.num_classes
 
-    def sample(self, model: nn.Module, images: Tensor) -> Proposals:
-        """The backbone with the pyramid, and the head at three places of each image."""
+    def sample(self, model: nn.Module, images: Tensor) -> Any:
+        """`Proposals`: backbone, pyramid, and the head at three places of each image; of a foreign detector what it finds."""
+        if isinstance(model, ForeignDetector):
+            return model(images)
         if not isinstance(model, Detector):
             raise RunError("this data set has boxes, and the model is not a detector", hint="`distillctl list-models` has `fasterrcnn`")
         side = images.shape[-1]
@@ -50,6 +56,18 @@ class Detection(Task):
         places = model.some_places(images)
         return Proposals(model.classify(levels, places, side), places)
 
+    def adopt(self, model: nn.Module) -> tuple[str, ...]:
+        if not isinstance(model, ForeignDetector):
+            return ()
+        unknown = model.adopt(self.data.classes)
+        if len(unknown) == self.outputs:
+            raise ProfileError(
+                f"the file knows none of the classes of the data set ({_some(self.data.classes)}): its own are {_some(model.classes)}",
+                hint="`classes` gives them the names that the data set has, in the file's order",
+            )
+        told = f"the file does not know {len(unknown)} of {self.outputs} classes and never finds them: {_some(unknown)}"
+        return (told,) if unknown else ()
+
     def check_output(self, output: object, model: str) -> None:
         """`sample` has looked at it."""
 
@@ -60,20 +78,30 @@ class Detection(Task):
         return ()
 
     def forward(self, student: nn.Module, batch: Batch) -> Outputs:
-        device = batch.images.device
-        learnt = [{name: one[name][~one["crowd"]].to(device) for name in ("boxes", "labels")} for one in batch.targets]
-        for one in learnt:
-            one["labels"] = one["labels"] + 1  # 0 is the background
+        bare = self._bare(batch).tolist() if len(self.data.train.labels) else [None] * batch.count
+        learnt = [_learnt(target, without) for target, without in zip(batch.targets, bare, strict=True)]
+        if "weights" in learnt[0] and not getattr(student, "model", student).weighs:
+            raise RunError("this detector does not learn from boxes that count differently, or from images without labels", hint=_WEIGHS)
+        learnt = [{name: value.to(batch.images.device) for name, value in one.items()} for one in learnt]
         seeds = [0] * batch.count if batch.seeds is None else batch.seeds.tolist()
         outputs: Outputs = student(batch.images, learnt, seeds)
         return outputs
 
+    def _bare(self, batch: Batch) -> Tensor:
+        """Which images have no labels, bool, (B,)."""
+        return batch.labels < 0 if len(batch.labels) else torch.zeros(batch.count, dtype=torch.bool)
+
     def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Those of torchvision: `classifier` and `box_reg` of the proposals, `objectness` and `rpn_box_reg` of the anchors."""
-        return {name: value.float() for name, value in outputs[_OUTPUT].losses.items()}
+        """Those of torchvision: `classifier` and `box_reg` of the proposals, `objectness` and `rpn_box_reg` of the anchors. Where some
+        images have no labels, they are divided by the share of those that have, as if these were all.
+        """
+        labelled = 1 - self.data.unlabelled_share
+        return {name: value.float() / labelled if labelled < 1 else value.float() for name, value in outputs[_OUTPUT].losses.items()}
 
     def look(self, teacher: nn.Module, batch: Batch) -> Outputs:
-        """The backbone and the pyramid; neither its proposal network nor its box head runs."""
+        """The backbone and the pyramid; neither its proposal network nor its box head runs. Of a foreign detector what it finds."""
+        if isinstance(bare := getattr(teacher, "model", teacher), ForeignDetector):
+            return {_OUTPUT: _detect(bare, batch)}
         try:
             outputs: Outputs = teacher(batch.images, pyramid_only=True)
         except KeyError as error:
@@ -84,8 +112,35 @@ class Detection(Task):
         """The teacher's head at the places that the student learnt from."""
         assert teacher is not None
         model = teacher.model
+        if isinstance(model, ForeignDetector):
+            raise RunError("a teacher from an ONNX file gives boxes alone, and no logits of proposals", hint=_BOXES_ALONE)
         assert isinstance(model, Detector)
         return {**look, _OUTPUT: model.answer(look[_OUTPUT], outputs[_OUTPUT])}
+
+    def guesses(self, teacher: nn.Module | None, look: Outputs, batch: Batch) -> Guesses:
+        """The teacher's detections with their scores; boxes that are narrower than a pixel are none."""
+        assert teacher is not None
+        model: Any = teacher.model
+        found = look[_OUTPUT] if isinstance(model, ForeignDetector) else model.detect(look[_OUTPUT], batch.images)
+        found = [_wide(one) for one in found]
+        counts = torch.tensor([len(one["scores"]) for one in found])
+        scores = torch.cat([one["scores"] for one in found])
+        images = torch.arange(len(found)).repeat_interleave(counts)
+        return Guesses(scores, images.to(scores.device), ~self._bare(batch).to(scores.device), found)
+
+    def relabelled(self, batch: Batch, guesses: Guesses, relabels: Relabels) -> Batch:
+        """Soft boxes: `weights` (N,) stand in the targets of all images, 1 for boxes of labels."""
+        targets = []
+        for number, (target, found, replaced) in enumerate(zip(batch.targets, guesses.content, relabels.images.tolist(), strict=True)):
+            if not replaced:
+                targets.append({**target, "weights": torch.ones_like(target["labels"], dtype=torch.float32)})
+                continue
+            weights = relabels.weights[guesses.images == number]
+            kept = weights > 0
+            boxes, labels = found["boxes"][kept].float(), found["labels"][kept] - 1
+            own = {"boxes": boxes, "labels": labels, "crowd": torch.zeros_like(labels, dtype=torch.bool), "weights": weights[kept]}
+            targets.append({**target, **own})
+        return replace(batch, targets=targets)
 
     def seen(self, outputs: Outputs, batch: Batch) -> Mapping[str, Seen]:
         maps: dict[str, Tensor] = {name: value for name, value in outputs.items() if name != _OUTPUT}
@@ -102,7 +157,7 @@ class Detection(Task):
         """Of each image `boxes` (M, 4) in pixels of the picture, `labels` 0 … K−1, and `scores`."""
         return [
             {"boxes": _in_picture(found["boxes"].float(), target), "labels": found["labels"] - 1, "scores": found["scores"].float()}
-            for found, target in zip(model(batch.images), batch.targets, strict=True)
+            for found, target in zip(_detect(model, batch), batch.targets, strict=True)
         ]
 
     def meter(self) -> DetectionMeter:
@@ -118,6 +173,47 @@ class Detection(Task):
     @classmethod
     def show(cls, figure: str, value: float) -> str:
         return "–" if value < 0 else f"{value:.1%}"
+
+
+def _learnt(target: Mapping[str, Tensor], bare: bool | None) -> dict[str, Tensor]:
+    """What an image's losses are computed from. bare: whether it has no labels, None where all have; unless a teacher gave it some, nothing
+    is learnt from such an image.
+    """
+    kept = ~target["crowd"]
+    own = {"boxes": target["boxes"][kept], "labels": target["labels"][kept] + 1}  # 0 is the background
+    if "weights" in target:
+        return {**own, "weights": target["weights"][kept], "background": torch.ones(())}
+    if bare is None:
+        return own
+    return {**own, "weights": torch.ones(len(own["boxes"])), "background": torch.tensor(0.0 if bare else 1.0)}
+
+
+def _wide(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The detections whose boxes have at least a pixel of width and height."""
+    kept = (found["boxes"][:, 2:] - found["boxes"][:, :2] >= 1).all(1)
+    return {name: value[kept] for name, value in found.items()}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _detect(model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
+    """Of each image `boxes` in pixels of the view, `labels` from 1, and `scores`. A foreign detector sees nothing but the picture."""
+    if not isinstance(model, ForeignDetector):
+        found: list[dict[str, Tensor]] = model(batch.images)
+        return found
+    parts = [_picture(target, view.shape[1:]) for target, view in zip(batch.targets, batch.images, strict=True)]
+    foreign: list[dict[str, Tensor]] = model(batch.images, parts)
+    return foreign
+
+
+def _picture(target: Mapping[str, Any], sides: Sequence[int]) -> Tensor:
+    """Where in a view of this height and width the picture lies: its left, top, right and bottom edge."""
+    scale, offset, size = (target[name].cpu() for name in ("scale", "offset", "size"))
+    corners = torch.stack([offset, size.flip(0) * scale + offset])
+    edges = torch.cat([corners.min(0).values, corners.max(0).values]).clamp(min=0)
+    return edges.minimum(torch.tensor([sides[1], sides[0]] * 2))
 
 
 def _in_picture(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:

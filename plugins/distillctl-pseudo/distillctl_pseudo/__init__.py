@@ -1,0 +1,1 @@
+"""Pseudo labels: a teacher's answers as targets."""
