@@ -95,6 +95,10 @@ class Task:
     """Figures that `details` gives beside those of `names`, with the words for them."""
     teacher_names: ClassVar[Mapping[str, str]] = {}
     """Figures that `details(teacher=True)` gives beside those, with the words for them; empty where there are none."""
+    class_figures: ClassVar[Mapping[str, str]] = {}
+    """Figures from 0 to 1 in the lines of `breakdown`, with the words for them."""
+    counts: ClassVar[str] = "images"
+    """What the `count` of a class in `breakdown` counts."""
     gives: ClassVar[frozenset[str]] = frozenset()
     """What methods can read beside features: `labels` (a class for each row), `logits` (a score for each class). A method that reads more
     (`MethodSpec.reads`) is refused."""
@@ -263,8 +267,8 @@ class Task:
         return f"{value:.4f}"
 
     def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """The figures class by class: `name`, `correct`, `count`, and of an evaluation by `details` what else there is; empty where there
-        are no classes.
+        """The figures class by class: `name`, `count`, and those of `class_figures`, perhaps only of an evaluation by `details`; None where
+        one means nothing. Where answers to images are right or wrong, `correct` counts the right ones. Empty where there are no classes.
         """
         return []
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Images, Outputs, ProfileError, RunError, Seen, Task
+from distillctl import Batch, Evaluation, Images, Outputs, ProfileError, RunError, Seen, Task
 from distillctl_detection.fasterrcnn import FasterRCNN, Proposals
-from distillctl_detection.meter import FIGURES, DetectionMeter
+from distillctl_detection.meter import FIGURES, ClassPrecision, DetectionMeter
 
 _OUTPUT = "logits"
 _FIRST_STRIDE = 4
@@ -31,6 +31,8 @@ class Detection(Task):
 
     metric = "map"
     names: ClassVar[Mapping[str, str]] = FIGURES
+    class_figures: ClassVar[Mapping[str, str]] = {"ap": "AP", "ap50": "AP50"}
+    counts = "objects"
     gives = frozenset({"labels", "logits"})
     cuts_rows = True
     draws = True
@@ -122,6 +124,15 @@ class Detection(Task):
     @classmethod
     def show(cls, figure: str, value: float) -> str:
         return "–" if value < 0 else f"{value:.1%}"
+
+    def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """`ap` and `ap50` of each class, None without an object of it; objects are counted without crowds."""
+        found: ClassPrecision = evaluation.answers
+        columns = (found.names, found.count.tolist(), found.ap.tolist(), found.ap50.tolist())
+        return [
+            {"name": name, "count": count, "ap": ap if count else None, "ap50": ap50 if count else None}
+            for name, count, ap, ap50 in zip(*columns, strict=True)
+        ]
 
 
 def _in_picture(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:

@@ -106,6 +106,29 @@ def test_the_teacher_proposes_nothing(task: Detection, batch: Batch) -> None:
     assert ran == ["backbone", "roi_heads.box_head"]
 
 
+def test_figures_class_by_class() -> None:
+    """Circles are found where they are, squares half as high as they are, and the picture has no triangle."""
+    boxes = torch.tensor([[0.0, 0.0, 16.0, 16.0], [16.0, 16.0, 56.0, 56.0]])
+    found = [{"boxes": boxes * torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0.7]]), "labels": torch.tensor([0, 1]), "scores": torch.ones(2)}]
+    target = {"boxes": boxes, "labels": torch.tensor([0, 1]), "crowd": torch.zeros(2, dtype=torch.bool), "area": torch.full((2,), 256.0)}
+    target |= {"image_id": torch.tensor(1), "scale": torch.ones(2), "offset": torch.zeros(2)}
+    task = Detection(shapes())
+    meter = task.meter()
+    meter.add(
+        found, Batch(torch.zeros(1, 3, 64, 64), torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), targets=[target])
+    )
+    meter.merge([meter.state()])
+    lines = task.breakdown(meter.result())
+    share = (56 * 0.7 - 16) / 40  # of the square, which counts up to a threshold of 0.55
+    assert 0.55 < share < 0.6
+    assert [line.pop("ap") for line in lines] == [pytest.approx(1.0), pytest.approx(0.2), None]
+    assert lines == [
+        {"name": "circle", "count": 1, "ap50": pytest.approx(1.0)},
+        {"name": "square", "count": 1, "ap50": pytest.approx(1.0)},
+        {"name": "triangle", "count": 0, "ap50": None},
+    ]
+
+
 def test_nothing_is_learnt_from_crowds(task: Detection, batch: Batch) -> None:
     def losses(crowd: bool, moved: float) -> dict[str, Tensor]:
         targets = []
