@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from distillctl.api.data import Images, Splits
 from distillctl.api.method import OUTPUT, Batch, Features
 from distillctl.api.options import Options
-from distillctl.errors import ProfileError, RunError
+from distillctl.errors import DataError, ProfileError, RunError
 
 Outputs = Mapping[str, Any]
 """What a model computed for a batch: every captured feature, a tensor, and what it returned, under `"logits"`: for a classifier a tensor,
@@ -27,6 +27,17 @@ class Seen(NamedTuple):
 
     batch: Batch
     features: Features
+
+
+class Answer(NamedTuple):
+    """One thing that a deployed model says to a picture.
+
+    label: the class, from 0. score: from 0 to 1. box: left, top, right and bottom in pixels of the upright picture; None means the whole.
+    """
+
+    label: int
+    score: float
+    box: tuple[float, float, float, float] | None = None
 
 
 class Meter(Protocol):
@@ -119,6 +130,8 @@ class Task:
     compares: ClassVar[bool] = False
     """Whether its figures compare the model with the teacher. Evaluations then ask both, hand pairs to the meter, and go through
     `Splits.labelled` with the model alone; so does one before training."""
+    answers: ClassVar[Literal["", "classes", "boxes"]] = ""
+    """What `respond` says to a picture: a score for each class, or any number of boxes; empty where it says nothing."""
     reads: ClassVar[tuple[str, ...]] = ()
     """With `compares`: features that `predict` reads. The model then gives `Outputs` with those of them that it has."""
 
@@ -259,6 +272,29 @@ class Task:
         """The share of images to which two models give the same answer; None where that means nothing."""
         return None
 
+    # The deployed student, without data.
+
+    @classmethod
+    def respond(cls, model: nn.Module, batch: Batch, *, outputs: int, top: int | None = None) -> list[list[Answer] | None]:
+        """What a deployed model in evaluation mode says to B pictures, the likeliest first; None where its answer is not finite.
+
+        By default the softmax, in float64, of logits (B, outputs).
+
+        Args:
+            model: the bare model.
+            batch: `targets` has for each picture `scale` and `offset` (float32, (2,), in x and y): a point of the picture times `scale`,
+                plus `offset`, is one of the view.
+            outputs: how many numbers its last layer gives.
+            top: the most answers to each picture; None for all.
+
+        Raises:
+            DataError: the model gives something else.
+        """
+        logits = model(batch.images)
+        if not isinstance(logits, Tensor) or logits.shape != (batch.count, outputs):
+            raise DataError(f"the student does not give the {outputs} numbers of which its `model.json` tells")
+        return [_likeliest(row, top) for row in logits.float().cpu()]
+
     # For people.
 
     @classmethod
@@ -279,9 +315,17 @@ class Task:
         return None
 
 
+def _likeliest(logits: Tensor, top: int | None) -> list[Answer] | None:
+    if not bool(logits.isfinite().all()):
+        return None
+    order = logits.sort(descending=True, stable=True).indices[:top]  # among equals the first class, as in evaluations
+    shares = logits.double().softmax(0)[order]
+    return [Answer(label, share) for label, share in zip(order.tolist(), shares.tolist(), strict=True)]
+
+
 def output(outputs: Outputs) -> Any:
     """What the model itself returned."""
     return outputs[OUTPUT]
 
 
-__all__ = ["Evaluation", "LossOptions", "Meter", "Outputs", "Seen", "Task", "output"]
+__all__ = ["Answer", "Evaluation", "LossOptions", "Meter", "Outputs", "Seen", "Task", "output"]

@@ -34,6 +34,7 @@ class Classification(Task):
     class_figures: ClassVar[Mapping[str, str]] = {"precision": "precision", "recall": "recall", "f1": "F1"}
     gives = frozenset({"labels", "logits"})
     views = ("flip", "five_crop", "ten_crop", "multi_scale")
+    answers = "classes"
     smooths = True
     mixes = True
 

@@ -45,11 +45,13 @@ def build(options: CocoOptions, seed: int) -> Splits:
     missing = [name for label, name in enumerate(names) if not (parts["train"].targets.labels == label).any()]
     bare = f"classes without a box in train ({len(missing)}): {', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}"
     jitter = options.augment == "jitter"
+    fill = [round(255 * value) for value in options.mean]
     return Splits(
         train=parts["train"],
         val=parts.get("val"),
         test=parts.get("test"),
         classes=names,
+        class_ids=[classes[label][0] for label in chosen] if options.format == "coco" else (),
         mean=tuple(options.mean),
         std=tuple(options.std),
         view=View(
@@ -58,13 +60,14 @@ def build(options: CocoOptions, seed: int) -> Splits:
             max_megapixels=options.max_megapixels,
             white=options.white,
             background=options.background,
+            canvas=fill,
         ),
         joint=Canvas(
             options.image_size,
             options.augment,
             options.scale_range or SCALE_RANGE,
             MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
-            [round(255 * value) for value in options.mean],
+            fill,
         ),
         description=f"boxes of `{options.root}` ({options.format}): {', '.join(sizes)}{told}",
         remarks=(*(remark for listed in read.values() for remark in listed.remarks), *([bare] if missing else [])),

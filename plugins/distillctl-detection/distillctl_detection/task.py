@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distillctl import Batch, Evaluation, Images, Outputs, ProfileError, RunError, Seen, Task
+from distillctl import Answer, Batch, Evaluation, Images, Outputs, ProfileError, RunError, Seen, Task
 from distillctl_detection.fasterrcnn import FasterRCNN, Proposals
 from distillctl_detection.meter import FIGURES, ClassPrecision, DetectionMeter
 
@@ -36,6 +36,7 @@ class Detection(Task):
     gives = frozenset({"labels", "logits"})
     cuts_rows = True
     draws = True
+    answers = "boxes"
 
     @property
     def outputs(self) -> int:
@@ -106,10 +107,12 @@ class Detection(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
         """Of each image `boxes` (M, 4) in pixels of the picture, `labels` 0 … K−1, and `scores`."""
-        return [
-            {"boxes": _in_picture(found["boxes"].float(), target), "labels": found["labels"] - 1, "scores": found["scores"].float()}
-            for found, target in zip(model(batch.images), batch.targets, strict=True)
-        ]
+        return _detections(model, batch)
+
+    @classmethod
+    def respond(cls, model: nn.Module, batch: Batch, *, outputs: int, top: int | None = None) -> list[list[Answer] | None]:
+        """The detections that `predict` gives, sorted by their score."""
+        return [_answers(found, top) for found in _detections(model, batch)]
 
     def meter(self) -> DetectionMeter:
         return DetectionMeter(self.data.classes)
@@ -133,6 +136,21 @@ class Detection(Task):
             {"name": name, "count": count, "ap": ap if count else None, "ap50": ap50 if count else None}
             for name, count, ap, ap50 in zip(*columns, strict=True)
         ]
+
+
+def _detections(model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
+    return [
+        {"boxes": _in_picture(found["boxes"].float(), target), "labels": found["labels"] - 1, "scores": found["scores"].float()}
+        for found, target in zip(model(batch.images), batch.targets, strict=True)
+    ]
+
+
+def _answers(found: Mapping[str, Tensor], top: int | None) -> list[Answer] | None:
+    if not (found["boxes"].isfinite().all() and found["scores"].isfinite().all()):
+        return None
+    order = found["scores"].sort(descending=True, stable=True).indices[:top]
+    columns = (found[name][order].tolist() for name in ("labels", "scores", "boxes"))
+    return [Answer(label, score, tuple(box)) for label, score, box in zip(*columns, strict=True)]
 
 
 def _in_picture(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:

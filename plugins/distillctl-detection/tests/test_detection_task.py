@@ -129,6 +129,41 @@ def test_figures_class_by_class() -> None:
     ]
 
 
+def test_what_a_deployed_detector_says(task: Detection) -> None:
+    """The detections that an evaluation judges, the likeliest first."""
+    model = detector(score_threshold=0.2).eval()
+    place = {"scale": torch.tensor([0.5, 0.25]), "offset": torch.tensor([3.0, 5.0])}
+    batch = Batch(torch.randn(2, 3, 64, 64), torch.empty(0, dtype=torch.int64), torch.arange(2), targets=[place] * 2)
+    with torch.no_grad():
+        found, said = task.predict(model, batch), Detection.respond(model, batch, outputs=3)
+        few = Detection.respond(model, batch, outputs=3, top=2)
+    for one, answers in zip(found, said, strict=True):
+        assert answers is not None
+        assert len(answers) == len(one["scores"]) > 2
+        assert [answer.score for answer in answers] == sorted(one["scores"].tolist(), reverse=True)
+        assert sorted((answer.score, answer.label, *(answer.box or ())) for answer in answers) == sorted(
+            (score, label, *box)
+            for score, label, box in zip(one["scores"].tolist(), one["labels"].tolist(), one["boxes"].tolist(), strict=True)
+        )
+    assert few == [answers[:2] for answers in said if answers is not None]
+    for name in ("boxes", "scores"):
+        broken = {"boxes": torch.ones(1, 4), "labels": torch.tensor([1]), "scores": torch.ones(1)}
+        broken[name] = broken[name] * torch.inf
+        says = Fixed([broken, {name: value[:0] for name, value in broken.items()}])
+        assert Detection.respond(says, batch, outputs=3) == [None, []]
+
+
+class Fixed(nn.Module):
+    """Gives what it was made of."""
+
+    def __init__(self, answers: list[dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        return self.answers
+
+
 def test_nothing_is_learnt_from_crowds(task: Detection, batch: Batch) -> None:
     def losses(crowd: bool, moved: float) -> dict[str, Tensor]:
         targets = []
