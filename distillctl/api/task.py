@@ -123,6 +123,8 @@ class Task:
     views: ClassVar[tuple[str, ...]] = ()
     """Kinds of test-time augmentation whose answers can be averaged: `flip`, `five_crop`, `ten_crop` by `predict`, and `multi_scale` by
     `average`."""
+    refused_views: ClassVar[Mapping[str, str]] = {}
+    """Why a kind that is not among `views` cannot be averaged."""
     smooths: ClassVar[bool] = False
     """Whether `label_loss` knows label smoothing and `LossOptions`."""
     mixes: ClassVar[bool] = False
@@ -294,6 +296,13 @@ class Task:
         if not isinstance(logits, Tensor) or logits.shape != (batch.count, outputs):
             raise DataError(f"the student does not give the {outputs} numbers of which its `model.json` tells")
         return [_likeliest(row, top) for row in logits.float().cpu()]
+
+    @classmethod
+    def exported(cls, model: nn.Module) -> nn.Module:
+        """The network as other programs find it in a file: a module of images (B, C, S, S) that gives logits (B, outputs). Where `answers`
+        are boxes it takes one image, (1, C, S, S), and gives `boxes` (N, 4) in pixels of the view, `labels` (N,) from 0 and `scores` (N,).
+        """
+        return model
 
     # For people.
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
 from distillctl import Answer, Batch, Evaluation, Images, Outputs, ProfileError, RunError, Seen, Task
 from distillctl_detection.fasterrcnn import FasterRCNN, Proposals
@@ -16,6 +17,8 @@ from distillctl_detection.meter import FIGURES, ClassPrecision, DetectionMeter
 _OUTPUT = "logits"
 _FIRST_STRIDE = 4
 _LEVELS = "name levels, `p2` … `p6`, or `c2` … `c5`"
+_OVERLAP = 0.5
+"""Intersection over union above which two detections are one, as in torchvision's detectors."""
 _SAMPLED = (0.0, 0.25, 0.5)
 """Left and upper edges of the boxes of a sample, of the view's side; they are half as wide."""
 
@@ -36,6 +39,12 @@ class Detection(Task):
     gives = frozenset({"labels", "logits"})
     cuts_rows = True
     draws = True
+    views = ("flip",)
+    refused_views: ClassVar[Mapping[str, str]] = {
+        "five_crop": "a crop cuts objects in two",
+        "ten_crop": "a crop cuts objects in two",
+        "multi_scale": "anchors are made for objects as large as the view shows them",
+    }
     answers = "boxes"
 
     @property
@@ -106,13 +115,20 @@ class Detection(Task):
         return {"images": Seen(batch, maps), "rows": rows}
 
     def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
-        """Of each image `boxes` (M, 4) in pixels of the picture, `labels` 0 … K−1, and `scores`."""
+        """Of each image `boxes` (M, 4) in pixels of the picture, `labels` 0 … K−1, and `scores`. Of a view and its mirror image the
+        detections are put together and suppressed class by class, as in Detectron (Girshick et al. 2018,
+        github.com/facebookresearch/Detectron).
+        """
         return _detections(model, batch)
 
     @classmethod
     def respond(cls, model: nn.Module, batch: Batch, *, outputs: int, top: int | None = None) -> list[list[Answer] | None]:
         """The detections that `predict` gives, sorted by their score."""
         return [_answers(found, top) for found in _detections(model, batch)]
+
+    @classmethod
+    def exported(cls, model: nn.Module) -> nn.Module:
+        return _OneImage(model)
 
     def meter(self) -> DetectionMeter:
         return DetectionMeter(self.data.classes)
@@ -138,11 +154,38 @@ class Detection(Task):
         ]
 
 
+class _OneImage(nn.Module):
+    """Boxes, labels and scores of one image as tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training  # not `self.train`, which would reach into the model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.model(images)[0]
+        return found["boxes"], found["labels"] - 1, found["scores"]
+
+
 def _detections(model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
+    images = batch.images
+    if images.ndim == 4:
+        every = model(images)
+    else:  # the view and its mirror image
+        every = [_merged(*pair, images.shape[-1]) for pair in zip(model(images[:, 0]), model(images[:, 1]), strict=True)]
     return [
         {"boxes": _in_picture(found["boxes"].float(), target), "labels": found["labels"] - 1, "scores": found["scores"].float()}
-        for found, target in zip(model(batch.images), batch.targets, strict=True)
+        for found, target in zip(every, batch.targets, strict=True)
     ]
+
+
+def _merged(found: Mapping[str, Tensor], mirrored: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
+    """The detections of a view and of its mirror image: of those of one class that cover the same by more than half, the likeliest."""
+    left, top, right, bottom = mirrored["boxes"].unbind(1)
+    both = {key: torch.cat([found[key], mirrored[key]]) for key in ("labels", "scores")}
+    both["boxes"] = torch.cat([found["boxes"], torch.stack([side - right, top, side - left, bottom], 1)])
+    kept = batched_nms(both["boxes"], both["scores"], both["labels"], _OVERLAP)
+    return {key: value[kept] for key, value in both.items()}
 
 
 def _answers(found: Mapping[str, Tensor], top: int | None) -> list[Answer] | None:

@@ -153,6 +153,32 @@ def test_what_a_deployed_detector_says(task: Detection) -> None:
         assert Detection.respond(says, batch, outputs=3) == [None, []]
 
 
+def test_a_view_and_its_mirror_image_are_merged(task: Detection) -> None:
+    """What both have found is there once with the higher score; what one has found, or is of another class, stays."""
+    answers = [
+        {"boxes": torch.tensor([[4.0, 8.0, 24.0, 28.0]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.5])},
+        {
+            "boxes": torch.tensor([[41.0, 8.0, 61.0, 28.0], [40.0, 8.0, 60.0, 28.0], [0.0, 40.0, 10.0, 50.0]]),
+            "labels": torch.tensor([1, 2, 3]),
+            "scores": torch.tensor([0.75, 0.25, 0.125]),
+        },
+    ]
+    shown: list[Tensor] = []
+
+    class Views(nn.Module):
+        def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+            shown.append(images)
+            return [answers[len(shown) - 1]]
+
+    images = torch.randn(1, 2, 3, 64, 64)
+    place = {"scale": torch.tensor([0.5, 0.5]), "offset": torch.zeros(2)}
+    (found,) = task.predict(Views(), Batch(images, torch.empty(0, dtype=torch.int64), torch.arange(1), targets=[place]))
+    assert [torch.equal(one, images[:, view]) for view, one in enumerate(shown)] == [True, True]
+    assert found["scores"].tolist() == [0.75, 0.25, 0.125]
+    assert found["labels"].tolist() == [0, 1, 2]
+    assert found["boxes"].tolist() == [[6.0, 16.0, 46.0, 56.0], [8.0, 16.0, 48.0, 56.0], [108.0, 80.0, 128.0, 100.0]]
+
+
 class Fixed(nn.Module):
     """Gives what it was made of."""
 
