@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,19 +82,27 @@ def runs(request: pytest.FixtureRequest) -> Callable[[int], int]:
 
 @pytest.fixture
 def deployed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[nn.Module, Registry]]:
-    """`deployed(folder, classes, outputs=3, **input)` writes a tiny student of pictures of 16 pixels, as a finished run has it.
+    """`deployed(folder, classes, outputs=3, extra={}, **input)` writes a tiny student of pictures of 16 pixels, as a finished run has it.
 
     It gives the model and the registry that knows it, which is also what `Registry.load` gives from then on.
     """
     from distillctl.plugin.catalog import Plugin
     from distillctl.plugin.registry import Registry
     from distillctl.testing.tiny_models import TINY_CNN, TinyCNN
+    from distillctl.testing.tiny_tasks import TINY_BOXES
 
     registry = Registry.load({"DISTILLCTL_PLUGINS": ""})
     registry.models.add(TINY_CNN, Plugin("test", "distillctl-test", "1"))
+    registry.tasks.add(TINY_BOXES, Plugin("test", "distillctl-test", "1"))
     monkeypatch.setattr(Registry, "load", lambda *_, **__: registry)
 
-    def write(folder: Path, classes: Sequence[str] = ("a", "b", "c"), outputs: int = 3, **stated: object) -> tuple[nn.Module, Registry]:
+    def write(
+        folder: Path,
+        classes: Sequence[str] = ("a", "b", "c"),
+        outputs: int = 3,
+        extra: Mapping[str, object] | None = None,
+        **stated: object,
+    ) -> tuple[nn.Module, Registry]:
         import torch
 
         from distillctl.models import deploy
@@ -105,7 +113,7 @@ def deployed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[nn.Module, 
         folder.mkdir(parents=True, exist_ok=True)
         deploy.write_student(
             folder, model, spec=TINY_CNN, shown_name="tiny_cnn", options={"width": 4}, outputs=outputs, classes=classes,
-            preprocessing={**seen, **stated}, package="distillctl-test", version="1", extra={},
+            preprocessing={**seen, **stated}, package="distillctl-test", version="1", extra=extra or {},
         )  # fmt: skip
         return model, registry
 

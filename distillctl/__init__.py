@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         TrackerSpec,
         WeightsInput,
     )
-    from distillctl.api.task import Evaluation, Meter, Outputs, Seen, Task
+    from distillctl.api.task import Answer, Evaluation, Meter, Outputs, Seen, Task
     from distillctl.api.tracker import RunStart, StepReport, Tracker
     from distillctl.build.student import Student, load_student
     from distillctl.commands.export import export
@@ -95,7 +95,7 @@ _WHERE = {
         "CommandSpec", "DatasetSpec", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
         "WeightsInput",
     ),
-    "distillctl.api.task": ("Evaluation", "Meter", "Outputs", "Seen", "Task"),
+    "distillctl.api.task": ("Answer", "Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
     "distillctl.build.student": ("Student", "load_student"),
     "distillctl.commands.export": ("export",),
@@ -112,8 +112,8 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation", "Factor",
-    "Features", "FileAugment", "FileCache", "FileImages", "Guesses", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
+    "Answer", "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation",
+    "Factor", "Features", "FileAugment", "FileCache", "FileImages", "Guesses", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
     "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs",
     "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "Relabels", "RunError", "RunStart", "Seen",
     "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student", "Task",

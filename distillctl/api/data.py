@@ -226,6 +226,8 @@ class View:
     max_megapixels: a file with more pixels, in millions, is refused before it is decoded; None means `MAX_MEGAPIXELS`.
     white: value of white in files of grey with more than 8 bits; None: a training measures it (see `distillctl.data.inspection`).
     background: red, green and blue behind transparent pixels of files; None means white.
+    canvas: red, green and blue of the square in whose upper left corner an evaluation with `Splits.joint` lays the whole picture, its long
+        side as long as the square's. A deployed student then sees pictures so; otherwise the centre is cut out.
     """
 
     size: int
@@ -238,6 +240,7 @@ class View:
     max_megapixels: float | None = None
     white: float | None = None
     background: Sequence[int] | None = None
+    canvas: Sequence[int] | None = None
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -277,6 +280,7 @@ class Splits:
 
     train, val, test: `val` and `test` may be missing; the validation split chooses the best epoch, the test split never does.
     classes: names, sorted in the order of the labels; empty where the task has no classes.
+    class_ids: numbers of the classes in the files of the data set, in the same order; empty where they are the labels.
     mean, std: one number a channel, for images scaled to [0, 1].
     outputs: how many numbers the networks give where no classes say it; 0 where the teacher is asked.
     labelled: images with labels beside those that are learnt from, on which features are judged; their `targets`, int64, are 1 for those
@@ -285,8 +289,9 @@ class Splits:
         have one. An epoch goes once through those that have one.
     skipped: broken files that were left out, by split, where `on_error` is `skip`.
     joint: cuts views of files together with their targets; `Batch.targets` is then a list of dicts, and labels, where there are any, say
-        no more than which images have none (`NO_LABEL`). Of `view` there only count its size,
-        how files are read, and whether images are mirrored. None: `view` says it all, and targets stay as they are.
+        no more than which images have none (`NO_LABEL`). Of `view` there only count its size, how files are read, whether images are
+        mirrored, and its `canvas`, without which nobody can ask a deployed student. None: `view` says it all, and targets stay as they
+        are.
     remarks: what is odd about labels or targets, in sentences, for `check-data`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
@@ -305,6 +310,7 @@ class Splits:
     skipped: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     joint: JointViews | None = None
     remarks: Sequence[str] = ()
+    class_ids: Sequence[int] = ()
 
     @property
     def overview(self) -> str:

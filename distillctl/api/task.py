@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from distillctl.api.data import Images, Splits
 from distillctl.api.method import OUTPUT, Batch, Features
 from distillctl.api.options import Options
 from distillctl.api.relabel import Guesses, Relabels
-from distillctl.errors import ProfileError, RunError
+from distillctl.errors import DataError, ProfileError, RunError
 
 Outputs = Mapping[str, Any]
 """What a model computed for a batch: every captured feature, a tensor, and what it returned, under `"logits"`: for a classifier a tensor,
@@ -28,6 +28,17 @@ class Seen(NamedTuple):
 
     batch: Batch
     features: Features
+
+
+class Answer(NamedTuple):
+    """One thing that a deployed model says to a picture.
+
+    label: the class, from 0. score: from 0 to 1. box: left, top, right and bottom in pixels of the upright picture; None means the whole.
+    """
+
+    label: int
+    score: float
+    box: tuple[float, float, float, float] | None = None
 
 
 class Meter(Protocol):
@@ -96,6 +107,10 @@ class Task:
     """Figures that `details` gives beside those of `names`, with the words for them."""
     teacher_names: ClassVar[Mapping[str, str]] = {}
     """Figures that `details(teacher=True)` gives beside those, with the words for them; empty where there are none."""
+    class_figures: ClassVar[Mapping[str, str]] = {}
+    """Figures from 0 to 1 in the lines of `breakdown`, with the words for them."""
+    counts: ClassVar[str] = "images"
+    """What the `count` of a class in `breakdown` counts."""
     gives: ClassVar[frozenset[str]] = frozenset()
     """What methods can read beside features: `labels` (a class for each row), `logits` (a score for each class). A method that reads more
     (`MethodSpec.reads`) is refused."""
@@ -109,6 +124,8 @@ class Task:
     views: ClassVar[tuple[str, ...]] = ()
     """Kinds of test-time augmentation whose answers can be averaged: `flip`, `five_crop`, `ten_crop` by `predict`, and `multi_scale` by
     `average`."""
+    refused_views: ClassVar[Mapping[str, str]] = {}
+    """Why a kind that is not among `views` cannot be averaged."""
     smooths: ClassVar[bool] = False
     """Whether `label_loss` knows label smoothing and `LossOptions`."""
     mixes: ClassVar[bool] = False
@@ -118,6 +135,8 @@ class Task:
     compares: ClassVar[bool] = False
     """Whether its figures compare the model with the teacher. Evaluations then ask both, hand pairs to the meter, and go through
     `Splits.labelled` with the model alone; so does one before training."""
+    answers: ClassVar[Literal["", "classes", "boxes"]] = ""
+    """What `respond` says to a picture: a score for each class, or any number of boxes; empty where it says nothing."""
     reads: ClassVar[tuple[str, ...]] = ()
     """With `compares`: features that `predict` reads. The model then gives `Outputs` with those of them that it has."""
 
@@ -277,6 +296,36 @@ class Task:
         """The share of images to which two models give the same answer; None where that means nothing."""
         return None
 
+    # The deployed student, without data.
+
+    @classmethod
+    def respond(cls, model: nn.Module, batch: Batch, *, outputs: int, top: int | None = None) -> list[list[Answer] | None]:
+        """What a deployed model in evaluation mode says to B pictures, the likeliest first; None where its answer is not finite.
+
+        By default the softmax, in float64, of logits (B, outputs).
+
+        Args:
+            model: the bare model.
+            batch: `targets` has for each picture `scale` and `offset` (float32, (2,), in x and y): a point of the picture times `scale`,
+                plus `offset`, is one of the view.
+            outputs: how many numbers its last layer gives.
+            top: the most answers to each picture; None for all.
+
+        Raises:
+            DataError: the model gives something else.
+        """
+        logits = model(batch.images)
+        if not isinstance(logits, Tensor) or logits.shape != (batch.count, outputs):
+            raise DataError(f"the student does not give the {outputs} numbers of which its `model.json` tells")
+        return [_likeliest(row, top) for row in logits.float().cpu()]
+
+    @classmethod
+    def exported(cls, model: nn.Module) -> nn.Module:
+        """The network as other programs find it in a file: a module of images (B, C, S, S) that gives logits (B, outputs). Where `answers`
+        are boxes it takes one image, (1, C, S, S), and gives `boxes` (N, 4) in pixels of the view, `labels` (N,) from 0 and `scores` (N,).
+        """
+        return model
+
     # For people.
 
     @classmethod
@@ -285,8 +334,8 @@ class Task:
         return f"{value:.4f}"
 
     def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """The figures class by class: `name`, `correct`, `count`, and of an evaluation by `details` what else there is; empty where there
-        are no classes.
+        """The figures class by class: `name`, `count`, and those of `class_figures`, perhaps only of an evaluation by `details`; None where
+        one means nothing. Where answers to images are right or wrong, `correct` counts the right ones. Empty where there are no classes.
         """
         return []
 
@@ -297,9 +346,17 @@ class Task:
         return None
 
 
+def _likeliest(logits: Tensor, top: int | None) -> list[Answer] | None:
+    if not bool(logits.isfinite().all()):
+        return None
+    order = logits.sort(descending=True, stable=True).indices[:top]  # among equals the first class, as in evaluations
+    shares = logits.double().softmax(0)[order]
+    return [Answer(label, share) for label, share in zip(order.tolist(), shares.tolist(), strict=True)]
+
+
 def output(outputs: Outputs) -> Any:
     """What the model itself returned."""
     return outputs[OUTPUT]
 
 
-__all__ = ["Evaluation", "LossOptions", "Meter", "Outputs", "Seen", "Task", "output"]
+__all__ = ["Answer", "Evaluation", "LossOptions", "Meter", "Outputs", "Seen", "Task", "output"]

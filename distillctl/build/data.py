@@ -168,7 +168,9 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Kind:
         raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint=f"allowed: {', '.join(_VIEWS)}")
     if kind and kind not in task.views:
         allowed = ", ".join(task.views)
-        raise ProfileError(f"the task of `{profile.dataset.spec.name}` averages no `{kind}`", where="--tta", hint=f"allowed: {allowed}")
+        why = f": {task.refused_views[kind]}" if kind in task.refused_views else ""
+        message = f"the task of `{profile.dataset.spec.name}` averages no `{kind}`{why}"
+        raise ProfileError(message, where="--tta", hint=f"allowed: {allowed}")
     if kind in ("flip", "ten_crop") and not task.data.view.mirrored:
         plain = ("multi_scale",) if isinstance(images, ArrayImages) else ("five_crop", "multi_scale")
         others = " or ".join(f"`--tta {name}`" for name in plain if name in task.views)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distillctl.build.device import pick_device
 from distillctl.data.deployed_view import Picture, Preprocessing
+from distillctl.errors import DataError
 from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
 
@@ -20,7 +21,7 @@ from distillctl.plugin.registry import Registry
 class Student:
     """The student that a run has deployed.
 
-    model: in evaluation mode; (B, C, size, size) float32 → logits (B, classes).
+    model: in evaluation mode; (B, C, size, size) float32 → logits (B, classes), or what the network of another task gives.
     transform: an image file, a picture of Pillow or uint8 pixels → float32 (C, size, size), as in evaluations of the run.
     classes: names in the order of the logits; empty where the task has none.
     info: `model.json`.
@@ -44,10 +45,12 @@ class Student:
         """Answers to pictures, all of which are computed at once: float32, (N, classes), on the CPU.
 
         Raises:
-            DataError: a file is missing or cannot be decoded.
+            DataError: a file is missing or cannot be decoded, or the network gives no logits.
         """
         pixels = torch.stack([self.transform.pixels(picture) for picture in pictures])
-        answers: Tensor = self.model(self.transform.normalise(pixels).to(self.device))
+        answers = self.model(self.transform.normalise(pixels).to(self.device))
+        if not isinstance(answers, Tensor):
+            raise DataError(f"the student in `{self.path}` gives no logits", hint="`distillctl.predict(student, paths)` gives its answers")
         return answers.float().cpu()
 
 

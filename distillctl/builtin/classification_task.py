@@ -33,8 +33,10 @@ class Classification(Task):
         "ece": "ECE",
     }
     teacher_names: ClassVar[Mapping[str, str]] = {"teacher_kl": "KL to the teacher", "teacher_agreement": "agreement with it"}
+    class_figures: ClassVar[Mapping[str, str]] = {"precision": "precision", "recall": "recall", "f1": "F1"}
     gives = frozenset({"labels", "logits"})
     views = ("flip", "five_crop", "ten_crop", "multi_scale")
+    answers = "classes"
     smooths = True
     mixes = True
     relabels = True
@@ -147,7 +149,7 @@ class Classification(Task):
         counts = zip(self.data.classes, answers.correct.tolist(), answers.total.tolist(), strict=True)
         lines: list[dict[str, Any]] = [{"name": name, "correct": right, "count": count} for name, right, count in counts]
         if isinstance(answers, Details):
-            for name in ("precision", "recall", "f1"):
+            for name in self.class_figures:
                 for line, value, there in zip(lines, getattr(answers, name).tolist(), answers.there.tolist(), strict=True):
                     line[name] = value if there else None
         return lines

@@ -41,6 +41,7 @@ class Unlabelled(Task):
     }
     gives = frozenset({"logits"})
     views = ("flip", "five_crop", "ten_crop", "multi_scale")
+    answers = "classes"
     mixes = True
     compares = True
     reads = (_POOLED,)

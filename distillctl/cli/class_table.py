@@ -15,7 +15,6 @@ from distillctl.text import counted, csv_cell, html_text
 if TYPE_CHECKING:
     from distillctl.commands.evaluate import Report
 
-COLUMNS = ("name", "images", "correct", "accuracy")
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -57,8 +56,27 @@ def check_target(path: Path) -> None:
         raise ProfileError(f"there is no folder `{path.parent}`", where="--classes")
 
 
+def columns(report: Report) -> tuple[str, ...]:
+    """What the cells of `rows` are."""
+    figures = ("correct", "accuracy") if "correct" in report.classes[0] else tuple(report.class_figures.values())
+    return "name", report.counts, *figures
+
+
+def rows(report: Report) -> Iterator[tuple[str, int, *tuple[float | None, ...]]]:
+    """For every class its name, how many there are, and their figures from 0 to 1; None where one means nothing.
+
+    The figures are those of `Task.class_figures`; where answers to images are right or wrong, the number of right ones and their share.
+    """
+    for line in report.classes:
+        name, count = line["name"], line["count"]
+        if "correct" in line:
+            yield name, count, line["correct"], line["correct"] / count if count else None
+        else:
+            yield name, count, *(line.get(key) for key in report.class_figures)
+
+
 def write_classes(path: Path, report: Report) -> None:
-    """Writes a line for every class: name, images, correct ones, and their share (from 0 to 1; empty without images).
+    """Writes a line for every class, as `rows` has it.
 
     Raises:
         MachineError: the file cannot be written.
@@ -67,12 +85,6 @@ def write_classes(path: Path, report: Report) -> None:
         write_text(path, _FORMS[path.suffix.lower()](report))
     except OSError as error:
         raise MachineError(f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}") from error
-
-
-def _rows(report: Report) -> Iterator[tuple[str, int, int, float | None]]:
-    for line in report.classes:
-        right, count = line["correct"], line["count"]
-        yield line["name"], count, right, right / count if count else None
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
@@ -86,22 +98,23 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[str | float | None]]) 
 
 
 def _csv(report: Report) -> str:
-    return csv_text(COLUMNS, _rows(report))
+    return csv_text(columns(report), rows(report))
 
 
 def _html(report: Report) -> str:
     figures = ", ".join(f"{words} {text}" for words, text in report.shown)
     facts = f"{report.split}, {counted(int(report.figures['count']), 'image')}; {figures}"
-    rows = (
-        f"<tr><td>{html_text(name)}</td><td>{count}</td><td>{right}</td><td>{'–' if share is None else f'{share:.2%}'}</td></tr>"
-        for name, count, right, share in _rows(report)
-    )
+    lines = (f"<tr><td>{html_text(name)}</td>{''.join(map(_cell, figures))}</tr>" for name, *figures in rows(report))
     return _PAGE.format(
         title=html_text(f"{report.called} ({report.checkpoint})"),
         facts=html_text(facts),
-        head="".join(f"<th>{column}</th>" for column in COLUMNS),
-        rows="\n".join(rows),
+        head="".join(f"<th>{column}</th>" for column in columns(report)),
+        rows="\n".join(lines),
     )
+
+
+def _cell(figure: float | None) -> str:
+    return f"<td>{'–' if figure is None else figure if isinstance(figure, int) else f'{figure:.2%}'}</td>"
 
 
 _FORMS = {".csv": _csv, ".html": _html, ".htm": _html}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distillctl.cli import completion, options, render
-from distillctl.cli.class_table import check_target, write_classes
+from distillctl.cli.class_table import check_target, rows, write_classes
 from distillctl.cli.evaluations import FOLDER, check_folder, write_evaluation
 from distillctl.cli.run_argument import is_file, is_run, not_a_run
 from distillctl.errors import MachineError, Problem, ProfileError
@@ -64,7 +64,10 @@ def eval_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Evaluate a run, or with --model any weights: top-1, top-5, mean per-class accuracy (mpa), loss, precision, recall, F1, ECE.
+    """Evaluate a run, or with --model any weights.
+
+    Images with one class have top-1, top-5, mean per-class accuracy (mpa), loss, precision, recall, F1 and ECE; other tasks have their
+    own figures.
 
     Examples:
         distillctl eval runs/NAME --tta
@@ -189,8 +192,22 @@ def print_report(report: Report, *, per_class: bool) -> None:
     if report.more:
         render.words(f"more    {', '.join(report.more)}", 8)
     if per_class:
-        lines = [(one_line(line["name"], LONGEST_NAME), line["correct"], line["count"]) for line in report.classes]
-        width = max(len(name) for name, _, _ in lines)
-        for name, right, count in lines:
-            share = f"{right / count:7.2%}" if count else "      –"
-            render.line(f"  {name:<{width}}  {share}  {right}/{count}")
+        _print_classes(report)
+
+
+def _print_classes(report: Report) -> None:
+    """A line for every class: the share of right answers and their number, or the figures of its task below a head."""
+    names = [one_line(line["name"], LONGEST_NAME) for line in report.classes]
+    width = max(map(len, names))
+    if not (judged := "correct" in report.classes[0]):
+        render.line(f"  {'':<{width}}  {'  '.join(f'{words:>7}' for words in report.class_figures.values())}  {report.counts:>7}")
+    for name, (_, count, *figures) in zip(names, rows(report), strict=True):
+        if judged:
+            right, share = figures
+            render.line(f"  {name:<{width}}  {_percent(share)}  {right}/{count}")
+        else:
+            render.line(f"  {name:<{width}}  {'  '.join(map(_percent, figures))}  {count:>7,}")
+
+
+def _percent(share: float | None) -> str:
+    return f"{'–':>7}" if share is None else f"{share:7.2%}"

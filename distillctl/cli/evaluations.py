@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from distillctl.commands.evaluate import Report
 
 FOLDER = "evaluations"
-COLUMNS = ("name", "images", "correct", "precision", "recall", "f1")
 
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -45,7 +44,7 @@ def write_evaluation(folder: Path, report: Report) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{name}.json", report.as_dict())
         if report.classes:
-            write_text(folder / f"{name}.csv", csv_text(COLUMNS, _lines(report)))
+            write_text(folder / f"{name}.csv", csv_text(_columns(report), _lines(report)))
         if report.confusion is not None:
             names = [str(line["name"]) for line in report.classes]
             rows = ((name, *counts) for name, counts in zip(names, report.confusion.tolist(), strict=True))
@@ -61,6 +60,14 @@ def stem(report: Report) -> str:
     return "-".join(_ODD.sub("_", part)[:80] for part in parts if part)
 
 
+def _columns(report: Report) -> tuple[str, ...]:
+    return "name", report.counts, *_figures(report)
+
+
 def _lines(report: Report) -> Iterator[tuple[str | float | None, ...]]:
     for line in report.classes:
-        yield line["name"], line["count"], line["correct"], *(line.get(column) for column in COLUMNS[3:])
+        yield line["name"], line["count"], *(line.get(column) for column in _figures(report))
+
+
+def _figures(report: Report) -> tuple[str, ...]:
+    return *(("correct",) if "correct" in report.classes[0] else ()), *report.class_figures

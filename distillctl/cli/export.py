@@ -77,7 +77,12 @@ def print_exported(found: Exported) -> None:
     say(f"output     {found.output}")
     parity = found.parity
     shown = "pictures of noise" if parity.source == "noise" else f"{parity.source} images"
-    say(f"answers    the same best guess for {parity.same} of {parity.images} {shown}; a logit differs by {parity.difference:.2g} at most")
+    if parity.edges is None:
+        differs = f"a logit differs by {parity.difference:.2g} at most"
+        say(f"answers    the same best guess for {parity.same} of {parity.images} {shown}; {differs}")
+    else:
+        differs = f"an edge differs by {parity.edges:.2g} pixels and a score by {parity.difference:.2g} at most"
+        say(f"answers    the same boxes on {parity.same} of {parity.images} {shown}; there {differs}")
     if found.before is not None and found.after is not None and found.task is not None and found.loss is not None:
         metric, task = found.task.metric, found.task
         words = task.names[metric]

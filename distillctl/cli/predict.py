@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from distillctl.cli import completion, options, prediction_rows, render
+from distillctl.cli import coco_results, completion, options, prediction_rows, render
 from distillctl.cli.run_argument import check_student
 from distillctl.commands.image_paths import image_paths, listed_paths
 from distillctl.errors import MachineError, ProfileError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _SHEETS = (".png", ".jpg", ".jpeg")
 _COLUMNS = 80
 """Of a terminal that does not say how wide it is."""
+_SHOWN = 0.5
+"""Score from which on boxes are drawn and shown on a terminal."""
 _NAMED = 10
 """Broken files that are named at the end; the rows name all."""
 _WHERE = "predict PATH"
@@ -41,13 +43,30 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Answers to each image.")] = 5,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="Answers to each image (5 classes, or all boxes).", show_default=False)
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score",
+            min=0,
+            max=1,
+            metavar="S",
+            help="Leave out boxes with a smaller score (0.5 where they are drawn or shown on a terminal).",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write a .csv or .jsonl file, which is there when all is done.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Write a .csv or .jsonl file, or of boxes COCO's .json, which is there when all is done."
+        ),
     ] = None,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", metavar="FILE", help="Draw a contact sheet, a .png or .jpg file: pictures with answers.")
     ] = None,
+    draw: Annotated[Path | None, typer.Option("--draw", metavar="FOLDER", help="Draw each picture with its boxes.")] = None,
     sheet_limit: Annotated[
         int, typer.Option("--sheet-limit", min=1, max=1000, metavar="N", help="Pictures of the sheet: the first N.")
     ] = 60,
@@ -61,7 +80,7 @@ def predict(
     allow_code: options.AllowCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object a line, for scripts.")] = False,
 ) -> None:
-    """Classify images with the student of a run, read as its evaluation reads them.
+    """Classify images with the student of a run, or find objects in them, read as its evaluation reads them.
 
     Answers are printed as they come: what fits on a line of a terminal, or all between tabs where a program reads them. A broken file is
     named, the others go on, and the exit code is 1.
@@ -69,17 +88,19 @@ def predict(
     Examples:
         distillctl predict runs/NAME photos/ --out answers.csv --sheet sheet.png
 
+        distillctl predict runs/NAME photos/ --out boxes.json --draw drawn
+
         find photos -name '*.jpg' | distillctl predict runs/NAME --top 1 --json
     """
     check_student(run, "predict RUN", of_a_file="the run comes first, and then the images")
     if out is not None and as_json:
         raise ProfileError("`--json` prints the answers, and `--out` writes them", where="--json", hint="`--out FILE.jsonl` has JSON")
-    _check_target(out, prediction_rows.FILES, "--out")
+    _check_target(out, prediction_rows.BOX_FILES, "--out")
     _check_target(sheet, _SHEETS, "--sheet")
     files = _files(paths or ["-"], null)
     with render.loading():
         from distillctl.build.student import load_student
-        from distillctl.commands.predict import class_names
+        from distillctl.commands.predict import TOP, class_names, task_of
         from distillctl.commands.predict import predict as answers
     from distillctl.plugin.registry import Registry
 
@@ -87,22 +108,40 @@ def predict(
     student = load_student(run, device=device, allow_code=allow_code, registry=registry)
     if student.info["input"].get("boxes"):
         _say("note: the student was trained on the parts of pictures that boxes cut out; it is asked of whole pictures")
-    names = class_names(student)
-    top = min(top, len(names))
-    given = answers(student, files, top=top, batch_size=batch_size, workers="auto" if workers is None else workers, registry=registry)
-    seen = _Seen(sheet_limit if sheet is not None else 0)
+    names, reading = class_names(student), student.transform.view.reading
+    boxes = task_of(student, registry).answers == "boxes"
+    if not boxes:
+        _check_without_boxes(out, draw, min_score)
+        top = min(top or TOP, len(names))
+    given = answers(
+        student,
+        files,
+        top=top,
+        min_score=min_score or 0.0,
+        batch_size=batch_size,
+        workers="auto" if workers is None else workers,
+        registry=registry,
+    )
+    shown = 0.0 if not boxes else _SHOWN if min_score is None else min_score
+    drawing = None if draw is None else _drawing(draw, files, names, reading)
+    seen = _Seen(sheet_limit if sheet is not None else 0, shown, drawing)
+    watched = seen.watched(given, len(files), quiet=out is None and render.on_terminal())
     if out is None:
-        _print(seen.watched(given, len(files), quiet=render.on_terminal()), top, as_json=as_json)
+        _print(watched, top or 0, shown, as_json=as_json, boxes=boxes)
     else:
-        _write(out, seen.watched(given, len(files)), top)
+        categories = dict(zip(names, student.info.get("class_ids") or range(len(names)), strict=True))
+        write = (prediction_rows.BOX_FILES if boxes else prediction_rows.FILES)[out.suffix.lower()]
+        _write(out, lambda file: write(file, watched, top=top, images=coco_results.image_ids(files), categories=categories))
         render.line(f"{out}: {counted(len(files), 'image')}")
     if sheet is not None:
         from distillctl.commands.contact_sheet import write_sheet
 
         with _written(sheet):
-            write_sheet(sheet, seen.first, classes=names, reading=student.transform.view.reading, title=str(run), of=len(files))
+            write_sheet(sheet, seen.first, classes=names, reading=reading, title=str(run), of=len(files), boxes=boxes)
         left = f", the first of {len(files):,}: `--sheet-limit N` draws more" if len(seen.first) < len(files) else ""
         (_say if out is None else render.line)(f"{sheet}: {counted(len(seen.first), 'image')}{left}")  # away from printed answers
+    if draw is not None:
+        (_say if out is None else render.line)(f"{draw}: {counted(len(files) - seen.broken, 'picture')}")
     if seen.broken:
         _say(f"error: {seen.broken:,} of {counted(len(files), 'image')} could not be used")
         for one in seen.named:
@@ -115,15 +154,15 @@ def predict(
 class _Seen:
     """What is remembered of the predictions that went by.
 
-    first: the first of them, for the sheet.
+    first: the first of them, for the sheet, with the answers that reach the score that is drawn.
     broken: number of files without an answer, the first of which are `named`.
     """
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, score: float = 0.0, draw: Callable[[Prediction], None] | None = None) -> None:
         self.first: list[Prediction] = []
         self.named: list[Prediction] = []
         self.broken = 0
-        self._kept = kept
+        self._kept, self._score, self._draw = kept, score, draw
 
     def watched(self, predictions: Iterator[Prediction], total: int, *, quiet: bool = False) -> Iterator[Prediction]:
         """Lets predictions through, and unless `quiet` says on a terminal how many there were."""
@@ -132,7 +171,9 @@ class _Seen:
         try:
             for number, one in enumerate(predictions, 1):
                 if len(self.first) < self._kept:
-                    self.first.append(one)
+                    self.first.append(one.above(self._score))
+                if self._draw is not None:
+                    self._draw(one.above(self._score))
                 if one.problem is not None:
                     self.broken += 1
                     if len(self.named) < _NAMED:
@@ -183,24 +224,56 @@ def _files(names: list[str], null: bool) -> list[str]:
     return files + listed_paths(listed, _WHERE)
 
 
-def _print(predictions: Iterator[Prediction], top: int, *, as_json: bool) -> None:
+def _check_without_boxes(out: Path | None, draw: Path | None, min_score: float | None) -> None:
+    """What is asked of boxes means nothing for a student that tells classes apart.
+
+    Raises:
+        ProfileError: it is asked for.
+    """
+    asked = (
+        ("--draw", draw is not None, "`--sheet FILE` draws pictures with answers"),
+        ("--min-score", min_score is not None, "leave it out"),
+        ("--out", out is not None and out.suffix.lower() not in prediction_rows.FILES, "`--out FILE.jsonl` has JSON"),
+    )
+    for where, is_asked, hint in asked:
+        if is_asked:
+            named = f"--out {out}" if where == "--out" else where
+            raise ProfileError(f"`{named}` is for boxes, and this student tells classes apart", where=where, hint=hint)
+
+
+def _drawing(folder: Path, files: list[str], classes: Sequence[str], reading: Mapping[str, Any]) -> Callable[[Prediction], None]:
+    """What draws a prediction into a folder."""
+    from distillctl.commands.drawn_boxes import DrawnBoxes
+
+    with _written(folder):
+        drawn = DrawnBoxes(folder, files, classes=classes, reading=reading)
+
+    def draw(one: Prediction) -> None:
+        with _written(folder):
+            drawn.draw(one)
+
+    return draw
+
+
+def _print(predictions: Iterator[Prediction], top: int, score: float, *, as_json: bool, boxes: bool) -> None:
+    """score: that boxes on a terminal reach."""
     for one in predictions:
         if as_json:
             typer.echo(prediction_rows.json_line(one))
         elif render.on_terminal():
-            typer.echo(prediction_rows.terminal_line(one, render.width() or _COLUMNS))
+            typer.echo(prediction_rows.terminal_line(one.above(score), render.width() or _COLUMNS))
+        elif boxes:
+            typer.echo("\n".join(prediction_rows.box_lines(one)))
         else:
             typer.echo(prediction_rows.tab_line(one, top))
 
 
-def _write(path: Path, predictions: Iterator[Prediction], top: int) -> None:
+def _write(path: Path, write: Callable[[TextIO], None]) -> None:
     """Writes beside the file and renames, so that under its name there is never a part of it."""
 
     def stream(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            row = prediction_rows.FILES[path.suffix.lower()](file, top)
-            for one in predictions:
-                row(one)
+            write(file)
 
     with _written(path):
         write_atomically(path, stream)

@@ -1,43 +1,65 @@
-"""Predictions as rows: CSV for spreadsheets, JSON lines, columns between tabs for other programs, and what fits on a line of a terminal."""
+"""Predictions as rows: CSV for spreadsheets, JSON lines, columns between tabs for other programs, and what fits on a line of a terminal.
+
+Classes stand beside their image, boxes each in a row of its own; an image without a box has a row without one.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TextIO
 
+from distillctl.cli import coco_results
 from distillctl.text import csv_cell, json_text, one_line
 
 if TYPE_CHECKING:
     from distillctl.commands.predict import Prediction
 
 
-def csv_writer(file: TextIO, top: int) -> Callable[[Prediction], object]:
-    """Writes the columns `path`, `label`, `probability`, `label_2`, … and `error`; returns what writes a prediction.
+def write_csv(file: TextIO, predictions: Iterable[Prediction], *, top: int, **_: object) -> None:
+    """Writes the columns `path`, `label`, `probability`, `label_2`, … and `error`.
 
     top: answers to each image.
     """
+    _write_csv(file, chain([_columns(top)], (_cells(one, top) for one in predictions)))
+
+
+def write_box_csv(file: TextIO, predictions: Iterable[Prediction], **_: object) -> None:
+    """Writes the columns of `BOX_COLUMNS`, a row for each box."""
+    _write_csv(file, chain([BOX_COLUMNS], (row for one in predictions for row in _box_rows(one))))
+
+
+def write_json(file: TextIO, predictions: Iterable[Prediction], **_: object) -> None:
+    """Writes a prediction as an object on a line of its own."""
+    file.writelines(json_line(one) + "\n" for one in predictions)
+
+
+def _write_csv(file: TextIO, rows: Iterable[Iterable[str | float]]) -> None:
     # All text in quotes, since in some countries a spreadsheet separates by `;`, which would begin another cell within a name.
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(_columns(top))
-    return lambda one: writer.writerow([cell if isinstance(cell, float) else csv_cell(cell) for cell in _cells(one, top)])
-
-
-def json_writer(file: TextIO, _top: int) -> Callable[[Prediction], object]:
-    """Returns what writes a prediction as an object on a line of its own."""
-    return lambda one: file.write(json_line(one) + "\n")
+    writer.writerows([cell if isinstance(cell, float) else csv_cell(cell) for cell in row] for row in rows)
 
 
 def json_line(one: Prediction) -> str:
-    """`{"path": …, "answers": [{"class": …, "probability": …}, …]}`, with `"error"` where there is no answer."""
-    answers = [{"class": name, "probability": share} for name, share in one.answers]
+    """`{"path": …, "answers": [{"class": …, "probability": …}, …]}`, with `"error"` where there is no answer. Of a detector an answer is
+    `{"class": …, "score": …, "box": [left, top, right, bottom]}`.
+    """
+    answers: list[dict[str, Any]] = [{"class": name, "probability": share} for name, share in one.answers]
+    if one.boxes:
+        answers = [{"class": name, "score": score, "box": box} for (name, score), box in zip(one.answers, one.boxes, strict=True)]
     row: dict[str, Any] = {"path": one.path, "answers": answers}
     return json_text({**row, "error": one.error} if one.error else row, indent=None)
 
 
 def tab_line(one: Prediction, top: int) -> str:
     """The cells of the CSV file between tabs, as they are: what reads them is not a spreadsheet."""
-    return "\t".join(one_line(cell) for cell in _cells(one, top))
+    return _tabs(_cells(one, top))
+
+
+def box_lines(one: Prediction) -> list[str]:
+    """The same of each box."""
+    return [_tabs(row) for row in _box_rows(one)]
 
 
 def terminal_line(one: Prediction, width: int) -> str:
@@ -56,8 +78,21 @@ def terminal_line(one: Prediction, width: int) -> str:
     return line
 
 
-FILES: dict[str, Callable[[TextIO, int], Callable[[Prediction], object]]] = {".csv": csv_writer, ".jsonl": json_writer}
-"""Endings of files, and what writes them."""
+BOX_COLUMNS = ("path", "label", "score", "left", "top", "right", "bottom", "error")
+"""Of a box, whose sides are in pixels of the upright picture."""
+FILES: Mapping[str, Callable[..., None]] = {".csv": write_csv, ".jsonl": write_json}
+"""Endings of files, and what writes predictions into them."""
+BOX_FILES: Mapping[str, Callable[..., None]] = {".csv": write_box_csv, ".jsonl": write_json, ".json": coco_results.write}
+"""The same of a detector."""
+
+
+def _box_rows(one: Prediction) -> list[tuple[str | float, ...]]:
+    rows = [(one.path, name, score, *box, "") for (name, score), box in zip(one.answers, one.boxes, strict=True)]
+    return [*rows] or [(one.path, *[""] * (len(BOX_COLUMNS) - 2), one.error)]
+
+
+def _tabs(cells: Iterable[str | float]) -> str:
+    return "\t".join(one_line(cell) for cell in cells)
 
 
 def _columns(top: int) -> list[str]:

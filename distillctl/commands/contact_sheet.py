@@ -1,26 +1,27 @@
-"""A contact sheet: pictures in a grid, below each the student's answer, its probability and the file."""
+"""A contact sheet: pictures in a grid, below each the student's answer, its probability and the file; or how many objects it found, which
+are drawn.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from distillctl.api.class_folders import class_name
+from distillctl.commands.drawn_boxes import FORMATS, draw_boxes
+from distillctl.commands.drawn_boxes import font as _font
 from distillctl.commands.predict import Prediction
 from distillctl.data.decode import read_image
 from distillctl.data.workers import no_advice
 from distillctl.errors import DataError
 from distillctl.files import write_atomically
 from distillctl.text import counted, one_line
-
-_JPEG = {"format": "JPEG", "quality": 90}
-FORMATS: Mapping[str, Mapping[str, Any]] = {".png": {"format": "PNG"}, ".jpg": _JPEG, ".jpeg": _JPEG}
-"""Endings of a sheet, and how it is saved."""
 
 _SIDE, _GAP, _FRAME = 200, 14, 4
 """Pixels: the square that holds a picture, what lies between two, and the frame around one."""
@@ -34,21 +35,28 @@ _RIGHT, _WRONG = "#1a9850", "#d73027"
 
 
 def write_sheet(
-    path: Path, predictions: Sequence[Prediction], *, classes: Sequence[str], reading: Mapping[str, Any], title: str, of: int
+    path: Path,
+    predictions: Sequence[Prediction],
+    *,
+    classes: Sequence[str],
+    reading: Mapping[str, Any],
+    title: str,
+    of: int,
+    boxes: bool = False,
 ) -> None:
     """Draws a sheet and writes it, in the format that its ending (one of `FORMATS`) names.
 
-    reading, title, of: as `draw_sheet` takes them.
+    reading, title, of, boxes: as `draw_sheet` takes them.
 
     Raises:
         OSError: it cannot be written.
     """
-    sheet = draw_sheet(predictions, classes=classes, reading=reading, title=title, of=of)
+    sheet = draw_sheet(predictions, classes=classes, reading=reading, title=title, of=of, boxes=boxes)
     write_atomically(path, partial(sheet.save, **FORMATS[path.suffix.lower()]))
 
 
 def draw_sheet(
-    predictions: Sequence[Prediction], *, classes: Sequence[str], reading: Mapping[str, Any], title: str, of: int
+    predictions: Sequence[Prediction], *, classes: Sequence[str], reading: Mapping[str, Any], title: str, of: int, boxes: bool = False
 ) -> Image.Image:
     """A sheet of these predictions. A file that is broken is a grey tile that says why.
 
@@ -60,9 +68,10 @@ def draw_sheet(
         reading: how files become pixels, as `View.reading`.
         title: what the sheet begins with.
         of: how many images there are, of which these are the first.
+        boxes: the predictions are those of a detector.
     """
     known = set(classes)
-    right = [_is_right(one, known) for one in predictions]
+    right = [None if boxes else _is_right(one, known) for one in predictions]
     columns = max(1, min(len(predictions), round(math.sqrt(1.8 * len(predictions)))))
     rows = math.ceil(len(predictions) / columns)
     width = max(columns * (_SIDE + _GAP), _NARROWEST) + _GAP
@@ -73,7 +82,7 @@ def draw_sheet(
     _write(draw, (_GAP, _GAP), head, _NAME, _INK)
     for number, (one, judged) in enumerate(zip(predictions, right, strict=True)):
         row, column = divmod(number, columns)
-        _tile(sheet, draw, _GAP + column * (_SIDE + _GAP), top + row * (_SIDE + _CAPTION + _GAP), one, judged, reading)
+        _tile(sheet, draw, _GAP + column * (_SIDE + _GAP), top + row * (_SIDE + _CAPTION + _GAP), one, judged, reading, classes, boxes)
     return sheet
 
 
@@ -90,9 +99,17 @@ def _is_right(one: Prediction, known: set[str]) -> bool | None:
 
 
 def _tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int, one: Prediction, judged: bool | None, reading: Mapping[str, Any]
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    x: int,
+    y: int,
+    one: Prediction,
+    judged: bool | None,
+    reading: Mapping[str, Any],
+    classes: Sequence[str],
+    boxes: bool,
 ) -> None:
-    picture = one.error or _thumbnail(one.path, reading)
+    picture = one.error or _thumbnail(one, reading, classes)
     draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), _GREY if isinstance(picture, str) else _MOUNT)
     if isinstance(picture, str):
         lines = _wrapped(picture, _font(_SMALL), _SIDE - 20, 9)
@@ -104,7 +121,11 @@ def _tile(
             box = (left - _FRAME, above - _FRAME, left + picture.width + _FRAME - 1, above + picture.height + _FRAME - 1)
             draw.rectangle(box, outline=_RIGHT if judged else _WRONG, width=_FRAME)
     y += _SIDE + 6
-    for name, share in one.answers[:1]:
+    if boxes and not one.error:
+        lines = _wrapped(_counted(one), _font(_NAME), _SIDE, 2)
+        _write(draw, (x, y), lines, _NAME, _INK)
+        y += len(lines) * _LINE[_NAME]
+    for name, share in () if boxes else one.answers[:1]:
         lines = _wrapped(name, _font(_NAME), _SIDE, 2)
         _write(draw, (x, y), lines, _NAME, _INK)
         y += len(lines) * _LINE[_NAME]
@@ -114,8 +135,14 @@ def _tile(
     _write(draw, (x, y), [_shortened(f"{path.parent.name}/{path.name}", _font(_SMALL), _SIDE, start=True)], _SMALL, _FAINT)
 
 
-def _thumbnail(path: str, reading: Mapping[str, Any]) -> Image.Image | str:
-    """The upright picture, as large as fits, or what has become of its file since it was read."""
+def _counted(one: Prediction) -> str:
+    """How many objects of each class: `2 cat, 1 dog`."""
+    return ", ".join(f"{count} {name}" for name, count in Counter(name for name, _ in one.answers).items()) or "nothing"
+
+
+def _thumbnail(one: Prediction, reading: Mapping[str, Any], classes: Sequence[str]) -> Image.Image | str:
+    """The upright picture, as large as fits, with its boxes; or what has become of its file since it was read."""
+    path = one.path
     try:
         with no_advice():
             picture = Image.fromarray(read_image(path, **reading).permute(1, 2, 0).numpy())
@@ -124,13 +151,10 @@ def _thumbnail(path: str, reading: Mapping[str, Any]) -> Image.Image | str:
     space = _SIDE - 2 * _FRAME
     scale = space / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS if scale < 4 else Image.Resampling.NEAREST, reducing_gap=3.0)
-
-
-@cache
-def _font(height: int) -> Any:
-    """Pillow's own font, which knows Latin letters; others are drawn as boxes."""
-    return ImageFont.load_default(height)
+    picture = picture.resize(size, Image.Resampling.LANCZOS if scale < 4 else Image.Resampling.NEAREST, reducing_gap=3.0)
+    if one.boxes:
+        draw_boxes(picture, one, classes, scale=scale)
+    return picture
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[str], height: int, colour: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Report:
     figures: by name.
     plain: the figures without test-time augmentation, where there is some.
     classes: a line for each class, as `Task.breakdown` has it; empty where there are no classes.
+    class_figures, counts: those of the task: figures in these lines with the words for them, and what is counted there.
     shown: name and text of every figure that training records, too, but the number of images; with test-time augmentation, the text
         without it behind.
     more: the other figures in words.
@@ -73,6 +74,8 @@ class Report:
     more: Sequence[str] = ()
     notes: Sequence[str] = ()
     confusion: Tensor | None = None
+    class_figures: Mapping[str, str] = field(default_factory=dict)
+    counts: str = "images"
     changes: Sequence[str] = ()
 
     @property
@@ -304,6 +307,8 @@ def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, ag
         "figures": evaluation.figures,
         "plain": None if plain is None else plain.figures,
         "classes": task.breakdown(evaluation),
+        "class_figures": task.class_figures,
+        "counts": task.counts,
         "shown": [(words, task.show(name, evaluation.figures[name]) + beside.get(name, "")) for name, words in names.items()],
         "more": [f"{words} {task.show(name, evaluation.figures[name])}" for name, words in details.items() if name in evaluation.figures],
         "confusion": task.confusion(evaluation),

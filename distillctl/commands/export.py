@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from distillctl import __version__
 from distillctl.api.task import Task
 from distillctl.build.student import Student, load_student
+from distillctl.commands.export_boxes import OUTPUTS, SHARE, differences
 from distillctl.commands.export_request import ENDINGS, Format, check_request
+from distillctl.commands.predict import task_of
 from distillctl.commands.run_images import RunImages
 from distillctl.errors import DataError, DistillError, MachineError, ProfileError, RunError
 from distillctl.files import sha256, write_atomically, write_json
@@ -34,6 +36,7 @@ from distillctl.weights.state_dict import load_into
 TOLERANCE = 1e-4
 """By how much a logit of an exported network may differ; 10⁻⁵ of the largest one, where that is more."""
 _NOISE = 32  # pictures of it
+_BOXES = "boxes (n, 4) in pixels of the view: left, top, right, bottom; labels (n) from 0; scores (n)"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class Parity:
     """How alike a file and its student answer.
 
     source: the split whose images were shown, or `noise`.
-    difference: the largest of a logit. largest: logit of the student, without its sign. same: images with the same best guess.
+    difference: the largest of a logit, or of a score of boxes. largest: logit (score) of the student, without its sign.
+    same: images with the same best guess, or with the same boxes.
+    edges: of a detector, the largest difference of an edge of the boxes that are the same, in pixels of the view.
     """
 
     source: str
@@ -49,6 +54,11 @@ class Parity:
     difference: float
     largest: float
     same: int
+    edges: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class Exported:
             "bytes": self.size,
             "input": self.input,
             "output": self.output,
-            "parity": vars(self.parity),
+            "parity": self.parity.as_dict(),
             **(figures if self.after is not None else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
@@ -116,7 +126,8 @@ def export(
     """Writes the student of a run as a file for other programs, and what it needs beside it as `FILE.json`.
 
     The file is compared with the student on images of the run's test split (else of its validation split) as evaluations show them;
-    where the data are not there, on noise. It takes its place only if no logit differs by more than `TOLERANCE`.
+    where the data are not there, on noise. It takes its place only if no logit differs by more than `TOLERANCE`, or a detector finds the
+    same boxes (`export_boxes`). A detector becomes an ONNX file that takes one image, or a file of weights.
 
     Args:
         run: the run directory.
@@ -142,9 +153,13 @@ def export(
     registry = Registry.load() if registry is None else registry
     student = load_student(run, allow_code=allow_code, registry=registry)
     restore(student.model)  # one that was trained for int8 is rounded by what reads the file
+    task = task_of(student, registry)
+    if boxes := task.answers == "boxes":
+        _check_boxes(kind, int8=int8)
     target = _target(student.path, out, kind, int8=int8)
-    reference = PixelInput(student.model, student.transform.mean, student.transform.std)
-    _check_output(student, reference)
+    reference = task.exported(PixelInput(student.model, student.transform.mean, student.transform.std))
+    if not boxes:
+        _check_output(student, reference)
     data, notes = _data(student, registry, overrides, needed=int8)
     if int8 and student.info.get("head") is not None:
         notes.append("a method gave this student its head: `student.checkpoint` loads all but that, and the method trains a new one")
@@ -153,9 +168,9 @@ def export(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         made = folder / target.name
-        _write(kind, reference if pixels else student.model, made, student, pixels=pixels)
-        answering = _open(kind, made, student, pixels=pixels)
-        parity = _compare(reference, answering, _shown(student, data, images))
+        _write(kind, reference if pixels else task.exported(student.model), made, student, pixels=pixels, boxes=boxes)
+        answering = _open(kind, made, student, task, pixels=pixels)
+        parity = (_compare_boxes if boxes else _compare)(reference, answering, _shown(student, data, images))
         _check_parity(parity, student)
         if int8:
             assert data is not None
@@ -164,7 +179,7 @@ def export(
             onnx_files.quantise(made, folder / "int8.onnx", inputs)
             made = folder / "int8.onnx"
             onnx_files.add_metadata(made, _told(student, pixels))
-            answering = _open(kind, made, student, pixels=pixels)
+            answering = _open(kind, made, student, task, pixels=pixels)
             parity = _compare(reference, answering, _shown(student, data, images))
             before, after = data.figures(reference), data.figures(answering)
         exported = Exported(
@@ -173,8 +188,8 @@ def export(
             format=kind,
             int8=int8,
             size=made.stat().st_size,
-            input=_input(student, kind, pixels),
-            output=f"float32 (batch, {student.info['num_classes']})",
+            input=_input(student, kind, pixels, boxes),
+            output=_BOXES if boxes else f"float32 (batch, {student.info['num_classes']})",
             parity=parity,
             split="" if data is None else data.split,
             before=before,
@@ -208,6 +223,20 @@ def _target(run: Path, out: str | Path | None, kind: Format, *, int8: bool) -> P
     if not path.parent.is_dir():
         raise ProfileError(f"there is no folder `{path.parent}`", where="--out")
     return path
+
+
+def _check_boxes(kind: Format, *, int8: bool) -> None:
+    """Raises a ProfileError if a detector has no such form."""
+    if int8:
+        raise ProfileError(
+            "a detector has no int8 form: the edges of its boxes would be rounded with everything else, to a 256th of their range",
+            where="--int8",
+            hint="leave it out",
+        )
+    if kind == "torch-export":
+        raise ProfileError(
+            "torch.export refuses a detector, since the number of its boxes depends on the image", where="--format", hint="`--format onnx`"
+        )
 
 
 def _check_output(student: Student, reference: nn.Module) -> None:
@@ -258,8 +287,31 @@ def _compare(reference: nn.Module, other: nn.Module, shown: tuple[str, Iterator[
     return Parity(source, images, difference, largest, same)
 
 
+@torch.inference_mode()
+def _compare_boxes(reference: nn.Module, other: nn.Module, shown: tuple[str, Iterator[Tensor]]) -> Parity:
+    source, batches = shown
+    images = same = 0
+    scores = edges = largest = 0.0
+    for image in (image for batch in batches for image in batch.split(1)):
+        wanted = reference(image)
+        found = differences(wanted, other(image))
+        images += 1
+        if found is not None:
+            same += 1
+            scores, edges = max(scores, found[0]), max(edges, found[1])
+            largest = max([largest, *wanted[2].tolist()])
+    return Parity(source, images, scores, largest, same, edges)
+
+
 def _check_parity(parity: Parity, student: Student) -> None:
     """Raises a RunError if the file answers otherwise; NaN is not alike."""
+    if parity.edges is not None:
+        if parity.same < SHARE * parity.images:
+            other = parity.images - parity.same
+            raise RunError(
+                f"the exported network finds other boxes than `{student.path}` on {other} of {parity.images} images; no file is written"
+            )
+        return
     bound = max(TOLERANCE, parity.largest * TOLERANCE / 10)
     if not parity.difference <= bound:
         raise RunError(
@@ -268,10 +320,12 @@ def _check_parity(parity: Parity, student: Student) -> None:
         )
 
 
-def _input(student: Student, kind: Format, pixels: bool) -> str:
+def _input(student: Student, kind: Format, pixels: bool, boxes: bool) -> str:
     if kind == "safetensors":
         return f"the model's own: normalised float32 (batch, {', '.join(map(str, student.transform.shape))})"
-    return f"{'uint8 pixels' if pixels else 'normalised float32'} (batch, {', '.join(map(str, student.transform.shape))})"
+    return (
+        f"{'uint8 pixels' if pixels else 'normalised float32'} ({1 if boxes else 'batch'}, {', '.join(map(str, student.transform.shape))})"
+    )
 
 
 def _told(student: Student, pixels: bool) -> dict[str, str]:
@@ -308,9 +362,11 @@ def _why(error: OSError) -> str:
 # The formats: how a network becomes a file, and how a file becomes a network.
 
 
-def _write(kind: Format, network: nn.Module, path: Path, student: Student, *, pixels: bool) -> None:
+def _write(kind: Format, network: nn.Module, path: Path, student: Student, *, pixels: bool, boxes: bool) -> None:
     told = _told(student, pixels)
     match kind:
+        case "onnx" if boxes:
+            onnx_files.write_onnx_of_one_image(network, path, student.transform.shape, OUTPUTS, pixels=pixels, told=told)
         case "onnx":
             onnx_files.write_onnx(network, path, student.transform.shape, pixels=pixels, told=told)
         case "torch-export":
@@ -331,7 +387,7 @@ def _write_program(network: nn.Module, path: Path, example: Tensor, told: dict[s
         raise RunError(f"torch cannot export this network: {one_line(error, 200)}", hint="`--format onnx` may do it") from error
 
 
-def _open(kind: Format, path: Path, student: Student, *, pixels: bool) -> nn.Module:
+def _open(kind: Format, path: Path, student: Student, task: type[Task], *, pixels: bool) -> nn.Module:
     """A file as a network that takes pixels."""
     transform = student.transform
     match kind:
@@ -341,7 +397,7 @@ def _open(kind: Format, path: Path, student: Student, *, pixels: bool) -> nn.Mod
             with onnx_files.quiet():
                 network = torch.export.load(path).module()
         case "safetensors":
-            network, pixels = _filled(student.model, path), False
+            return task.exported(PixelInput(_filled(student.model, path), transform.mean, transform.std))
     return network if pixels else PixelInput(network, transform.mean, transform.std)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillctl.api.data import ArrayImages, Images, Splits
+from distillctl.api.data import Images
 from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
@@ -27,6 +27,7 @@ from distillctl.commands.resume_check import adopt, changed, changed_profile, fi
 from distillctl.commands.run_costs import run_costs
 from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data import EvalLoader
+from distillctl.data.deployed_view import description
 from distillctl.data.workers import worker_deaths
 from distillctl.distributed.process_group import ProcessGroup, join, losses_of_processes
 from distillctl.engine.determinism import prepare, promise, same_threads
@@ -447,6 +448,8 @@ def _deploy(
     extra: dict[str, object] = {} if head is None else {"head": head}
     if profile.dataset.task != deploy.TASK:
         extra["task"] = profile.dataset.task
+    if data.class_ids:
+        extra["class_ids"] = list(data.class_ids)
     if profile.train.quantize is not None:
         extra["quantize"] = {"kind": profile.train.quantize, "ranges": ranges_of(model)}
     deploy.write_student(
@@ -457,22 +460,8 @@ def _deploy(
         options=profile.student.options.model_dump(mode="json", exclude_none=True),
         outputs=task.outputs,
         classes=classes,
-        preprocessing={
-            "channels": data.channels,
-            "size": data.view.size,
-            "resize": _resize(data),
-            "mean": list(data.mean),
-            "std": list(data.std),
-            **{name: value for name in ("white", "background", "max_megapixels") if (value := getattr(data.view, name)) is not None},
-            **({"boxes": True} if getattr(data.train, "boxes", None) is not None else {}),
-        },
+        preprocessing=description(data),
         package=plugin.package,
         version=plugin.version,
         extra=extra,
     )
-
-
-def _resize(data: Splits) -> int:
-    """Length of the short side of an image before its centre is cut; images in memory are cut as they are."""
-    images = data.train
-    return min(images.images.shape[1:3]) if isinstance(images, ArrayImages) else data.view.eval_resize or data.view.size

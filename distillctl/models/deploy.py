@@ -75,8 +75,8 @@ def write_student(
     outputs: how many numbers its last layer gives.
     classes: names in the order of the logits; empty where the task has no classes.
     preprocessing: `channels`, `size`, `resize` (pixels), `mean` and `std` (one number a channel, for images scaled to [0, 1]);
-            `white`, `background` and `max_megapixels` where they are stated (see `distillctl.View`); `boxes` where parts of pictures
-            were cut out before.
+            `white`, `background`, `max_megapixels` and `canvas` where they are stated (see `distillctl.View`); `joint` where only the
+            data set can cut a view; `boxes` where parts of pictures were cut out before.
     package, version: what must be installed to build the model.
     extra: further keys of `model.json`; none of those that it always has.
 

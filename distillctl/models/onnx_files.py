@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -19,6 +19,7 @@ from distillctl.errors import MachineError, RunError
 from distillctl.text import one_line
 
 INPUT, OUTPUT = "images", "logits"
+_OPSET = 18
 _INSTALL = "pip install 'distillctl[onnx]'"
 
 
@@ -73,8 +74,42 @@ def write_onnx(
         raise RunError(f"torch cannot write this network as ONNX: {_cause(error)}", hint="`--format torch-export` may do it") from error
 
 
+def write_onnx_of_one_image(
+    model: nn.Module, path: Path, shape: tuple[int, int, int], outputs: Sequence[str], *, pixels: bool = False, told: Mapping[str, str]
+) -> None:
+    """Writes a network of one image, (1, *shape), whose outputs have any number of rows, such as boxes.
+
+    It goes through torch's older exporter, which follows one forward: `torch.export` refuses numbers of boxes that depend on the image.
+
+    model, shape, pixels, told: as in `write_onnx`. outputs: names of what the model gives, tensors (N, …).
+
+    Raises:
+        MachineError: a package is missing, or the file cannot be written.
+        RunError: torch cannot export this network.
+    """
+    needs("onnx")
+    example = torch.randint(256, (1, *shape), generator=torch.Generator().manual_seed(0))
+    try:
+        with quiet():
+            torch.onnx.export(
+                model.eval(),
+                (example.to(torch.uint8) if pixels else example / 255,),
+                str(path),
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=[INPUT],
+                output_names=list(outputs),
+                dynamic_axes={name: {0: "n"} for name in outputs},
+            )
+        add_metadata(path, told)
+    except OSError as error:
+        raise MachineError(f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except Exception as error:  # the exporter raises whatever its passes raise
+        raise RunError(f"torch cannot write this network as ONNX: {_cause(error)}") from error
+
+
 class OnnxModel(nn.Module):
-    """An ONNX file that answers as a module does: a tensor in, a tensor out, computed by onnxruntime on the CPU.
+    """An ONNX file that answers as a module does, computed by onnxruntime on the CPU: a tensor in, one or several out.
 
     threads: 0 takes those of torch.
 
@@ -101,12 +136,13 @@ class OnnxModel(nn.Module):
         found: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         return found
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         try:
-            (answers,) = self._session.run([OUTPUT], {INPUT: images.cpu().numpy()})
+            answers = self._session.run(None, {INPUT: images.cpu().numpy()})
         except Exception as error:
             raise RunError(f"onnxruntime cannot compute the network: {one_line(error, 200)}") from error
-        return torch.from_numpy(answers).to(images.device)
+        found = tuple(torch.from_numpy(answer).to(images.device) for answer in answers)
+        return found[0] if len(found) == 1 else found
 
 
 def quantise(path: Path, target: Path, batches: Iterable[Tensor]) -> None:

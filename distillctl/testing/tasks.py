@@ -135,7 +135,12 @@ class TaskContract:
         for processes in (2, 3):
             assert self.evaluation(built, model, processes, details=True, teacher=teacher).figures == found.figures
         lines = built.breakdown(found)
-        assert [line["correct"] for line in lines] == [line["correct"] for line in built.breakdown(plain)]
+        assert [{name: line[name] for name in before} for before, line in zip(built.breakdown(plain), lines, strict=True)] == (
+            built.breakdown(plain)
+        )
+        for line in lines:
+            assert line.keys() - {"correct"} == {"name", "count", *built.class_figures}
+            assert all(line[name] is None or 0 <= line[name] <= 1 for name in built.class_figures)
         assert json.loads(json.dumps([found.figures, lines])) == [found.figures, lines]
         confusion = built.confusion(found)
         if confusion is not None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from distillctl.cli import eval as command
+from distillctl.cli.class_table import write_classes
 from distillctl.cli.evaluations import check_folder, stem, write_evaluation
 from distillctl.commands.evaluate import Report
 from distillctl.errors import MachineError, ProfileError
@@ -32,6 +33,7 @@ def report(**more: Any) -> Report:
         classes=[LINE, EMPTY],
         shown=[("top-1", "66.67%")],
         confusion=torch.tensor([[2, 1], [0, 0]]),
+        class_figures={"precision": "precision", "recall": "recall", "f1": "F1"},
     )
     return replace(base, **more)
 
@@ -52,6 +54,36 @@ def test_three_files(tmp_path: Path) -> None:
         ['b, "c"', "0", "0", "", "", ""],
     ]
     assert rows(folder / "test-best-confusion.csv") == [["true", "'=1+2", 'b, "c"'], ["'=1+2", "2", "1"], ['b, "c"', "0", "0"]]
+
+
+BOXES = [
+    {"name": "cat", "count": 1200, "ap": 0.25, "ap50": 1.0},
+    {"name": "dining table", "count": 7, "ap": 0.0, "ap50": 0.0625},
+    {"name": "=2", "count": 0, "ap": None, "ap50": None},
+]
+OF_BOXES = {"classes": BOXES, "class_figures": {"ap": "AP", "ap50": "AP50"}, "counts": "objects", "confusion": None}
+
+
+def test_classes_whose_answers_are_not_right_or_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The evaluation's file has the figures by their keys, the table and the screen in words."""
+    found = report(**OF_BOXES)
+    write_evaluation(tmp_path, found)
+    lines = [["cat", "1200", "0.25", "1.0"], ["dining table", "7", "0.0", "0.0625"], ["'=2", "0", "", ""]]
+    assert rows(tmp_path / "test-best.csv") == [["name", "objects", "ap", "ap50"], *lines]
+    write_classes(tmp_path / "classes.csv", found)
+    assert rows(tmp_path / "classes.csv") == [["name", "objects", "AP", "AP50"], *lines]
+    write_classes(tmp_path / "classes.html", found)
+    page = (tmp_path / "classes.html").read_text()
+    assert "<th>name</th><th>objects</th><th>AP</th><th>AP50</th>" in page
+    assert "<td>cat</td><td>1200</td><td>25.00%</td><td>100.00%</td>" in page
+    assert "<td>=2</td><td>0</td><td>–</td><td>–</td>" in page
+    command.print_report(found, per_class=True)
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "                     AP     AP50  objects",
+        "  cat            25.00%  100.00%    1,200",
+        "  dining table    0.00%    6.25%        7",
+        "  =2                  –        –        0",
+    ]
 
 
 def test_what_has_no_classes_is_one_file(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from itertools import islice
 import pytest
 from PIL import Image
 
+from distillctl.cli import coco_results, prediction_rows, render, run
 from distillctl.cli import predict as command
-from distillctl.cli import prediction_rows, render, run
 from distillctl.commands import predict as predictions
 from distillctl.commands.predict import Prediction
 from distillctl.errors import Problem
@@ -197,7 +197,7 @@ def test_paths_that_are_no_utf8(place, capsys, monkeypatch):
         (["runs/tiny", "nix.png", "photo*"], "there is no file `nix.png`", ""),
         (["runs/tiny", "*.gif"], "the pattern `*.gif` matches nothing\n  --> predict PATH", ""),
         (["runs/tiny"], "standard input names no images", "a path a line"),
-        (["runs/tiny", "photos", "--out", "a.xlsx"], "`a.xlsx` ends in none of `.csv`, `.jsonl`\n  --> --out", ""),
+        (["runs/tiny", "photos", "--out", "a.xlsx"], "`a.xlsx` ends in none of `.csv`, `.jsonl`, `.json`\n  --> --out", ""),
         (["runs/tiny", "photos", "--sheet", "a.gif"], "`a.gif` ends in none of `.png`, `.jpg`, `.jpeg`\n  --> --sheet", ""),
         (["runs/tiny", "photos", "--out", "no/a.csv"], "there is no folder `no`\n  --> --out", ""),
         (["runs/tiny", "photos", "--sheet", "folder.png"], "`folder.png` is a folder\n  --> --sheet", ""),
@@ -298,3 +298,92 @@ def test_a_disk_that_is_full(place, capsys, monkeypatch):
     monkeypatch.setattr(command, "write_atomically", full)
     assert run(["predict", "runs/tiny", "photos", "--out", "a.csv"]) == 3
     assert capsys.readouterr().err == "error: `a.csv` cannot be written: no space left on device\n"
+
+
+@pytest.fixture
+def finder(deployed, place):
+    """A run whose student finds three boxes in every picture, of 24 × 20 pixels."""
+    (place / "broken.png").write_text("no image")
+    deployed(place / "runs" / "finder", extra={"task": "tiny_boxes", "class_ids": [4, 9, 40]}, size=24, canvas=[0, 0, 0])
+    return place
+
+
+BOXES = ((0, 0, 24, 24), (0, 0, 12, 12), (3, 3, 6, 6))
+
+
+def test_a_box_has_a_row(finder, capsys):
+    assert run(["predict", "runs/finder", *ALL[:2], "broken.png", "--out", "a.csv"]) == 1
+    header, *lines = rows((finder / "a.csv").read_text(encoding="utf-8"))
+    assert header == ["path", "label", "score", "left", "top", "right", "bottom", "error"]
+    assert [line[:2] for line in lines] == [[path, name] for path in ALL[:2] for name in "abc"] + [["broken.png", ""]]
+    assert [tuple(map(float, line[3:7])) for line in lines[:3]] == list(BOXES)
+    assert [line[7] for line in lines[:6]] == [""] * 6
+    assert "it is not an image" in lines[6][7]
+    capsys.readouterr()
+    assert run(["predict", "runs/finder", ALL[0], "--min-score", "0.9"]) == 0
+    assert capsys.readouterr().out == ALL[0] + "\t" * 7 + "\n"  # nothing was found there
+    assert run(["predict", "runs/finder", ALL[0], "--top", "1"]) == 0
+    assert capsys.readouterr().out == f"{ALL[0]}\ta\t0.875\t0.0\t0.0\t24.0\t24.0\t\n"
+
+
+def test_boxes_as_json(finder, capsys):
+    assert run(["predict", "runs/finder", ALL[0], "--json", "--min-score", "0.5"]) == 0
+    answers = [{"class": name, "score": score, "box": list(box)} for name, score, box in zip("ab", (0.875, 0.5), BOXES, strict=False)]
+    assert json.loads(capsys.readouterr().out) == {"path": ALL[0], "answers": answers}
+
+
+def test_results_as_coco_takes_them(finder, capsys):
+    assert run(["predict", "runs/finder", *ALL[2:3], *ALL[:1], "broken.png", "--out", "a.json", "--min-score", "0.2"]) == 1
+    found = json.loads((finder / "a.json").read_text(encoding="utf-8"))
+    assert found[1] == {"image_id": 1, "category_id": 9, "bbox": [0.0, 0.0, 12.0, 12.0], "score": 0.5, "file_name": ALL[2]}
+    assert [(row["image_id"], row["category_id"]) for row in found] == [(1, 4), (1, 9), (2, 4), (2, 9)]
+    assert run(["predict", "runs/finder", *ALL[:3], "--out", "a.json", "--top", "1"]) == 0
+    assert [row["image_id"] for row in json.loads((finder / "a.json").read_text(encoding="utf-8"))] == [1, 2, 10]
+    assert run(["predict", "runs/finder", ALL[0], "--out", "a.json", "--min-score", "1"]) == 0
+    assert json.loads((finder / "a.json").read_text(encoding="utf-8")) == []
+
+
+def test_numbers_of_images():
+    assert coco_results.image_ids(["val/000000000139.jpg", "7.png"]) == [139, 7]
+    for names in (["1.png", "a/1.png"], ["1.png", "x.png"], ["1.png", "²3.png"], ["1.png", f"{10**18}.png"], ["1.png", "-3.png"]):
+        assert coco_results.image_ids(names) == [1, 2]
+
+
+def test_a_terminal_is_shown_likely_boxes(finder, capsys, monkeypatch):
+    monkeypatch.setattr(render, "on_terminal", lambda: True)
+    for stated, shown in (([], "a 87.5%  b 50.0%"), (["--min-score", "0.1"], "a 87.5%  b 50.0%  c 12.5%")):
+        assert run(["predict", "runs/finder", ALL[0], *stated]) == 0
+        assert capsys.readouterr().out == f"{ALL[0]}  {shown}\n"
+
+
+def test_boxes_are_drawn(finder, capsys):
+    assert run(["predict", "runs/finder", "photos", "broken.png", "--draw", "drawn", "--sheet", "sheet.png"]) == 1
+    assert sorted(path.name for path in (finder / "drawn").iterdir()) == ["1-2.png", "1-3.png", "1.png", "10.png", "2.jpg"]
+    assert "drawn: 5 pictures" in capsys.readouterr().err
+    with Image.open(finder / "drawn" / "10.png") as drawn, Image.open(ALL[2]) as picture:
+        assert drawn.size == picture.size
+        assert drawn.convert("RGB").tobytes() != picture.convert("RGB").tobytes()
+    with Image.open(finder / "sheet.png") as sheet:
+        assert sheet.width > 400
+
+
+@pytest.mark.parametrize("folder", ["photos", "photos/../photos"])
+def test_a_drawing_replaces_no_picture(finder, capsys, folder):
+    before = (finder / ALL[0]).read_bytes()
+    assert run(["predict", "runs/finder", ALL[0], "--draw", folder]) == 2
+    assert "would be replaced by its drawing" in capsys.readouterr().err
+    assert (finder / ALL[0]).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--draw", "drawn"], "`--draw` is for boxes, and this student tells classes apart"),
+        (["--min-score", "0.5"], "`--min-score` is for boxes"),
+        (["--out", "a.json"], "`--out a.json` is for boxes"),
+    ],
+)
+def test_what_is_for_boxes_alone(place, capsys, arguments, words):
+    assert run(["predict", "runs/tiny", ALL[0], *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert not (place / "drawn").exists()

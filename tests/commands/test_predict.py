@@ -30,6 +30,13 @@ def student(deployed, tmp_path):
 
 
 @pytest.fixture
+def finder(deployed, tmp_path):
+    """A student of boxes."""
+    _, registry = deployed(tmp_path / "finder", extra={"task": "tiny_boxes"}, resize=16)
+    return load_student(tmp_path / "finder", registry=registry)
+
+
+@pytest.fixture
 def files(tmp_path):
     """Forty pictures of 24 × 20 pixels."""
     return [str(write_image(tmp_path / "photos" / f"{number}.png", seed=number)) for number in range(40)]
@@ -95,8 +102,8 @@ def test_broken_files_are_told_and_the_others_go_on(student, files, tmp_path):
 
 def test_nothing_is_read_before_it_is_asked_for_and_no_answer_is_kept(student, files, monkeypatch):
     read = []
-    pixels = Preprocessing.pixels
-    monkeypatch.setattr(Preprocessing, "pixels", lambda self, path: (read.append(path), pixels(self, path))[1])
+    placed = Preprocessing.placed
+    monkeypatch.setattr(Preprocessing, "placed", lambda self, path: (read.append(path), placed(self, path))[1])
     predictions = predict(student, files * 10, batch_size=8, workers=0)
     assert read == []
     first = next(predictions)
@@ -149,13 +156,36 @@ def test_no_images(student):
     assert list(predict(student, [])) == []
 
 
-@pytest.mark.parametrize("task", ["distillctl.api.task:Task", "distillctl_detection.task:Detection"])  # without scores, or for boxes
-def test_a_student_of_another_task(task, deployed, files, tmp_path):
+def test_a_student_that_says_nothing_to_a_picture(deployed, files, tmp_path):
     _, registry = deployed(tmp_path / "run")
-    registry.tasks.add(TaskSpec(name="boxes", summary="for tests", implementation=task), Plugin("t", "t", "1"))
+    registry.tasks.add(TaskSpec(name="mute", summary="for tests", implementation="distillctl.api.task:Task"), Plugin("t", "t", "1"))
     student = load_student(tmp_path / "run", registry=registry)
-    with pytest.raises(DataError, match="does not tell classes apart: its task is `boxes`"):
-        predict(replace(student, info={**student.info, "task": "boxes"}), files, registry=registry)
+    with pytest.raises(DataError, match="neither tells classes apart nor finds boxes: its task is `mute`"):
+        predict(replace(student, info={**student.info, "task": "mute"}), files, registry=registry)
+
+
+def test_boxes_lie_in_the_picture(finder, files):
+    """Of pictures of 24 × 20 pixels the view shows the middle, 20 pixels wide and high, at 16/20 of its size; 19 × 16 pixels are cut."""
+    (one,) = predict(finder, files[:1])
+    assert [name for name, _ in one.answers] == ["a", "b", "c"]
+    left, scale = 2 * 24 / 19, 24 / 19  # to the left of a view are 2 of 19 pixels
+    boxes = [(0, 0, 16, 16), (0, 0, 8, 8), (2, 2, 4, 4)]
+    expected = [(left + x * scale, y * 1.25, left + right * scale, bottom * 1.25) for x, y, right, bottom in boxes]
+    assert [pytest.approx(box) for box in one.boxes] == expected
+    assert [score for _, score in one.answers] == [0.875, 0.5, 0.125]
+
+
+def test_boxes_are_left_out_by_number_and_by_score(finder, files):
+    (one,) = predict(finder, files[:1], top=2)
+    assert (len(one.answers), len(one.boxes)) == (2, 2)
+    (one,) = predict(finder, files[:1], min_score=0.5)
+    assert [name for name, _ in one.answers] == ["a", "b"]
+    assert len(one.above(0.6).boxes) == len(one.above(0.6).answers) == 1
+    assert one.above(0.9).boxes == one.above(0.9).answers == ()
+
+
+def test_classes_are_told_whatever_their_score(student, files):
+    assert len(next(predict(student, files[:1], min_score=1.0)).answers) == 3
 
 
 def test_a_network_that_gives_something_else(student, files):

@@ -1,12 +1,15 @@
 """What a deployed student sees of a picture is what an evaluation shows it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from distillctl.api.data import ArrayImages, FileImages, Splits, View
-from distillctl.data.deployed_view import Preprocessing
+from distillctl.data.deployed_view import Preprocessing, description
 from distillctl.data.loaders import eval_loader
 from distillctl.errors import DataError, ProfileError
 
@@ -93,3 +96,56 @@ def test_a_description_that_says_too_little(change):
         Preprocessing({**TOLD, **change})
     with pytest.raises(DataError, match="does not say how"):
         Preprocessing({name: value for name, value in TOLD.items() if name not in change})
+
+
+@pytest.mark.parametrize(
+    ("told", "height", "width"),
+    [
+        ({}, 40, 53),
+        ({}, 61, 33),
+        ({"resize": 20}, 40, 53),
+        ({"resize": 18}, 24, 24),
+        ({"canvas": [0, 0, 0]}, 40, 53),
+        ({"canvas": [0, 0, 0]}, 90, 21),
+    ],
+)
+def test_where_a_picture_lies_in_its_view(told, height, width):
+    """A bright patch is found where the placement says, whatever was resized, cut or padded."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    top, left, side = height // 2 - 3, width // 2 - 2, 5
+    pixels[top : top + side, left : left + side] = 255
+    view, placement = Preprocessing({**TOLD, **told}).placed(pixels)
+    weight = view[0].double() - view[0].double().min()
+    for axis, start in ((0, left), (1, top)):  # x, y
+        middles = torch.arange(24) + 0.5
+        found = float((weight.sum(axis) * middles).sum() / weight.sum())
+        assert found == pytest.approx((start + side / 2) * placement.scale[axis] + placement.offset[axis], abs=0.3)
+
+
+def test_a_canvas_holds_the_whole_picture():
+    view, placement = Preprocessing({**TOLD, "canvas": [9, 8, 7]}).placed(np.full((20, 48, 3), 200, dtype=np.uint8))
+    assert (view[:, :10] == 200).all()
+    assert torch.equal(view[:, 10:], torch.tensor([9, 8, 7], dtype=torch.uint8)[:, None, None].expand(3, 14, 24))
+    assert placement == ((0.5, 0.5), (0.0, 0.0))
+
+
+@pytest.mark.parametrize("canvas", [[1, 2], [0, 0, 256], [-1, 0, 0], "grey", 5])
+def test_a_canvas_that_cannot_be_painted(canvas):
+    with pytest.raises(DataError, match="does not say how an image becomes its input"):
+        Preprocessing({**TOLD, "canvas": canvas})
+
+
+class Own:
+    """Cuts views as only it knows."""
+
+
+def test_views_that_only_their_data_set_can_cut():
+    images = FileImages([Path("a.png")], targets=[None])
+    splits = Splits(images, None, None, (), (0.5,) * 3, (0.2,) * 3, View(24), joint=Own())
+    assert description(splits)["joint"] is True
+    with pytest.raises(DataError, match="cut its views itself"):
+        Preprocessing(description(splits)).pixels(picture())
+    told = description(replace(splits, view=View(24, canvas=(9, 8, 7))))
+    assert (told["canvas"], told.get("joint")) == ([9, 8, 7], None)
+    assert Preprocessing(told).view.canvas == (9, 8, 7)
+    assert not {"canvas", "joint"} & description(replace(splits, joint=None)).keys()

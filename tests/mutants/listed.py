@@ -429,9 +429,9 @@ MUTANTS = (
     Mutant("eval compares with any teacher", "distillctl/commands/evaluate.py", "if not accept_change and teacher.source is not None:", "if False:", "tests/commands/test_unlabelled_run.py"),
     Mutant("the number of outputs is not kept", "distillctl/build/data.py", 'profile = _resolved(profile, "num_classes", splits.outputs)', "pass", "tests/commands/test_unlabelled_run.py"),
     # Answers to files.
-    Mutant("predict: probabilities in float32", "distillctl/commands/predict.py", "logits.double().softmax(0)", "logits.softmax(0).double()", "tests/commands/test_predict.py"),
+    Mutant("predict: probabilities in float32", "distillctl/api/task.py", "logits.double().softmax(0)", "logits.softmax(0).double()", "tests/commands/test_predict.py"),
     Mutant("predict: all files are read before the first answer", "distillctl/commands/predict.py", "while batch := list(islice(found, batch_size)):", "for batch in [list(found)]:", "tests/commands/test_predict.py"),
-    Mutant("predict: answers of a batch go to the broken files too", "distillctl/commands/predict.py", "whole = [pixels for _, pixels in batch if not isinstance(pixels, Problem)]", "whole = [pixels for _, pixels in batch if not isinstance(pixels, Problem)][::-1]", "tests/commands/test_predict.py"),
+    Mutant("predict: answers of a batch go to the broken files too", "distillctl/commands/predict.py", "whole = [one for _, one in batch if not isinstance(one, Problem)]", "whole = [one for _, one in batch if not isinstance(one, Problem)][::-1]", "tests/commands/test_predict.py"),
     Mutant("predict: a list has patterns", "distillctl/commands/image_paths.py", "if os.path.isdir(name) else [name])]", "if not os.path.isfile(name) else [name])]", "tests/commands/test_image_paths.py"),
     Mutant("predict: 10 comes before 2", "distillctl/commands/image_paths.py", "sorted(paths, key=natural_key)", "sorted(paths)", "tests/commands/test_image_paths.py"),
     Mutant("predict: formulas in cells", "distillctl/cli/prediction_rows.py", "isinstance(cell, float) else csv_cell(cell)", "True else csv_cell(cell)", "tests/cli/test_predict.py"),

@@ -57,11 +57,13 @@ def build(options: CocoOptions, seed: int) -> Splits:
         told += f"; {len(more)} of train without labels, from `{options.unlabelled}`: {f'{share:g} of each batch' if share else 'all'}"
         parts["train"] = with_unlabelled(parts.get("train"), more)
     jitter = options.augment == "jitter"
+    fill = [round(255 * value) for value in options.mean]
     return Splits(
         train=parts["train"],
         val=parts.get("val"),
         test=parts.get("test"),
         classes=names,
+        class_ids=[classes[label][0] for label in chosen] if options.format == "coco" else (),
         mean=tuple(options.mean),
         std=tuple(options.std),
         view=View(
@@ -70,13 +72,14 @@ def build(options: CocoOptions, seed: int) -> Splits:
             max_megapixels=options.max_megapixels,
             white=options.white,
             background=options.background,
+            canvas=fill,
         ),
         joint=Canvas(
             options.image_size,
             options.augment,
             options.scale_range or SCALE_RANGE,
             MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
-            [round(255 * value) for value in options.mean],
+            fill,
         ),
         unlabelled_share=share,
         description=f"boxes of `{options.root}` ({options.format}): {', '.join(sizes)}{told}",

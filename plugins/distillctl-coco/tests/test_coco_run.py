@@ -81,6 +81,10 @@ def test_a_run_that_was_stopped_goes_on_exactly(run):
     assert straight[0]["val"]["count"] == 11
     assert straight[0]["val"]["map"] > 0  # an ant is as large as its picture
     assert straight[0]["terms"]["task.count"] > 0
+    told = json.loads((paths[1] / "model.json").read_text())
+    assert (told["classes"], told["class_ids"]) == (["ant", "bee"], [4, 9])
+    assert told["input"]["canvas"] == [124, 116, 104]
+    assert "joint" not in told["input"]
 
 
 def test_a_run_does_not_go_on_with_other_boxes(run, tmp_path):

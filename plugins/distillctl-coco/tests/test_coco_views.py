@@ -12,6 +12,7 @@ from PIL import Image
 
 from distillctl import DataError, FileImages, Splits, View
 from distillctl.data import eval_loader, train_loader
+from distillctl.data.deployed_view import Preprocessing
 from distillctl_coco.targets import BoxTargets
 from distillctl_coco.views import Canvas
 
@@ -264,3 +265,16 @@ def test_the_composition_of_a_batch_changes_nothing(splits):
         (every,) = loader
     assert torch.equal(one.images[0], every.images[4])
     assert torch.equal(one.targets[0]["boxes"], every.targets[4]["boxes"])
+
+
+@pytest.mark.parametrize("size", [(50, 80), (90, 33), (7, 300)])
+def test_a_deployed_student_sees_the_same_canvas(size):
+    """Without this package, to the bit; and its boxes come back by the same numbers."""
+    torch.manual_seed(1)
+    image = torch.randint(256, (3, *size), dtype=torch.uint8)
+    wanted, target = Canvas(64, "flip", fill=(1, 2, 3)).evaluation(image, target_of([], size))
+    told = {"channels": 3, "size": 64, "resize": 64, "mean": [0.5] * 3, "std": [0.2] * 3, "canvas": [1, 2, 3]}
+    view, placement = Preprocessing(told).placed(image)
+    assert torch.equal(view, wanted)
+    assert torch.equal(torch.tensor(placement.scale), target["scale"])
+    assert torch.equal(torch.tensor(placement.offset), target["offset"])

@@ -8,16 +8,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
-from distillctl import Batch, Guesses, Images, Outputs, ProfileError, Relabels, RunError, Seen, Task
+from distillctl import Answer, Batch, Evaluation, Guesses, Images, Outputs, ProfileError, Relabels, RunError, Seen, Task
 from distillctl_detection.detector import Detector, Proposals
 from distillctl_detection.foreign import ForeignDetector
-from distillctl_detection.meter import FIGURES, DetectionMeter
+from distillctl_detection.meter import FIGURES, ClassPrecision, DetectionMeter
 
 _OUTPUT = "logits"
 _LEVELS = "name levels, such as `p4` or `c4`: `distillctl show MODEL` lists them"
 _WEIGHS = "`fasterrcnn` does"
 _BOXES_ALONE = "`pseudo` learns from its boxes"
+_OVERLAP = 0.5
+"""Intersection over union above which two detections are one, as in torchvision's detectors."""
 
 
 class Detection(Task):
@@ -32,10 +35,19 @@ class Detection(Task):
 
     metric = "map"
     names: ClassVar[Mapping[str, str]] = FIGURES
+    class_figures: ClassVar[Mapping[str, str]] = {"ap": "AP", "ap50": "AP50"}
+    counts = "objects"
     gives = frozenset({"labels", "logits"})
     cuts_rows = True
     draws = True
     relabels = True
+    views = ("flip",)
+    refused_views: ClassVar[Mapping[str, str]] = {
+        "five_crop": "a crop cuts objects in two",
+        "ten_crop": "a crop cuts objects in two",
+        "multi_scale": "anchors are made for objects as large as the view shows them",
+    }
+    answers = "boxes"
 
     @property
     def outputs(self) -> int:
@@ -154,11 +166,20 @@ class Detection(Task):
         return {"images": Seen(batch, maps), "rows": rows}
 
     def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
-        """Of each image `boxes` (M, 4) in pixels of the picture, `labels` 0 … K−1, and `scores`."""
-        return [
-            {"boxes": _in_picture(found["boxes"].float(), target), "labels": found["labels"] - 1, "scores": found["scores"].float()}
-            for found, target in zip(_detect(model, batch), batch.targets, strict=True)
-        ]
+        """Of each image `boxes` (M, 4) in pixels of the picture, `labels` 0 … K−1, and `scores`. Of a view and its mirror image the
+        detections are put together and suppressed class by class, as in Detectron (Girshick et al. 2018,
+        github.com/facebookresearch/Detectron).
+        """
+        return _detections(model, batch)
+
+    @classmethod
+    def respond(cls, model: nn.Module, batch: Batch, *, outputs: int, top: int | None = None) -> list[list[Answer] | None]:
+        """The detections that `predict` gives, sorted by their score."""
+        return [_answers(found, top) for found in _detections(model, batch)]
+
+    @classmethod
+    def exported(cls, model: nn.Module) -> nn.Module:
+        return _OneImage(model)
 
     def meter(self) -> DetectionMeter:
         return DetectionMeter(self.data.classes)
@@ -173,6 +194,65 @@ class Detection(Task):
     @classmethod
     def show(cls, figure: str, value: float) -> str:
         return "–" if value < 0 else f"{value:.1%}"
+
+    def breakdown(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """`ap` and `ap50` of each class, None without an object of it; objects are counted without crowds."""
+        found: ClassPrecision = evaluation.answers
+        columns = (found.names, found.count.tolist(), found.ap.tolist(), found.ap50.tolist())
+        return [
+            {"name": name, "count": count, "ap": ap if count else None, "ap50": ap50 if count else None}
+            for name, count, ap, ap50 in zip(*columns, strict=True)
+        ]
+
+
+class _OneImage(nn.Module):
+    """Boxes, labels and scores of one image as tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training  # not `self.train`, which would reach into the model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.model(images)[0]
+        return found["boxes"], found["labels"] - 1, found["scores"]
+
+
+def _detections(model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
+    if batch.images.ndim == 4:
+        every = _detect(model, batch)
+    else:  # the view and its mirror image
+        plain, other = _detect(model, replace(batch, images=batch.images[:, 0])), _detect(model, _mirrored(batch))
+        every = [_merged(*pair, batch.images.shape[-1]) for pair in zip(plain, other, strict=True)]
+    return [
+        {"boxes": _in_picture(found["boxes"].float(), target), "labels": found["labels"] - 1, "scores": found["scores"].float()}
+        for found, target in zip(every, batch.targets, strict=True)
+    ]
+
+
+def _mirrored(batch: Batch) -> Batch:
+    """The mirror images alone, and where pictures lie in them."""
+    side = batch.images.shape[-1]
+    over, far = torch.tensor([-1.0, 1.0]), torch.tensor([float(side), 0.0])
+    targets = [{**one, "scale": one["scale"].cpu() * over, "offset": far + one["offset"].cpu() * over} for one in batch.targets]
+    return replace(batch, images=batch.images[:, 1], targets=targets)
+
+
+def _merged(found: Mapping[str, Tensor], mirrored: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
+    """The detections of a view and of its mirror image: of those of one class that cover the same by more than half, the likeliest."""
+    left, top, right, bottom = mirrored["boxes"].unbind(1)
+    both = {key: torch.cat([found[key], mirrored[key]]) for key in ("labels", "scores")}
+    both["boxes"] = torch.cat([found["boxes"], torch.stack([side - right, top, side - left, bottom], 1)])
+    kept = batched_nms(both["boxes"], both["scores"], both["labels"], _OVERLAP)
+    return {key: value[kept] for key, value in both.items()}
+
+
+def _answers(found: Mapping[str, Tensor], top: int | None) -> list[Answer] | None:
+    if not (found["boxes"].isfinite().all() and found["scores"].isfinite().all()):
+        return None
+    order = found["scores"].sort(descending=True, stable=True).indices[:top]
+    columns = (found[name][order].tolist() for name in ("labels", "scores", "boxes"))
+    return [Answer(label, score, tuple(box)) for label, score, box in zip(*columns, strict=True)]
 
 
 def _learnt(target: Mapping[str, Tensor], bare: bool | None) -> dict[str, Tensor]:

@@ -106,6 +106,90 @@ def test_the_teacher_proposes_nothing(task: Detection, batch: Batch) -> None:
     assert ran == ["backbone", "roi_heads.box_head"]
 
 
+def test_figures_class_by_class() -> None:
+    """Circles are found where they are, squares half as high as they are, and the picture has no triangle."""
+    boxes = torch.tensor([[0.0, 0.0, 16.0, 16.0], [16.0, 16.0, 56.0, 56.0]])
+    found = [{"boxes": boxes * torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0.7]]), "labels": torch.tensor([0, 1]), "scores": torch.ones(2)}]
+    target = {"boxes": boxes, "labels": torch.tensor([0, 1]), "crowd": torch.zeros(2, dtype=torch.bool), "area": torch.full((2,), 256.0)}
+    target |= {"image_id": torch.tensor(1), "scale": torch.ones(2), "offset": torch.zeros(2)}
+    task = Detection(shapes())
+    meter = task.meter()
+    meter.add(
+        found, Batch(torch.zeros(1, 3, 64, 64), torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), targets=[target])
+    )
+    meter.merge([meter.state()])
+    lines = task.breakdown(meter.result())
+    share = (56 * 0.7 - 16) / 40  # of the square, which counts up to a threshold of 0.55
+    assert 0.55 < share < 0.6
+    assert [line.pop("ap") for line in lines] == [pytest.approx(1.0), pytest.approx(0.2), None]
+    assert lines == [
+        {"name": "circle", "count": 1, "ap50": pytest.approx(1.0)},
+        {"name": "square", "count": 1, "ap50": pytest.approx(1.0)},
+        {"name": "triangle", "count": 0, "ap50": None},
+    ]
+
+
+def test_what_a_deployed_detector_says(task: Detection) -> None:
+    """The detections that an evaluation judges, the likeliest first."""
+    model = detector(score_threshold=0.2).eval()
+    place = {"scale": torch.tensor([0.5, 0.25]), "offset": torch.tensor([3.0, 5.0])}
+    batch = Batch(torch.randn(2, 3, 64, 64), torch.empty(0, dtype=torch.int64), torch.arange(2), targets=[place] * 2)
+    with torch.no_grad():
+        found, said = task.predict(model, batch), Detection.respond(model, batch, outputs=3)
+        few = Detection.respond(model, batch, outputs=3, top=2)
+    for one, answers in zip(found, said, strict=True):
+        assert answers is not None
+        assert len(answers) == len(one["scores"]) > 2
+        assert [answer.score for answer in answers] == sorted(one["scores"].tolist(), reverse=True)
+        assert sorted((answer.score, answer.label, *(answer.box or ())) for answer in answers) == sorted(
+            (score, label, *box)
+            for score, label, box in zip(one["scores"].tolist(), one["labels"].tolist(), one["boxes"].tolist(), strict=True)
+        )
+    assert few == [answers[:2] for answers in said if answers is not None]
+    for name in ("boxes", "scores"):
+        broken = {"boxes": torch.ones(1, 4), "labels": torch.tensor([1]), "scores": torch.ones(1)}
+        broken[name] = broken[name] * torch.inf
+        says = Fixed([broken, {name: value[:0] for name, value in broken.items()}])
+        assert Detection.respond(says, batch, outputs=3) == [None, []]
+
+
+def test_a_view_and_its_mirror_image_are_merged(task: Detection) -> None:
+    """What both have found is there once with the higher score; what one has found, or is of another class, stays."""
+    answers = [
+        {"boxes": torch.tensor([[4.0, 8.0, 24.0, 28.0]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.5])},
+        {
+            "boxes": torch.tensor([[41.0, 8.0, 61.0, 28.0], [40.0, 8.0, 60.0, 28.0], [0.0, 40.0, 10.0, 50.0]]),
+            "labels": torch.tensor([1, 2, 3]),
+            "scores": torch.tensor([0.75, 0.25, 0.125]),
+        },
+    ]
+    shown: list[Tensor] = []
+
+    class Views(nn.Module):
+        def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+            shown.append(images)
+            return [answers[len(shown) - 1]]
+
+    images = torch.randn(1, 2, 3, 64, 64)
+    place = {"scale": torch.tensor([0.5, 0.5]), "offset": torch.zeros(2)}
+    (found,) = task.predict(Views(), Batch(images, torch.empty(0, dtype=torch.int64), torch.arange(1), targets=[place]))
+    assert [torch.equal(one, images[:, view]) for view, one in enumerate(shown)] == [True, True]
+    assert found["scores"].tolist() == [0.75, 0.25, 0.125]
+    assert found["labels"].tolist() == [0, 1, 2]
+    assert found["boxes"].tolist() == [[6.0, 16.0, 46.0, 56.0], [8.0, 16.0, 48.0, 56.0], [108.0, 80.0, 128.0, 100.0]]
+
+
+class Fixed(nn.Module):
+    """Gives what it was made of."""
+
+    def __init__(self, answers: list[dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        return self.answers
+
+
 def test_nothing_is_learnt_from_crowds(task: Detection, batch: Batch) -> None:
     def losses(crowd: bool, moved: float) -> dict[str, Tensor]:
         targets = []
