@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 
-from distillctl import DataError, FileImages, Splits, View, stratified_split
+from distillctl import DataError, FileImages, JointViews, Splits, View, stratified_split, upright_size
 from distillctl_coco.coco_json import read_coco
 from distillctl_coco.listed import Listed
-from distillctl_coco.options import MIN_VISIBLE, SCALE_RANGE, CocoOptions
+from distillctl_coco.options import LONG_SIDE, MIN_VISIBLE, SCALE_RANGE, SHORT_SIDES, CocoOptions
 from distillctl_coco.places import find
+from distillctl_coco.sides import STRIDE, Sides, wide
 from distillctl_coco.views import Canvas
 from distillctl_coco.yolo import read_names, read_yolo
 
@@ -44,7 +48,11 @@ def build(options: CocoOptions, seed: int) -> Splits:
     told = f"; {left_out} annotation{'' if left_out == 1 else 's'} left out, which `check-data` names" if left_out else ""
     missing = [name for label, name in enumerate(names) if not (parts["train"].targets.labels == label).any()]
     bare = f"classes without a box in train ({len(missing)}): {', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}"
-    jitter = options.augment == "jitter"
+    joint, view = _views(options)
+    if isinstance(joint, Sides):
+        parts["train"] = _sized(parts["train"])
+        if options.aspect_batches is not False:
+            parts["train"] = replace(parts["train"], groups=wide(parts["train"].targets.sizes))
     return Splits(
         train=parts["train"],
         val=parts.get("val"),
@@ -52,23 +60,55 @@ def build(options: CocoOptions, seed: int) -> Splits:
         classes=names,
         mean=tuple(options.mean),
         std=tuple(options.std),
-        view=View(
-            size=options.image_size,
-            augment="none" if options.augment == "none" else "crop_flip",  # mirrored or not
-            max_megapixels=options.max_megapixels,
-            white=options.white,
-            background=options.background,
-        ),
-        joint=Canvas(
-            options.image_size,
-            options.augment,
-            options.scale_range or SCALE_RANGE,
-            MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
-            [round(255 * value) for value in options.mean],
-        ),
+        view=view,
+        joint=joint,
         description=f"boxes of `{options.root}` ({options.format}): {', '.join(sizes)}{told}",
         remarks=(*(remark for listed in read.values() for remark in listed.remarks), *([bare] if missing else [])),
     )
+
+
+def _views(options: CocoOptions) -> tuple[JointViews, View]:
+    """How images are cut, and the sizes of what is cut."""
+    view = View(
+        size=options.image_size,
+        augment="none" if options.augment == "none" else "crop_flip",  # mirrored or not
+        max_megapixels=options.max_megapixels,
+        white=options.white,
+        background=options.background,
+    )
+    if options.resize == "sides":
+        shorts = options.short_sides or SHORT_SIDES
+        sides = Sides(shorts, options.long_side or LONG_SIDE, mirrored=options.augment == "flip")
+        largest = sides.largest(sorted_by_shape=options.aspect_batches is not False)
+        return sides, replace(view, size=shorts[-1], largest=largest, multiple=STRIDE)
+    jitter = options.augment == "jitter"
+    canvas = Canvas(
+        options.image_size,
+        options.augment,
+        options.scale_range or SCALE_RANGE,
+        MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
+        [round(255 * value) for value in options.mean],
+    )
+    return canvas, view
+
+
+def _sized(images: FileImages) -> FileImages:
+    """The same images, of which all sizes are known where their files can be read: YOLO's labels do not state them."""
+    unknown = (images.targets.sizes == 1).all(1)
+    if not unknown.any():
+        return images
+    paths = [images.paths[number] for number in unknown.nonzero().flatten().tolist()]
+    sizes = images.targets.sizes.clone()
+    sizes[unknown] = torch.tensor([_size(path) for path in paths])
+    return replace(images, targets=images.targets.in_pixels(sizes))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Of a file that cannot be read (1, 1): it is told where it is decoded, or left out."""
+    try:
+        return upright_size(path)
+    except DataError:
+        return 1, 1
 
 
 def _chosen(names: tuple[str, ...], wanted: list[str] | None) -> list[int]:

@@ -17,12 +17,13 @@ _OUTPUT = "logits"
 _FIRST_STRIDE = 4
 _LEVELS = "name levels, `p2` … `p6`, or `c2` … `c5`"
 _SAMPLED = (0.0, 0.25, 0.5)
-"""Left and upper edges of the boxes of a sample, of the view's side; they are half as wide."""
+"""Left and upper edges of the boxes of a sample, of the view's shorter side; they are half as wide."""
 
 
 class Detection(Task):
     """Targets of an image: `boxes` (N, 4), float32, left, top, right and bottom in pixels of the view; `labels` (N,), int64, 0 … K−1;
     `crowd` (N,), bool: from those nothing is learnt; `scale` and `offset` (2,), float32: the view's x is the picture's · scale + offset.
+    Where views differ in size, `view` (2,), int64, has height and width of each, which lies in the upper left of its image.
 
     Rows are the proposals that the student samples in its own forward, with logits of the background and K classes, and as labels
     the classes that they were matched with, 0 for the background. The teacher's logits are those of its box head on its own maps at the
@@ -43,15 +44,15 @@ class Detection(Task):
         """The backbone with the pyramid, and the box head on three boxes of each image."""
         if not isinstance(model, FasterRCNN):
             raise RunError("this data set has boxes, and the model is not a detector", hint="`distillctl list-models` has `fasterrcnn`")
-        side = images.shape[-1]
+        side, shorter = images.shape[-2], min(images.shape[-2:])
         levels = model(images, pyramid_only=True)
-        if levels["0"].shape[-1] * _FIRST_STRIDE != side:
+        if levels["0"].shape[-2] * _FIRST_STRIDE != side:
             raise RunError(
-                f"the detector sees images at {levels['0'].shape[-1] * _FIRST_STRIDE} pixels, where the views and their boxes have {side}",
+                f"the detector sees images at {levels['0'].shape[-2] * _FIRST_STRIDE} pixels, where the views and their boxes have {side}",
                 hint="leave `image_size` out",
             )
-        edges = torch.tensor(_SAMPLED, device=images.device)[:, None] * side
-        boxes = [torch.cat([edges, edges, edges + side / 2, edges + side / 2], 1)] * len(images)
+        edges = torch.tensor(_SAMPLED, device=images.device)[:, None] * shorter
+        boxes = [torch.cat([edges, edges, edges + shorter / 2, edges + shorter / 2], 1)] * len(images)
         return Proposals(model.classify(levels, boxes, side), boxes)
 
     def check_output(self, output: object, model: str) -> None:
@@ -69,7 +70,7 @@ class Detection(Task):
         for one in learnt:
             one["labels"] = one["labels"] + 1  # 0 is the background
         seeds = [0] * batch.count if batch.seeds is None else batch.seeds.tolist()
-        outputs: Outputs = student(batch.images, learnt, seeds)
+        outputs: Outputs = student(batch.images, learnt, seeds, **_sizes(batch))
         return outputs
 
     def label_loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
@@ -88,7 +89,7 @@ class Detection(Task):
         """The teacher's box head at the boxes that the student sampled."""
         assert teacher is not None
         levels, boxes = look[_OUTPUT], outputs[_OUTPUT].boxes
-        logits = teacher.model.classify(levels, boxes, levels["0"].shape[-1] * _FIRST_STRIDE)  # type: ignore[union-attr, operator]
+        logits = teacher.model.classify(levels, boxes, levels["0"].shape[-2] * _FIRST_STRIDE)  # type: ignore[union-attr, operator]
         return {**look, _OUTPUT: Proposals(logits, boxes)}
 
     def seen(self, outputs: Outputs, batch: Batch) -> Mapping[str, Seen]:
@@ -106,7 +107,7 @@ class Detection(Task):
         """Of each image `boxes` (M, 4) in pixels of the picture, `labels` 0 … K−1, and `scores`."""
         return [
             {"boxes": _in_picture(found["boxes"].float(), target), "labels": found["labels"] - 1, "scores": found["scores"].float()}
-            for found, target in zip(model(batch.images), batch.targets, strict=True)
+            for found, target in zip(model(batch.images, **_sizes(batch)), batch.targets, strict=True)
         ]
 
     def meter(self) -> DetectionMeter:
@@ -122,6 +123,13 @@ class Detection(Task):
     @classmethod
     def show(cls, figure: str, value: float) -> str:
         return "–" if value < 0 else f"{value:.1%}"
+
+
+def _sizes(batch: Batch) -> dict[str, list[tuple[int, int]]]:
+    """What a detector is told of views that differ in size."""
+    if not batch.targets or "view" not in batch.targets[0]:
+        return {}
+    return {"sizes": [(height, width) for height, width in torch.stack([target["view"] for target in batch.targets]).tolist()]}
 
 
 def _in_picture(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:
