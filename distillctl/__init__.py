@@ -12,7 +12,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distillctl.api.class_folders import ClassFolders, find_folder_or_archive, list_images, require_folder, scan_classes
-    from distillctl.api.data import ArrayImages, FileImages, Images, ImageStore, JointViews, LazyTargets, Splits, StoredImages, View
+    from distillctl.api.data import (
+        ArrayImages,
+        FileImages,
+        Images,
+        ImageStore,
+        JointViews,
+        LazyTargets,
+        Splits,
+        StoredImages,
+        UnequalViews,
+        View,
+    )
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.distributed import draw_rows, gather_rows
     from distillctl.api.hooks import hookimpl
@@ -67,7 +78,7 @@ if TYPE_CHECKING:
     from distillctl.commands.from_python import evaluate, train
     from distillctl.commands.predict import predict
     from distillctl.data.archives import unpacked
-    from distillctl.data.decode import open_image, to_rgb
+    from distillctl.data.decode import open_image, to_rgb, upright_size
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
     from distillctl.errors import DataError, DistillError, PluginError, Problem, ProfileError, RunError
     from distillctl.files import cache_folder
@@ -75,7 +86,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "distillctl.api.class_folders": ("ClassFolders", "find_folder_or_archive", "list_images", "require_folder", "scan_classes"),
     "distillctl.api.data": (
-        "ArrayImages", "FileImages", "ImageStore", "Images", "JointViews", "LazyTargets", "Splits", "StoredImages", "View",
+        "ArrayImages", "FileImages", "ImageStore", "Images", "JointViews", "LazyTargets", "Splits", "StoredImages",
+        "UnequalViews", "View",
     ),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
@@ -104,7 +116,7 @@ _WHERE = {
     "distillctl.api.pairing": ("pair_stages", "require_positions"),
     "distillctl.api.pooling": ("pool_average", "pool_maximum"),
     "distillctl.data.archives": ("unpacked",),
-    "distillctl.data.decode": ("open_image", "to_rgb"),
+    "distillctl.data.decode": ("open_image", "to_rgb", "upright_size"),
     "distillctl.data.splits": ("listing_hash", "stratified_split", "three_way_split"),
     "distillctl.errors": ("DataError", "DistillError", "PluginError", "Problem", "ProfileError", "RunError"),
     "distillctl.files": ("cache_folder",),
@@ -117,12 +129,13 @@ __all__ = [
     "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs",
     "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "Relabels", "RunError", "RunStart", "Seen",
     "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student", "Task",
-    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "View", "Wants", "WeightsInput", "Wrapper", "__version__",
+    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "UnequalViews", "View", "Wants", "WeightsInput", "Wrapper",
+    "__version__",
     "cache_folder", "check_image_sizes", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32", "gather_rows",
     "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student", "match_size",
     "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict",
     "require_folder", "require_positions", "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence",
-    "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "widen",
+    "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",
 ]  # fmt: skip
 
 

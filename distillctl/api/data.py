@@ -75,15 +75,18 @@ class FileImages:
     targets: what else the task learns from, one for each image: a tensor (N, …), a sequence or `LazyTargets`.
     boxes: the part of each picture that is used: int64, (N, 4), its left, top, right and bottom edge in pixels of the upright picture, cut
         to what lies within; None means the whole.
+    groups: int64, (N,): a training batch has images of one group alone, such as wide ones or tall ones; None means no groups.
     """
 
     paths: Sequence[Path]
     labels: Tensor = NO_LABELS
     targets: Any = None
     boxes: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_targets(self.labels, self.targets, len(self.paths))
+        _check_groups(self.groups, len(self.paths))
         if self.boxes is not None and (self.boxes.dtype != torch.int64 or self.boxes.shape != (len(self.paths), 4)):
             raise DataError(f"boxes must be int64 of shape ({len(self.paths)}, 4), not {self.boxes.dtype} {tuple(self.boxes.shape)}")
 
@@ -94,7 +97,8 @@ class FileImages:
         """The files at these positions, in this order."""
         paths = [self.paths[i] for i in index.tolist()]
         boxes = None if self.boxes is None else self.boxes[index]
-        return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index), boxes)
+        groups = None if self.groups is None else self.groups[index]
+        return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index), boxes, groups)
 
     @property
     def parts(self) -> list[list[int]] | None:
@@ -162,14 +166,17 @@ class StoredImages:
     rows: int64, (N,): which of its images, each once.
     labels: int64, (N,); empty where the task has no labels.
     targets: what else the task learns from, one for each image: a tensor (N, …), a sequence or `LazyTargets`.
+    groups: as those of `FileImages`.
     """
 
     store: ImageStore
     rows: Tensor
     labels: Tensor = NO_LABELS
     targets: Any = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
+        _check_groups(self.groups, len(self.rows))
         if self.rows.dtype != torch.int64 or self.rows.ndim != 1:
             raise DataError(f"rows must be int64 of shape (N,), not {self.rows.dtype} {tuple(self.rows.shape)}")
         _check_targets(self.labels, self.targets, len(self.rows))
@@ -184,7 +191,8 @@ class StoredImages:
 
     def subset(self, index: Tensor) -> StoredImages:
         """The images at these positions, in this order."""
-        return StoredImages(self.store, self.rows[index], take_labels(self.labels, index), take_targets(self.targets, index))
+        groups = None if self.groups is None else self.groups[index]
+        return StoredImages(self.store, self.rows[index], take_labels(self.labels, index), take_targets(self.targets, index), groups)
 
 
 Images = ArrayImages | FileImages | StoredImages
@@ -202,6 +210,11 @@ def take_targets(targets: Any, index: Tensor) -> Any:
     if targets is None or isinstance(targets, Tensor):
         return None if targets is None else targets[index]
     return [targets[i] for i in index.tolist()]
+
+
+def _check_groups(groups: Tensor | None, count: int) -> None:
+    if groups is not None and (groups.dtype != torch.int64 or groups.shape != (count,)):
+        raise DataError(f"groups must be int64 of shape ({count},), not {groups.dtype} {tuple(groups.shape)}")
 
 
 def _check_targets(labels: Tensor, targets: Any, count: int) -> None:
@@ -228,6 +241,9 @@ class View:
     background: red, green and blue behind transparent pixels of files; None means white.
     canvas: red, green and blue of the square in whose upper left corner an evaluation with `Splits.joint` lays the whole picture, its long
         side as long as the square's. A deployed student then sees pictures so; otherwise the centre is cut out.
+    largest: height and width of the largest batch where `Splits.joint` gives views of unequal sizes (`UnequalViews`); None where all are
+        squares of `size`.
+    multiple: with `largest`, the height and the width of a batch are multiples of so many pixels.
     """
 
     size: int
@@ -241,6 +257,13 @@ class View:
     white: float | None = None
     background: Sequence[int] | None = None
     canvas: Sequence[int] | None = None
+    largest: tuple[int, int] | None = None
+    multiple: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a batch, the largest one where they differ."""
+        return self.largest or (self.size, self.size)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -272,6 +295,18 @@ class JointViews(Protocol):
 
     def evaluation(self, image: Tensor, target: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The same without chance."""
+
+
+class UnequalViews(JointViews, Protocol):
+    """Views (3, H, W) of unequal sizes, for a `View` with `largest`.
+
+    A batch is as large as its largest view, rounded up to multiples of `View.multiple`. Each view lies in the upper left, and beside it all
+    values are 0 after normalisation. Of what a network computes there, and near to it, other images of the batch decide. With several
+    processes, each pads to the largest of all rows of the batch: the batch is the same one.
+    """
+
+    def extent(self, target: Any) -> tuple[int, int]:
+        """Height and width of the view that `training` would give from this state of torch's generator, without the image."""
 
 
 @dataclass(frozen=True)

@@ -258,7 +258,7 @@ def check_sampler(profile: Profile, task: Task) -> None:
 
 
 def check_compiles(profile: Profile, methods: Sequence[Weighted], *, draws: bool) -> None:
-    """Refuses `compile = "on"` where something cannot be compiled, such as a forward that draws (`Task.draws`)."""
+    """Refuses `compile = "on"` where something cannot be compiled. draws: `Task.draws`, or views differ in size."""
     if profile.train.compile != "on":
         return
     if profile.optimizer.spec.separate_gradients:

@@ -171,6 +171,8 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Kind:
         why = f": {task.refused_views[kind]}" if kind in task.refused_views else ""
         message = f"the task of `{profile.dataset.spec.name}` averages no `{kind}`{why}"
         raise ProfileError(message, where="--tta", hint=f"allowed: {allowed}")
+    if kind and task.data.view.largest is not None:
+        raise ProfileError(f"`{kind}` needs views of one size, and those of this data set differ", where="--tta", hint="leave it out")
     if kind in ("flip", "ten_crop") and not task.data.view.mirrored:
         plain = ("multi_scale",) if isinstance(images, ArrayImages) else ("five_crop", "multi_scale")
         others = " or ".join(f"`--tta {name}`" for name in plain if name in task.views)

@@ -99,8 +99,9 @@ def assemble(
         share=Share(processes.rank, processes.count, train.accumulate),
         balanced=train.sampler == "balanced",
     )
-    compiled, said = _compiled(profile, device, train.epochs * loader.steps, methods, draws=task.draws)
-    graph = cuda_graph(profile, device, precision, processes, draws=task.draws)
+    draws = task.draws or task.data.view.largest is not None  # shapes depend on the images
+    compiled, said = _compiled(profile, device, train.epochs * loader.steps, methods, draws=draws)
+    graph = cuda_graph(profile, device, precision, processes, draws=draws)
     return Experiment(
         task=task,
         teacher=None if network is None else LiveTeacher(task, network, device=device, precision=precision),
@@ -161,7 +162,7 @@ def _wants(profile: Profile) -> Wants:
 
 
 def _shape(task: Task) -> tuple[int, int, int]:
-    return task.data.channels, task.data.view.size, task.data.view.size
+    return task.data.channels, *task.data.view.shape
 
 
 def _side(tapped: Tapped, task: Task, name: str) -> Side:

@@ -227,7 +227,7 @@ def _adapted(
     source: whose `told` it is. size: the only one at which the model works, unless the table states another. called: the table's name.
 
     Raises:
-        ProfileError: there are not as many numbers as the images have channels.
+        ProfileError: there are not as many numbers as the images have channels, or views of unequal sizes are to be resized.
     """
     for name in ("mean", "std"):
         if (stated := getattr(table, name)) is not None and len(stated) != data.channels:
@@ -236,9 +236,11 @@ def _adapted(
             raise ProfileError(message, where=f"[{called}]", hint=hint)
     own = _numbers(told.get("mean"), data.channels, -math.inf), _numbers(told.get("std"), data.channels, 0.0)
     mean, std, size = table.mean or own[0], table.std or own[1], table.image_size or size
+    if size is not None and data.view.largest is not None:
+        raise ProfileError(f"`{called}.image_size` resizes square views, and those of this data set differ in size", where=f"[{called}]")
     notes = adapt_input(model, data, mean, std, size, source if (mean, std) == own else "", called)
     trained = told.get("size")
-    if size is None and isinstance(trained, int) and trained not in (0, data.view.size):
+    if size is None and data.view.largest is None and isinstance(trained, int) and trained not in (0, data.view.size):
         # Not done by itself: a convolutional net takes any size, and resized small images would cost many times as much.
         notes += (f"{source} was made for {trained} pixels and sees {data.view.size}: `{called}.image_size = {trained}` resizes for it",)
     return notes

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from distillctl.api.data import Images
+from distillctl.api.data import Images, View
+from distillctl.api.method import Batch
 from distillctl.api.task import Task
 from distillctl.build.advice import advice, average_advice
 from distillctl.build.data import inspected_task
@@ -145,11 +147,22 @@ def _try_part(experiment: Experiment, part: Part) -> PartPlan:
     step = Step(experiment, part)
     seconds = 0.0
     for number, batch in zip(range(2), experiment.loader.epoch(part.begin), strict=False):
+        batch = _largest(batch, experiment.splits.view)
         started = time.perf_counter()
         step(batch, number)
         synchronize(experiment.device)
         seconds = time.perf_counter() - started
     return PartPlan(part.name, part.epochs, seconds, step.learner.meter.read())
+
+
+def _largest(batch: Batch, view: View) -> Batch:
+    """A batch of views of unequal sizes, as large as one can be: what it takes in memory and time then is enough for any other."""
+    if view.largest is None:
+        return batch
+    (height, width), (most_high, most_wide) = batch.images.shape[-2:], view.largest
+    if height > width:
+        most_high, most_wide = sorted(view.largest, reverse=True)
+    return replace(batch, images=F.pad(batch.images, (0, max(0, most_wide - width), 0, max(0, most_high - height))))
 
 
 def synchronize(device: torch.device) -> None:

@@ -96,7 +96,7 @@ def evaluate_model(
         check_images(run, profile, task, registry, split)
     found = build_named(choice, task, "model")
     model = found.model.to(chosen)
-    noise = torch.zeros(2, task.data.channels, task.data.view.size, task.data.view.size, device=chosen)
+    noise = torch.zeros(2, task.data.channels, *task.data.view.shape, device=chosen)
     with torch.no_grad(), evaluating(model), explained_forward(noise.shape[1:], ("the model ", found.spec, model)):
         task.check_output(task.sample(model, noise), found.spec.name)
     teacher = None

@@ -94,6 +94,8 @@ def _listing(images: Images) -> str:
         lazy = isinstance(images.targets, LazyTargets)
         targets = [] if images.targets is None or lazy else [exact(one) for one in images.targets]
         stated = [column for column in (images.labels.tolist(), targets) if column]
+        if images.groups is not None:
+            stated.append(images.groups.tolist())
         lines = (" ".join(map(str, row)) for row in zip(names, *stated, strict=True))
         return f"{len(images)} images, {listing_hash([images.targets.digest(), *lines] if lazy else lines)}"
     return f"{len(images)} images, {content_hash(images)}"

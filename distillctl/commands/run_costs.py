@@ -24,7 +24,7 @@ def run_costs(experiment: Experiment, sides: Mapping[str, nn.Module]) -> dict[st
     cannot compute of one image alone is left out.
     """
     device, data = experiment.device, experiment.task.data
-    shape = (data.channels, data.view.size, data.view.size)
+    shape = (data.channels, *data.view.shape)
     last, _ = channels_last(device, experiment.settings.precision, data.view.size)
     found: dict[str, dict[str, Any]] = {}
     restore(sides["student"])  # rounding to 8 bits is simulated in training, and costs nothing in what is deployed

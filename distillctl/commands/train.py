@@ -318,7 +318,7 @@ class _Plan:
         split = next(name for name in ("test", "val", "train") if getattr(task.data, name) is not None)
         images = getattr(task.data, split)
         model, view = teacher.model.to(self.device), task.data.view
-        explained = explained_forward((task.data.channels, view.size, view.size), ("the teacher ", teacher.spec, model))
+        explained = explained_forward((task.data.channels, *view.shape), ("the teacher ", teacher.spec, model))
         with ExitStack() as stack:
             loader = stack.enter_context(self._loader(task, images))
             labelled = () if task.data.labelled is None else stack.enter_context(self._loader(task, task.data.labelled))

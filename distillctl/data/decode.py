@@ -7,6 +7,7 @@ tensors, where resizing is faster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -30,6 +31,7 @@ _TURNS = {
     2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
     6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90,
 }  # fmt: skip
+_ON_THEIR_SIDE = range(5, 9)
 _EXIF_STARTS = (b"Exif\0\0II*\0", b"Exif\0\0MM\0*", b"II*\0", b"MM\0*")
 _EMPTY_EXIF = 14  # bytes of a block without entries
 _FOREIGN = {b"%!PS": "PostScript", b"%PDF": "PDF", b"<htm": "HTML", b"<!do": "HTML", b"<svg": "SVG", b"<?xm": "XML", b"8BPS": "Photoshop"}
@@ -100,6 +102,21 @@ def read_image(
     """
     with open_image(path, max_megapixels=max_megapixels) as image:
         return pixels_of(image, white=white, background=background, box=box, called=path)
+
+
+def upright_size(path: str | Path | StoredImage) -> tuple[int, int]:
+    """Height and width of the picture that `read_image` gives, of whatever size, without decoding it; PNG and TIFF are decoded, since
+    there how a picture is turned may be known only afterwards.
+
+    Raises:
+        DataError: the file is missing, or no image.
+    """
+    with open_image(path, max_megapixels=math.inf) as image:
+        if image.format in ("PNG", "TIFF"):
+            image.load()
+        width, height = image.size
+        turned = (orientation(image) or 1) in _ON_THEIR_SIDE
+    return (width, height) if turned else (height, width)
 
 
 def pixels_of(

@@ -52,6 +52,10 @@ def train_loader(
             hint="`train.batch_size` is that of all processes together, and each needs two images",
         )
     _check_view(splits, splits.train)
+    if getattr(splits.train, "groups", None) is not None and (balanced or splits.unlabelled_share):
+        raise ProfileError(
+            "batches of this data set have images of one group, and neither a sampler nor a share of images without labels goes with that"
+        )
     if isinstance(splits.train, ArrayImages):
         if splits.unlabelled_share:
             raise ProfileError("images in memory are either all labelled or all without a label")
@@ -133,6 +137,8 @@ def _check_view(splits: Splits, images: Images) -> None:
     view = splits.view
     if splits.joint is not None:
         _check_joint(view, images)
+    if view.largest is not None and not hasattr(splits.joint, "extent"):
+        raise PluginError("the view has a `largest` batch, and nothing that cuts views of unequal sizes (`UnequalViews`)")
     if isinstance(images, ArrayImages):
         if view.augment not in get_args(ArrayAugment):
             raise ProfileError(f"images in memory can be augmented by `none` or `crop_flip`, not by `{view.augment}`")

@@ -105,6 +105,24 @@ def batch_bounds(count: int, batch_size: int, *, smallest: int = 1) -> list[tupl
     return bounds
 
 
+def grouped_batches(groups: Tensor, batch_size: int, seed: int, epoch: int, *, smallest: int = 1) -> list[list[int]]:
+    """The batches of an epoch, each of images of one group alone. Every image comes once; seed, epoch and groups decide.
+
+    The images of a group come in the order of `epoch_order` and are cut by `batch_bounds`, so that each group ends with a batch that may be
+    short; all batches are then shuffled. How many there are is the same in every epoch. A group of fewer than `smallest` images
+    joins the largest one.
+
+    groups: int64, (N,), a number for each image.
+    """
+    kinds, own, sizes = groups.unique(return_inverse=True, return_counts=True)
+    own = torch.where(sizes[own] < smallest, sizes.argmax(), own)
+    shuffled = epoch_order(len(groups), seed, epoch, groups.device)
+    parts = [shuffled[own[shuffled] == kind].tolist() for kind in range(len(kinds))]
+    batches = [part[start:end] for part in parts for start, end in batch_bounds(len(part), batch_size, smallest=smallest)]
+    turns = hash_index(torch.arange(len(batches)), seed, epoch, ORDER, 4).argsort(stable=True)
+    return [batches[turn] for turn in turns.tolist()]
+
+
 class Piece(NamedTuple):
     """The rows of a batch that one process computes at one time.
 

@@ -1,6 +1,6 @@
 """Loaders for image files: worker processes decode and cut to uint8, normalisation happens on the device.
 
-A worker is handed (epoch, draw) pairs, so it lives through all epochs, and every view has a seed of its own,
+A worker is handed an epoch with draws, so it lives through all epochs, and every view has a seed of its own,
 mix(seed, epoch, VIEW, draw): results do not depend on the number of workers, and none is drawn from the run's own
 generators.
 """
@@ -8,12 +8,13 @@ generators.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
@@ -23,7 +24,17 @@ from distillctl.data.augment import evaluation_transform, five_crop_transform, s
 from distillctl.data.batches import Tta, Workers
 from distillctl.data.decode import read_image
 from distillctl.data.hashing import VIEW, mix
-from distillctl.data.order import WHOLE, Share, balanced_order, batch_bounds, epoch_order, image_of, mixed_length, mixed_order
+from distillctl.data.order import (
+    WHOLE,
+    Share,
+    balanced_order,
+    batch_bounds,
+    epoch_order,
+    grouped_batches,
+    image_of,
+    mixed_length,
+    mixed_order,
+)
 from distillctl.data.packed import Packed, pack, unpack
 from distillctl.data.pixels import Normalise
 from distillctl.data.resized import Store, stored
@@ -31,14 +42,34 @@ from distillctl.data.workers import as_it_is, no_advice, prepare_worker, start_m
 from distillctl.errors import DataError, Problem
 
 _CPU = torch.device("cpu")
-_Key = tuple[int, int]  # epoch, draw: an image, with the number of its earlier draws in the epoch (`balanced_order`)
-_Loaded = tuple[Tensor, Tensor, Packed | None] | Problem  # uint8 views, indices and targets of joint views, or what is wrong with a file
+_Draw = int  # an image, with the number of its earlier draws in the epoch (`balanced_order`)
 
 
-class _Views(Dataset[_Loaded]):
+class _Key(NamedTuple):
+    """A batch that is wanted: what this process takes of it, and what others take."""
+
+    epoch: int
+    draws: list[_Draw]
+    others: list[_Draw]
+
+
+class _Loaded(NamedTuple):
+    """What a worker makes of a batch.
+
+    views: uint8. images: int64, their positions. targets: of joint views. sizes: int64, (B, 2), height and width of views of unequal sizes.
+    """
+
+    views: Tensor
+    images: Tensor
+    targets: Packed | None
+    sizes: Tensor | None
+
+
+class _Views(Dataset[_Loaded | Problem]):
     """What a worker does: decode the files of a batch and cut a view out of each.
 
     transform: takes an image, and with `joint` its target, too; then it gives both.
+    extent: of the views of unequal sizes of a training (`UnequalViews`).
     """
 
     def __init__(
@@ -50,25 +81,41 @@ class _Views(Dataset[_Loaded]):
         store: Store | None = None,
         *,
         joint: bool = False,
+        extent: Callable[[Any], tuple[int, int]] | None = None,
     ) -> None:
         self._paths = images.paths if isinstance(images, StoredImages) else [str(p) for p in images.paths]
         self._boxes = images.parts if isinstance(images, FileImages) else None
         self._view, self._transform, self._seed, self._store = view, transform, seed, store
-        self._targets = images.targets if joint else None
+        self._targets, self._extent = images.targets if joint else None, extent
 
-    def __getitems__(self, keys: list[_Key]) -> _Loaded:
+    def __getitems__(self, key: _Key) -> _Loaded | Problem:
         """A whole batch. A broken file is handed over as a value: an exception would arrive wrapped in a traceback."""
         try:
             with no_advice():
-                views: Any = [self._cut(epoch, draw) for epoch, draw in keys]
+                views: Any = [self._cut(key.epoch, draw) for draw in key.draws]
         except DataError as error:
             return error.problems[0]
-        targets = None
+        targets = sizes = None
         if self._targets is not None:
             views, cut = zip(*views, strict=True)
             targets = pack(cut)
+            if self._view.largest is not None:
+                views, sizes = self._padded(views, key)
         stacked: Tensor = default_collate(views)  # in a worker: straight into shared memory
-        return stacked, torch.tensor([image_of(draw) for _, draw in keys]), targets
+        return _Loaded(stacked, torch.tensor([image_of(draw) for draw in key.draws]), targets, sizes)
+
+    def _padded(self, views: Sequence[Tensor], key: _Key) -> tuple[list[Tensor], Tensor]:
+        """Views of the size of the batch, and the sizes that they had."""
+        own = [(view.shape[1], view.shape[2]) for view in views]
+        others = []
+        for draw in key.others:
+            assert self._targets is not None
+            assert self._extent is not None
+            with own_generator(mix(self._seed, key.epoch, VIEW, draw)):
+                others.append(self._extent(self._targets[image_of(draw)]))
+        step = self._view.multiple
+        height, width = (-(-max(sides) // step) * step for sides in zip(*own, *others, strict=True))
+        return [F.pad(view, (0, width - view.shape[2], 0, height - view.shape[1])) for view in views], torch.tensor(own)
 
     def _cut(self, epoch: int, draw: int) -> Any:
         index = image_of(draw)
@@ -93,20 +140,27 @@ def own_generator(seed: int) -> Iterator[None]:
         random.setstate(python_state)
 
 
-class _Keys(Sampler[list[_Key]]):
-    """This process's rows of the batches of the epoch that is set, as lists of keys."""
+class _Keys(Sampler[Any]):
+    """The batches of the epoch that was begun.
 
-    def __init__(self, bounds: list[tuple[int, int]], order: Callable[[int], list[int]], share: Share = WHOLE) -> None:
-        self._bounds, self._order, self._share = bounds, order, share
-        self.epoch = self.first = 0
+    cut: the batches of an epoch. count: how many there are in every epoch. whole: what others take of a batch is told, too.
+    """
 
-    def __iter__(self) -> Iterator[list[_Key]]:
-        order = self._order(self.epoch)
-        for start, end in self._bounds[self.first :]:
-            yield [(self.epoch, draw) for draw in self._share.rows(order[start:end])]
+    def __init__(self, cut: Callable[[int], list[list[_Draw]]], count: int, share: Share = WHOLE, *, whole: bool = False) -> None:
+        self._cut, self._count, self._share, self._whole = cut, count, share, whole
+        self._epoch, self.batches = 0, list[list[_Draw]]()
+
+    def begin(self, epoch: int, first: int) -> None:
+        self._epoch, self.batches = epoch, self._cut(epoch)[first:]
+
+    def __iter__(self) -> Iterator[_Key]:
+        for batch in self.batches:
+            own = self._share.rows(batch)
+            others = sorted(set(batch).difference(own)) if self._whole else []
+            yield _Key(self._epoch, own, others)
 
     def __len__(self) -> int:
-        return len(self._bounds)
+        return self._count
 
 
 class _Pipeline:
@@ -125,7 +179,7 @@ class _Pipeline:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = worker_count(workers, len(keys), device)
         with no_advice():
-            self._loader: DataLoader[_Loaded] | None = DataLoader(
+            self._loader: DataLoader[_Loaded | Problem] | None = DataLoader(
                 views,
                 batch_sampler=keys,
                 collate_fn=as_it_is,
@@ -141,7 +195,7 @@ class _Pipeline:
         """Batches of normalised images on the device, from batch `first` on."""
         if self._loader is None:
             raise RuntimeError("the loader is closed")
-        self._keys.epoch, self._keys.first = epoch, first
+        self._keys.begin(epoch, first)
         with no_advice():
             batches = iter(self._loader)
         while True:
@@ -151,13 +205,16 @@ class _Pipeline:
                 return
             if isinstance(loaded, Problem):
                 raise DataError(loaded)
-            pixels, index, packed = loaded
+            pixels, index, packed, sizes = loaded
             labels = take_labels(self._source.labels, index)
             targets: Any = take_targets(self._source.targets, index) if packed is None else unpack(packed, self._moved)
             if isinstance(targets, Tensor):
                 (targets,) = self._moved(targets)
             pixels, labels, index = self._moved(pixels, labels, index)
-            yield Batch(self._normalise(pixels), labels, index, targets=targets)
+            images = self._normalise(pixels)
+            if sizes is not None:
+                images = images.masked_fill_(_beside(self._moved(sizes)[0], images), 0.0)
+            yield Batch(images, labels, index, targets=targets)
 
     def _moved(self, *tensors: Tensor) -> list[Tensor]:
         """Copies to the device on a stream of its own, so that the copy runs beside the step before it."""
@@ -179,6 +236,12 @@ class _Pipeline:
             shut_down()
 
 
+def _beside(sizes: Tensor, images: Tensor) -> Tensor:
+    """Where in a batch (B, C, H, W) no view lies: bool, (B, 1, H, W)."""
+    rows, columns = (torch.arange(length, device=images.device) for length in images.shape[-2:])
+    return ((rows >= sizes[:, :1])[:, :, None] | (columns >= sizes[:, 1:])[:, None, :])[:, None]
+
+
 class StreamTrainLoader:
     """Training batches of image files. Implements `TrainLoader`."""
 
@@ -198,24 +261,30 @@ class StreamTrainLoader:
         assert not isinstance(images, ArrayImages)
         unlabelled = splits.unlabelled_share
         count = mixed_length(int((images.labels != NO_LABEL).sum()), unlabelled) if unlabelled else len(images)
-        self._bounds = batch_bounds(count, batch_size, smallest=2 * share.processes)
+        smallest = 2 * share.processes
+        bounds = batch_bounds(count, batch_size, smallest=smallest)
 
-        def order(epoch: int) -> list[int]:
+        def cut(epoch: int) -> list[list[_Draw]]:
+            if images.groups is not None:
+                return grouped_batches(images.groups, batch_size, seed, epoch, smallest=smallest)
             if unlabelled:
-                return mixed_order(images.labels, unlabelled, seed, epoch, _CPU).tolist()
-            found = balanced_order(images.labels, seed, epoch, _CPU) if balanced else epoch_order(len(images), seed, epoch, _CPU)
-            return found.tolist()
+                found = mixed_order(images.labels, unlabelled, seed, epoch, _CPU)
+            else:
+                found = balanced_order(images.labels, seed, epoch, _CPU) if balanced else epoch_order(len(images), seed, epoch, _CPU)
+            order = found.tolist()
+            return [order[start:end] for start, end in bounds]
 
-        keys = _Keys(self._bounds, order, share)
+        self.steps = len(bounds) if images.groups is None else len(cut(0))
+        self._keys = _Keys(cut, self.steps, share, whole=splits.view.largest is not None and share.processes > 1)
         if splits.joint is None:
             store = stored(images, splits.view, short_side(splits.view), workers)
             views = _Views(images, splits.view, training_transform(splits.view), seed, store)
         else:
-            views = _Views(images, splits.view, splits.joint.training, seed, joint=True)
+            extent = getattr(splits.joint, "extent", None)
+            views = _Views(images, splits.view, splits.joint.training, seed, joint=True, extent=extent)
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
-        self._pipeline = _Pipeline(views, keys, images, normalise, device, workers)
+        self._pipeline = _Pipeline(views, self._keys, images, normalise, device, workers)
         self.share = share
-        self.steps = len(self._bounds)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from batch `first` on.
@@ -224,9 +293,8 @@ class StreamTrainLoader:
             DataError: a file is missing or broken.
             RunError: a worker process died.
         """
-        batches = self._pipeline.batches(epoch, first)
-        for (start, end), batch in zip(self._bounds[first:], batches, strict=True):
-            yield replace(batch, total=end - start)
+        for number, batch in enumerate(self._pipeline.batches(epoch, first)):
+            yield replace(batch, total=len(self._keys.batches[number]))
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -250,7 +318,8 @@ class StreamEvalLoader:
         share: Share = WHOLE,
     ) -> None:
         count = len(images)
-        keys = _Keys(batch_bounds(count, batch_size)[share.rank :: share.processes], lambda _epoch: list(range(count)))
+        batches = [list(range(start, end)) for start, end in batch_bounds(count, batch_size)[share.rank :: share.processes]]
+        keys = _Keys(lambda _epoch: batches, len(batches))
         normalise = Normalise(splits.mean, splits.std, device, channels_last=channels_last)
         if splits.joint is None:
             crops = {"five_crop": five_crop_transform, "ten_crop": ten_crop_transform}.get(tta)

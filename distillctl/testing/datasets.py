@@ -24,7 +24,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from distillctl.api.data import ArrayImages, Images, Splits, take_labels
+from distillctl.api.data import ArrayImages, Images, Splits, View, take_labels
+from distillctl.api.method import Batch
 from distillctl.api.specs import DatasetSpec
 from distillctl.data import eval_loader, limit_training, train_loader
 from distillctl.data.splits import exact
@@ -119,7 +120,8 @@ class DatasetContract:
         assert torch.equal(torch.cat([b.labels for b in batches]), take_labels(splits.train.labels, index))
         for batch in batches:
             assert batch.images.dtype == torch.float32
-            assert batch.images.shape == (len(batch.index), splits.channels, splits.view.size, splits.view.size)
+            assert batch.images.shape[:2] == (len(batch.index), splits.channels)
+            assert _fits(splits.view, batch)
             assert bool(batch.images.isfinite().all())
             if splits.joint is not None:
                 kinds = [{key: (value.dtype, value.ndim) for key, value in target.items()} for target in batch.targets]
@@ -148,7 +150,7 @@ class DatasetContract:
             assert loader.count == len(images)
             assert torch.equal(torch.cat([b.index for b in batches]), torch.arange(len(images)))
             assert torch.equal(torch.cat([b.labels for b in batches]), images.labels)
-            assert all(b.images.shape[1:] == (splits.channels, splits.view.size, splits.view.size) for b in batches)
+            assert all(b.images.shape[1] == splits.channels and _fits(splits.view, b) for b in batches)
 
     def test_mirrored_views(self, splits: Splits) -> None:
         """With `flip`, the second view of an image is the first one mirrored."""
@@ -157,6 +159,14 @@ class DatasetContract:
             views = next(iter(loader)).images
         assert views.shape[:2] == (2, 2)
         assert torch.equal(views[:, 1], views[:, 0].flip(-1))
+
+
+def _fits(view: View, batch: Batch) -> bool:
+    """Whether a batch has the size of the view, or, where views differ in size, lies within the largest one, turned or not."""
+    sides = tuple(batch.images.shape[-2:])
+    if view.largest is None:
+        return sides == view.shape
+    return max(sides) <= max(view.largest) and not any(side % view.multiple for side in sides)
 
 
 def identities(images: Images) -> list[bytes]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distillctl.api.data import NO_LABEL
-from distillctl.data.order import Share, balanced_order, batch_bounds, epoch_order, image_of, mixed_length, mixed_order
+from distillctl.data.order import Share, balanced_order, batch_bounds, epoch_order, grouped_batches, image_of, mixed_length, mixed_order
 
 CPU = torch.device("cpu")
 
@@ -123,3 +123,31 @@ def test_images_without_a_label_come_in_turn_over_the_epochs_each_in_another_vie
     assert len({tuple(one) for one in passes}) > 3
     assert not torch.equal(mixed_order(BARE, 0.5, 1, 0, CPU), mixed_order(BARE, 0.5, 2, 0, CPU))
     assert not torch.equal(mixed_order(BARE, 0.5, 1, 0, CPU), mixed_order(BARE, 0.5, 1, 3, CPU))
+
+
+GROUPS = torch.tensor([7, 3, 3, 3, 7, 3, 3, 3, 3, 7, 3, 7, 3, 3, 7, 3, 3])  # 12 of 3 and 5 of 7
+
+
+@pytest.mark.parametrize(("smallest", "sizes"), [(1, [[4, 4, 4], [4, 1]]), (2, [[4, 4, 4], [5]]), (8, [[4, 4, 4, 5]])])
+def test_each_batch_is_of_one_group_and_nothing_is_left_out(smallest, sizes):
+    """A group that is too small by itself is taken into the largest."""
+    places = set()
+    for epoch in range(8):
+        batches = grouped_batches(GROUPS, 4, 1, epoch, smallest=smallest)
+        assert sorted(i for batch in batches for i in batch) == list(range(17))
+        kinds = [set(GROUPS[batch].tolist()) for batch in batches]
+        if smallest < 8:
+            assert all(len(kind) == 1 for kind in kinds)
+            found = [[len(batch) for batch, kind in zip(batches, kinds, strict=True) if kind == {name}] for name in (3, 7)]
+            assert [sorted(part, reverse=True) for part in found] == sizes
+        else:
+            assert sorted(map(len, batches)) == [4, 4, 4, 5]
+        places.add(kinds.index({7}) if {7} in kinds else -1)
+    assert len(places) > 1 or smallest == 8  # the groups do not take turns in a fixed order
+
+
+def test_batches_of_groups_depend_on_seed_and_epoch_alone():
+    first = grouped_batches(GROUPS, 4, 1, 2)
+    torch.rand(3)
+    assert first == grouped_batches(GROUPS, 4, 1, 2)
+    assert len({repr(grouped_batches(GROUPS, 4, seed, epoch)) for seed, epoch in ((1, 2), (1, 3), (2, 2), (2, 1))}) == 4

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from distillctl import DataError, FileImages, Splits, View, stratified_split
+from distillctl import DataError, FileImages, JointViews, Splits, View, stratified_split, upright_size
 from distillctl_coco.coco_json import read_coco
 from distillctl_coco.listed import Listed
-from distillctl_coco.options import MIN_VISIBLE, SCALE_RANGE, CocoOptions
+from distillctl_coco.options import LONG_SIDE, MIN_VISIBLE, SCALE_RANGE, SHORT_SIDES, CocoOptions
 from distillctl_coco.places import find
+from distillctl_coco.sides import STRIDE, Sides, wide
 from distillctl_coco.unlabelled import SHARE, find_unlabelled, with_unlabelled
 from distillctl_coco.views import Canvas
 from distillctl_coco.yolo import read_names, read_yolo
@@ -56,8 +58,15 @@ def build(options: CocoOptions, seed: int) -> Splits:
     if more:
         told += f"; {len(more)} of train without labels, from `{options.unlabelled}`: {f'{share:g} of each batch' if share else 'all'}"
         parts["train"] = with_unlabelled(parts.get("train"), more)
-    jitter = options.augment == "jitter"
-    fill = [round(255 * value) for value in options.mean]
+    joint, view = _views(options)
+    if isinstance(joint, Sides):
+        parts["train"] = _sized(parts["train"])
+        if options.aspect_batches and share:
+            raise DataError(
+                "`aspect_batches` does not know shares of a batch without labels", where="dataset", hint="`aspect_batches = false`"
+            )
+        if options.aspect_batches is not False and not share:
+            parts["train"] = replace(parts["train"], groups=wide(parts["train"].targets.sizes))
     return Splits(
         train=parts["train"],
         val=parts.get("val"),
@@ -66,25 +75,57 @@ def build(options: CocoOptions, seed: int) -> Splits:
         class_ids=[classes[label][0] for label in chosen] if options.format == "coco" else (),
         mean=tuple(options.mean),
         std=tuple(options.std),
-        view=View(
-            size=options.image_size,
-            augment="none" if options.augment == "none" else "crop_flip",  # mirrored or not
-            max_megapixels=options.max_megapixels,
-            white=options.white,
-            background=options.background,
-            canvas=fill,
-        ),
-        joint=Canvas(
-            options.image_size,
-            options.augment,
-            options.scale_range or SCALE_RANGE,
-            MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
-            fill,
-        ),
+        view=view,
+        joint=joint,
         unlabelled_share=share,
         description=f"boxes of `{options.root}` ({options.format}): {', '.join(sizes)}{told}",
         remarks=(*(remark for listed in read.values() for remark in listed.remarks), *([bare] if missing else [])),
     )
+
+
+def _views(options: CocoOptions) -> tuple[JointViews, View]:
+    """How images are cut, and the sizes of what is cut."""
+    view = View(
+        size=options.image_size,
+        augment="none" if options.augment == "none" else "crop_flip",  # mirrored or not
+        max_megapixels=options.max_megapixels,
+        white=options.white,
+        background=options.background,
+    )
+    if options.resize == "sides":
+        shorts = options.short_sides or SHORT_SIDES
+        sides = Sides(shorts, options.long_side or LONG_SIDE, mirrored=options.augment == "flip")
+        largest = sides.largest(sorted_by_shape=options.aspect_batches is not False)
+        return sides, replace(view, size=shorts[-1], largest=largest, multiple=STRIDE)
+    jitter = options.augment == "jitter"
+    fill = [round(255 * value) for value in options.mean]
+    canvas = Canvas(
+        options.image_size,
+        options.augment,
+        options.scale_range or SCALE_RANGE,
+        MIN_VISIBLE if jitter and options.min_visible is None else options.min_visible or 0.0,
+        fill,
+    )
+    return canvas, replace(view, canvas=fill)
+
+
+def _sized(images: FileImages) -> FileImages:
+    """The same images, of which all sizes are known where their files can be read: YOLO's labels do not state them."""
+    unknown = (images.targets.sizes == 1).all(1)
+    if not unknown.any():
+        return images
+    paths = [images.paths[number] for number in unknown.nonzero().flatten().tolist()]
+    sizes = images.targets.sizes.clone()
+    sizes[unknown] = torch.tensor([_size(path) for path in paths])
+    return replace(images, targets=images.targets.in_pixels(sizes))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Of a file that cannot be read (1, 1): it is told where it is decoded, or left out."""
+    try:
+        return upright_size(path)
+    except DataError:
+        return 1, 1
 
 
 def _chosen(names: tuple[str, ...], wanted: list[str] | None) -> list[int]:

@@ -10,7 +10,10 @@ from pydantic import Field, model_validator
 from distillctl import Options, PathOption
 
 SCALE_RANGE, MIN_VISIBLE = [0.8, 1.25], 0.2
+IMAGE_SIZE = 640
+SHORT_SIDES, LONG_SIDE = [640, 672, 704, 736, 768, 800], 1333
 
+_Side = Annotated[int, Field(ge=32, le=4096)]
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -44,8 +47,18 @@ class CocoOptions(Options):
     """Share of the training images that is carved out, by seed, where nothing is there for validation; 0 means none."""
     classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
     """Names of the classes that are to be found; boxes of others are background. By default all."""
-    image_size: Annotated[int, Field(ge=32, le=4096)] = 640
-    """Side length in pixels of what the network sees: a square in which the whole image lies, its long side this long."""
+    image_size: _Side = IMAGE_SIZE
+    """square: side length in pixels of what the network sees: a square in which the whole image lies, its long side this long."""
+    resize: Literal["square", "sides"] = "square"
+    """`square`: every image lies in a square of `image_size`. `sides`: images have the short and long sides that torchvision's and
+    Detectron2's detectors train with, and a batch is padded to its largest image."""
+    short_sides: Annotated[list[_Side], Field(min_length=1)] | None = None
+    """sides: lengths of the short side in pixels, one of which is drawn for each training view; evaluations take the last. By default 640,
+    672, 704, 736, 768 and 800."""
+    long_side: _Side | None = None
+    """sides: the long side is at most so many pixels, and the short one then shorter; by default 1333."""
+    aspect_batches: bool | None = None
+    """sides: a training batch has images that are all wider than high, or none, so that less is padded; by default true."""
     augment: Literal["none", "flip", "jitter"] = "flip"
     """In training. `flip`: mirrored with probability 1/2; `jitter`: also larger or smaller, in another place, in other colours."""
     scale_range: Annotated[list[Annotated[float, Field(ge=0.05, le=8)]], Field(min_length=2, max_length=2)] | None = None
@@ -72,6 +85,16 @@ class CocoOptions(Options):
         for name in ("scale_range", "min_visible"):
             if getattr(self, name) is not None and self.augment != "jitter":
                 raise ValueError(f'`{name}` has no effect with `augment = "{self.augment}"`')
+        sides = self.resize == "sides"
+        for name in ("short_sides", "long_side", "aspect_batches"):
+            if getattr(self, name) is not None and not sides:
+                raise ValueError(f'`{name}` has no effect with `resize = "square"`')
+        if sides and self.image_size != IMAGE_SIZE:
+            raise ValueError('`image_size` has no effect with `resize = "sides"`: `short_sides` and `long_side` are the sizes')
+        if sides and self.augment == "jitter":
+            raise ValueError('`augment = "jitter"` cuts squares, and `resize = "sides"` has none: take `flip` or `none`')
+        if sides and max(self.short_sides or SHORT_SIDES) > (self.long_side or LONG_SIDE):
+            raise ValueError("`long_side` must be at least the largest of `short_sides`")
         if self.scale_range is not None and self.scale_range[0] > self.scale_range[1]:
             raise ValueError("`scale_range` is the smallest factor and the largest")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):

@@ -59,6 +59,14 @@ class BoxTargets(LazyTargets):
             torch.cat([self.image_ids, other.image_ids]), torch.cat([self.sizes, other.sizes]), torch.cat(list(places)), *parts
         )
 
+    def in_pixels(self, sizes: Tensor) -> BoxTargets:
+        """The same boxes where sizes become known that were not: int64, (N, 2)."""
+        factor = torch.where((self.sizes == 1).all(1, keepdim=True), sizes, 1)
+        place = torch.arange(len(self)).repeat_interleave(self.counts)
+        boxes = self.boxes * factor[place].flip(1).repeat(1, 2)
+        area = self.area * factor[place].prod(1)
+        return BoxTargets(self.image_ids, sizes, place, boxes, self.labels, self.crowd, area)
+
     def only(self, classes: list[int]) -> BoxTargets:
         """The same images with the boxes of these labels, which are counted anew in their order."""
         number = torch.full((max([*classes, *self.labels.tolist()], default=0) + 1,), -1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distillctl import RunError
 
 STRIDE = 32
-"""Views are squares whose sides are multiples of this; torchvision would pad others."""
+"""Batches have heights and widths that are multiples of this; torchvision would pad others."""
 
 Pyramid = Mapping[str, Tensor]
 
@@ -37,33 +37,35 @@ class Proposals(NamedTuple):
 class Detector(nn.Module):
     """The base of detectors, which inherit it before torchvision's class.
 
-    `forward(images, targets=None, seeds=(), *, pyramid_only=False)` takes images (B, 3, S, S). In evaluation it gives a dict of `boxes`
+    `forward(images, targets=None, seeds=(), *, pyramid_only=False)` takes images (B, 3, H, W). In evaluation it gives a dict of `boxes`
     (M, 4), `labels` (1 … K) and `scores` for each image; with targets, whose `boxes` are in pixels and whose `labels` are 1 … K,
     `Proposals` with the losses; with `pyramid_only` the levels. seeds: of each image, for what is drawn.
 
     first_stride: of the first of its levels.
     weighs: whether its losses know boxes that count differently: `weights` of a target's boxes and one of its `background` (see
         `distillctl_detection.weighted`).
+    unequal: whether it takes views that fill a part of their image: its forward has `sizes`, height and width of each.
     grid: tells the anchors that are numbered in `Proposals.boxes` from those of others; None where these are boxes.
     """
 
     first_stride: ClassVar[int]
     weighs: ClassVar[bool] = False
+    unequal: ClassVar[bool] = False
     grid: Hashable = None
 
     def side_of(self, levels: Pyramid) -> int:
-        """Side in pixels of the view whose levels these are."""
-        return int(next(iter(levels.values())).shape[-1]) * self.first_stride
+        """Height in pixels of the batch whose levels these are."""
+        return int(next(iter(levels.values())).shape[-2]) * self.first_stride
 
     def some_places(self, images: Tensor) -> list[Tensor]:
         """Three places in each image, as in `Proposals.boxes`, to look at the shapes of answers."""
         raise NotImplementedError
 
     def classify(self, levels: Pyramid, boxes: Sequence[Tensor], side: int) -> Tensor:
-        """Logits of places of each image, as `Proposals` has them, from its levels and the side of the view in pixels."""
+        """Logits of places of each image, as `Proposals` has them, from its levels and the height of the batch in pixels."""
         raise NotImplementedError
 
-    def detect(self, levels: Pyramid, images: Tensor) -> list[dict[str, Tensor]]:
+    def detect(self, levels: Pyramid, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> list[dict[str, Tensor]]:
         """What it finds, in evaluation mode, by the levels of its pyramid, as `forward` gives it.
 
         Raises:
@@ -87,16 +89,28 @@ class Detector(nn.Module):
         return asked._replace(logits=self.classify(levels, asked.boxes, self.side_of(levels)), labels=None, losses={})
 
 
+def sides_of(images: Tensor) -> tuple[int, int]:
+    """Height and width of a batch in pixels.
+
+    Raises:
+        RunError: torchvision would pad it.
+    """
+    height, width = images.shape[-2:]
+    if height % STRIDE or width % STRIDE:
+        raise RunError(f"a detector sees views whose sides are multiples of {STRIDE} pixels, not {height}×{width}")
+    return height, width
+
+
 def side_of_square(images: Tensor) -> int:
     """Side of square views in pixels.
 
     Raises:
-        RunError: they are of a size that torchvision would pad.
+        RunError: they are not square, or of a size that torchvision would pad.
     """
-    side = images.shape[-1]
-    if side % STRIDE or images.shape[-2] != side:
-        raise RunError(f"a detector sees square views whose side is a multiple of {STRIDE} pixels, not {tuple(images.shape[-2:])}")
-    return side
+    height, width = sides_of(images)
+    if height != width:
+        raise RunError(f"this detector sees square views, not {height}×{width}", hint="`fasterrcnn` takes views of any shape")
+    return height
 
 
 def terms_of(losses: Mapping[str, Any]) -> dict[str, Tensor]:

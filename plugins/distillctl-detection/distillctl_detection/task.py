@@ -26,6 +26,7 @@ _OVERLAP = 0.5
 class Detection(Task):
     """Targets of an image: `boxes` (N, 4), float32, left, top, right and bottom in pixels of the view; `labels` (N,), int64, 0 … K−1;
     `crowd` (N,), bool: from those nothing is learnt; `scale` and `offset` (2,), float32: the view's x is the picture's · scale + offset.
+    Where views differ in size, `view` (2,), int64, has height and width of each, which lies in the upper left of its image.
 
     Rows are the places from which the student learns in its own forward: proposals that it samples, or anchors (see `Proposals`), with
     logits of the background and K classes, and as labels the classes that they were matched with, 0 for the background; of a detector with
@@ -59,7 +60,7 @@ class Detection(Task):
             return model(images)
         if not isinstance(model, Detector):
             raise RunError("this data set has boxes, and the model is not a detector", hint="`distillctl list-models` has `fasterrcnn`")
-        side = images.shape[-1]
+        side = images.shape[-2]
         levels = model(images, pyramid_only=True)
         if (seen := model.side_of(levels)) != side:
             raise RunError(
@@ -96,7 +97,7 @@ class Detection(Task):
             raise RunError("this detector does not learn from boxes that count differently, or from images without labels", hint=_WEIGHS)
         learnt = [{name: value.to(batch.images.device) for name, value in one.items()} for one in learnt]
         seeds = [0] * batch.count if batch.seeds is None else batch.seeds.tolist()
-        outputs: Outputs = student(batch.images, learnt, seeds)
+        outputs: Outputs = student(batch.images, learnt, seeds, **_sizes(batch, getattr(student, "model", student)))
         return outputs
 
     def _bare(self, batch: Batch) -> Tensor:
@@ -133,7 +134,7 @@ class Detection(Task):
         """The teacher's detections with their scores; boxes that are narrower than a pixel are none."""
         assert teacher is not None
         model: Any = teacher.model
-        found = look[_OUTPUT] if isinstance(model, ForeignDetector) else model.detect(look[_OUTPUT], batch.images)
+        found = look[_OUTPUT] if isinstance(model, ForeignDetector) else model.detect(look[_OUTPUT], batch.images, **_sizes(batch, model))
         found = [_wide(one) for one in found]
         counts = torch.tensor([len(one["scores"]) for one in found])
         scores = torch.cat([one["scores"] for one in found])
@@ -281,7 +282,7 @@ def _some(names: Sequence[str]) -> str:
 def _detect(model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
     """Of each image `boxes` in pixels of the view, `labels` from 1, and `scores`. A foreign detector sees nothing but the picture."""
     if not isinstance(model, ForeignDetector):
-        found: list[dict[str, Tensor]] = model(batch.images)
+        found: list[dict[str, Tensor]] = model(batch.images, **_sizes(batch, model))
         return found
     parts = [_picture(target, view.shape[1:]) for target, view in zip(batch.targets, batch.images, strict=True)]
     foreign: list[dict[str, Tensor]] = model(batch.images, parts)
@@ -294,6 +295,21 @@ def _picture(target: Mapping[str, Any], sides: Sequence[int]) -> Tensor:
     corners = torch.stack([offset, size.flip(0) * scale + offset])
     edges = torch.cat([corners.min(0).values, corners.max(0).values]).clamp(min=0)
     return edges.minimum(torch.tensor([sides[1], sides[0]] * 2))
+
+
+def _sizes(batch: Batch, model: Any) -> dict[str, list[tuple[int, int]]]:
+    """What a detector is told of views that differ in size.
+
+    Raises:
+        RunError: it takes none.
+    """
+    if not batch.targets or "view" not in batch.targets[0]:
+        return {}
+    if not model.unequal:
+        raise RunError(
+            "this detector sees views that fill their image, and those of this data set differ in size", hint='`resize = "square"`'
+        )
+    return {"sizes": [(height, width) for height, width in torch.stack([target["view"] for target in batch.targets]).tolist()]}
 
 
 def _in_picture(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.ssdlite import ssdlite320_mobilenet_v3_large
 
-from distillctl import RunError, Setup, Splits
+from distillctl import Batch, RunError, Setup, Splits
 from distillctl.builtin.kd import KD
 from distillctl.builtin.kd_options import KDOptions
 from distillctl.data import train_loader
@@ -238,9 +238,19 @@ def test_half_precision_moves_no_box(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_views_that_torchvision_would_pad_are_refused(name: str) -> None:
-    with pytest.raises(RunError, match="square views whose side is a multiple of 32"):
-        build(name)(torch.zeros(1, 3, 48, 48))
+@pytest.mark.parametrize(("shape", "why"), [((48, 48), "multiples of 32 pixels, not 48×48"), ((64, 96), "square views, not 64×96")])
+def test_views_of_other_shapes_are_refused(name: str, shape: tuple[int, int], why: str) -> None:
+    with pytest.raises(RunError, match=why):
+        build(name)(torch.zeros(1, 3, *shape))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_views_that_fill_a_part_of_their_image_are_refused(name: str) -> None:
+    task = Detection(build_shapes(ShapesOptions(train=1, val=1, test=1, image_size=64), 0))
+    target = {"boxes": torch.ones(0, 4), "labels": torch.ones(0), "crowd": torch.ones(0) > 0, "view": torch.tensor([64, 48])}
+    batch = Batch(torch.zeros(1, 3, 64, 64), torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), targets=[target])
+    with pytest.raises(RunError, match="views that fill their image"):
+        task.forward(build(name), batch)
 
 
 @pytest.mark.parametrize("name", ALL)

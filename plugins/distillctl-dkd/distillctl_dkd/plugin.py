@@ -54,6 +54,11 @@ SPEC = MethodSpec(
             )
             for (teacher, student), beta in _IMAGENET.items()
         ),
+        Preset(
+            dataset="coco",
+            values={"alpha": 1.0, "beta": 0.25, "temperature": 1.0, "warmup_epochs": 0.0},
+            source="mdistiller's setting for proposals of COCO",
+        ),
     ),
 )
 

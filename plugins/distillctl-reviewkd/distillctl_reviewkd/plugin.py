@@ -55,6 +55,12 @@ SPEC = MethodSpec(
             of_epochs=100,
             source="mdistiller's setting for this pair, `mid_channels` from the authors' code",
         ),
+        Preset(
+            dataset="coco",
+            values={"teacher_stages": ["stages"], "pooled": False, "warmup_epochs": 0.0},
+            source="the authors' setting for pyramids",
+        ),
+        Preset(dataset="coco", values={"weight": 1.0}, source="the authors' setting for ResNet-101 → ResNet-50"),
     ),
 )
 

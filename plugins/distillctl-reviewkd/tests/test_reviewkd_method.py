@@ -114,6 +114,12 @@ def test_d04_the_published_width_of_mobilenet_is_a_preset() -> None:
     assert preset.values["mid_channels"] == 256
 
 
+def test_on_coco_levels_of_a_pyramid_are_reviewed_from_the_first_epoch() -> None:
+    """A detector has no pooled vector of an image, and its teacher no pre-activations."""
+    values = {key: value for preset in SPEC.presets if preset.dataset == "coco" for key, value in preset.values.items()}
+    assert values == {"weight": 1.0, "teacher_stages": ["stages"], "pooled": False, "warmup_epochs": 0.0}
+
+
 def test_d11_channels_are_those_that_a_forward_measured() -> None:
     """Whatever the models say of themselves, and however odd."""
     student, teacher = {**STUDENT, "stage2": (5, 4, 4)}, {**TEACHER, "stage1:pre": (3, 8, 8), "pooled": (21,)}
