@@ -198,6 +198,7 @@ class Setup:
     num_classes: what `logits` have a number for: classes, for a detector with the background.
     labels: int64, (N,), label of every training image, on the CPU; `Batch.index` points into it.
     epochs: length of the run.
+    unequal: views differ in size from batch to batch, and `Side.shapes` are those of the largest batch.
     """
 
     student: Side
@@ -205,6 +206,7 @@ class Setup:
     num_classes: int
     labels: Tensor
     epochs: int = 1
+    unequal: bool = False
 
     def require_teacher(self) -> Side:
         """The teacher's side; the engine has made sure that there is one if the spec says `needs_teacher`."""

@@ -139,6 +139,7 @@ def _student_with_methods(
         num_classes=side.shapes[OUTPUT][0] if OUTPUT in side.shapes else task.outputs,
         labels=task.data.train.labels,
         epochs=profile.train.epochs,
+        unequal=task.data.view.largest is not None,
     )
     # A head first: what the classifier received, and what the head's layers give, are captured at new places then, and all other
     # methods are built for the student as it is.

@@ -37,7 +37,8 @@ class CC(Method):
     images that are compared: of several processes this one's share, with `gather` all. A batch of 1 gives 0. State dict: the embeddings.
 
     Raises:
-        RunError: features of unequal width are to be compared themselves by `repdistiller`.
+        RunError: features of unequal width are to be compared themselves by `repdistiller`, or are to be embedded and have another width
+            in each batch.
     """
 
     def __init__(self, options: CCOptions, setup: Setup) -> None:
@@ -46,6 +47,12 @@ class CC(Method):
         student, teacher = setup.student, setup.require_teacher()
         ours, theirs = math.prod(student.shapes[options.student_stage]), math.prod(teacher.shapes[options.teacher_stage])
         width = options.embedding
+        maps = len(student.shapes[options.student_stage]) > 1 or len(teacher.shapes[options.teacher_stage]) > 1
+        if width and maps and setup.unequal:
+            raise RunError(
+                "`cc` embeds every value of a map, of which each batch has another number where views differ in size",
+                hint='choose `variant = "kernel"`, or views of one size',
+            )
         if options.variant == "repdistiller" and not width and ours != theirs:
             raise RunError(
                 f"`cc` cannot subtract {_said(teacher, options.teacher_stage)} from {_said(student, options.student_stage)}",

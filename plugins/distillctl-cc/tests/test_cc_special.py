@@ -1,5 +1,7 @@
 """Batches of one, embeddings of zeros, refusals and options."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -95,6 +97,15 @@ def test_options_of_the_kernel_are_refused_elsewhere(option):
 def test_each_variant_has_its_weight():
     (preset,) = SPEC.presets
     assert (dict(preset.when), dict(preset.values)) == ({"variant": "kernel"}, {"weight": 100.0})
+
+
+def test_maps_of_another_size_in_each_batch_are_not_embedded():
+    maps, vectors = (dict.fromkeys(("pooled", "layer"), (4, *size)) for size in ((3, 3), ()))
+    for shapes, options in ((maps, {"variant": "kernel"}), (vectors, {})):
+        assert CC(options_of(SPEC, **options), replace(make_setup(shapes, shapes), unequal=True))
+    assert CC(options_of(SPEC), make_setup(maps, maps))
+    with pytest.raises(RunError, match="`cc` embeds every value of a map"):
+        CC(options_of(SPEC), replace(make_setup(maps, maps), unequal=True))
 
 
 def test_wanted_features_are_the_chosen_stages():
