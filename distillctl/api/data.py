@@ -324,8 +324,8 @@ class Splits:
     unlabelled_share: share of each batch that are images of `train` without a label (`NO_LABEL`), from above 0 to below 1; 0 where all
         have one. An epoch goes once through those that have one.
     skipped: broken files that were left out, by split, where `on_error` is `skip`.
-    joint: cuts views of files together with their targets; `Batch.targets` is then a list of dicts. Of `view` there only count its size,
-        `largest` and `multiple`, how files are read, and whether images are mirrored. None: `view` says it all, and targets stay as they are.
+    joint: cuts views of files together with their targets; `Batch.targets` is then a list of dicts. Of `view` there only count its sizes,
+        how files are read, and whether images are mirrored. None: `view` says it all, and targets stay as they are.
     remarks: what is odd about labels or targets, in sentences, for `check-data`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """
