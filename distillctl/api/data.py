@@ -76,6 +76,8 @@ class FileImages:
     boxes: the part of each picture that is used: int64, (N, 4), its left, top, right and bottom edge in pixels of the upright picture, cut
         to what lies within; None means the whole.
     groups: int64, (N,): a training batch has images of one group alone, such as wide ones or tall ones; None means no groups.
+    sizes: int64, (N, 2), height and width of each upright picture as the data set states them; a file of another size is refused before
+        anything is trained. None where they are not stated.
     """
 
     paths: Sequence[Path]
@@ -83,12 +85,15 @@ class FileImages:
     targets: Any = None
     boxes: Tensor | None = None
     groups: Tensor | None = None
+    sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_targets(self.labels, self.targets, len(self.paths))
         _check_groups(self.groups, len(self.paths))
         if self.boxes is not None and (self.boxes.dtype != torch.int64 or self.boxes.shape != (len(self.paths), 4)):
             raise DataError(f"boxes must be int64 of shape ({len(self.paths)}, 4), not {self.boxes.dtype} {tuple(self.boxes.shape)}")
+        if self.sizes is not None and (self.sizes.dtype != torch.int64 or self.sizes.shape != (len(self.paths), 2)):
+            raise DataError(f"sizes must be int64 of shape ({len(self.paths)}, 2), not {self.sizes.dtype} {tuple(self.sizes.shape)}")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -97,8 +102,8 @@ class FileImages:
         """The files at these positions, in this order."""
         paths = [self.paths[i] for i in index.tolist()]
         boxes = None if self.boxes is None else self.boxes[index]
-        groups = None if self.groups is None else self.groups[index]
-        return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index), boxes, groups)
+        groups, sizes = (None if part is None else part[index] for part in (self.groups, self.sizes))
+        return FileImages(paths, take_labels(self.labels, index), take_targets(self.targets, index), boxes, groups, sizes)
 
     @property
     def parts(self) -> list[list[int]] | None:
@@ -324,7 +329,7 @@ class Splits:
         have one. An epoch goes once through those that have one.
     skipped: broken files that were left out, by split, where `on_error` is `skip`.
     joint: cuts views of files together with their targets; `Batch.targets` is then a list of dicts, and labels, where there are any, say
-        no more than which images have none (`NO_LABEL`). Of `view` there only count its size, how files are read, whether images are
+        no more than which images have none (`NO_LABEL`). Of `view` there only count its sizes, how files are read, whether images are
         mirrored, and its `canvas`, without which nobody can ask a deployed student. None: `view` says it all, and targets stay as they
         are.
     remarks: what is odd about labels or targets, in sentences, for `check-data`.

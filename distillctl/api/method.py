@@ -30,7 +30,7 @@ OUTPUT = "logits"
 class Batch:
     """One batch; with several processes, this one's rows of it.
 
-    images: (B, C, H, W), normalised.
+    images: (B, C, H, W), normalised. Views of unequal sizes (`View.largest`) lie in the upper left, and beside them all is 0.
     labels: int64, one for each row; empty where the task has none.
     index: int64, (B,), position of each image in the training split: 0 … len(Setup.labels) − 1.
     start: rows of lower processes. total: rows of all processes; 0 means that there are no others.

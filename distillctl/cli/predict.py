@@ -88,8 +88,6 @@ def predict(
     Examples:
         distillctl predict runs/NAME photos/ --out answers.csv --sheet sheet.png
 
-        distillctl predict runs/NAME photos/ --out boxes.json --draw drawn
-
         find photos -name '*.jpg' | distillctl predict runs/NAME --top 1 --json
     """
     check_student(run, "predict RUN", of_a_file="the run comes first, and then the images")

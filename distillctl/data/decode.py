@@ -31,7 +31,10 @@ _TURNS = {
     2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
     6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90,
 }  # fmt: skip
-_ON_THEIR_SIDE = range(5, 9)
+ON_THEIR_SIDE = range(5, 9)
+"""Orientations in which height and width change places."""
+TOLD_LATE = ("PNG", "TIFF")
+"""Formats where how a picture is turned may be known only once it is decoded."""
 _EXIF_STARTS = (b"Exif\0\0II*\0", b"Exif\0\0MM\0*", b"II*\0", b"MM\0*")
 _EMPTY_EXIF = 14  # bytes of a block without entries
 _FOREIGN = {b"%!PS": "PostScript", b"%PDF": "PDF", b"<htm": "HTML", b"<!do": "HTML", b"<svg": "SVG", b"<?xm": "XML", b"8BPS": "Photoshop"}
@@ -112,10 +115,10 @@ def upright_size(path: str | Path | StoredImage) -> tuple[int, int]:
         DataError: the file is missing, or no image.
     """
     with open_image(path, max_megapixels=math.inf) as image:
-        if image.format in ("PNG", "TIFF"):
+        if image.format in TOLD_LATE:
             image.load()
         width, height = image.size
-        turned = (orientation(image) or 1) in _ON_THEIR_SIDE
+        turned = (orientation(image) or 1) in ON_THEIR_SIDE
     return (width, height) if turned else (height, width)
 
 

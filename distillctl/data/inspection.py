@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from distillctl.api.data import ArrayImages, Splits, StoredImage, StoredPaths, View
-from distillctl.data.decode import is_deep, open_image, orientation, read_image
+from distillctl.data.decode import ON_THEIR_SIDE, TOLD_LATE, is_deep, open_image, orientation, read_image
 from distillctl.data.workers import available_cores
 from distillctl.errors import DataError
 from distillctl.files import cache_folder, json_bytes, read_json, write_json
@@ -64,17 +65,19 @@ def inspect(splits: Splits, *, measure: bool = True, white: float | None = None)
         white: what was taken when the run began, if it goes on; then nothing is said of it.
 
     Raises:
-        DataError: files are missing, broken or too large; the message has their number and names the first.
+        DataError: files are missing, broken, too large, or not of the size that is stated (`FileImages.sizes`); the message has their
+            number and names the first.
     """
     found_in = {name: images for name in ("train", "val", "test") if (images := getattr(splits, name)) is not None}
     files = {name: images.paths for name, images in found_in.items() if not isinstance(images, ArrayImages)}
+    sizes = {name: stated for name, images in found_in.items() if (stated := getattr(images, "sizes", None)) is not None}
     view = splits.view if white is None or splits.view.white is not None else replace(splits.view, white=white)
-    places = _places(files, splits.view, view, measure)
+    places = _places(files, splits.view, view, measure, sizes)
     found = next((known for place in places if (known := _remembered(place)) is not None), None)
     if found is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of files that are told here or are good
-            found = _inspect(files, view, measure)
+            found = _inspect(files, view, measure, sizes)
         for place in places[-1:]:
             with suppress(OSError):
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +105,13 @@ def files_digest(what: object, files: Mapping[str, Paths]) -> str:
     return known_by.hexdigest()[:24]
 
 
-def _inspect(files: Mapping[str, Paths], view: View, measure: bool) -> Inspection:
-    looks = {name: _in_threads(lambda path: _look(path, view), paths) for name, paths in files.items()}
+def _inspect(files: Mapping[str, Paths], view: View, measure: bool, sizes: Mapping[str, Tensor]) -> Inspection:
+    looks = {
+        name: _in_threads(lambda pair: _look(pair[0], view, pair[1]), list(zip(paths, sizes[name].tolist(), strict=True)))
+        if name in sizes
+        else _in_threads(lambda path: _look(path, view), paths)
+        for name, paths in files.items()
+    }
     broken = {name: [look for look in found if look.problem is not None] for name, found in looks.items()}
     if count := sum(map(len, broken.values())):
         raise _broken(broken, count, sum(map(len, looks.values())))
@@ -207,7 +215,8 @@ class _Look:
     odd_exif: bool = False
 
 
-def _look(path: Path | StoredImage, view: View) -> _Look:
+def _look(path: Path | StoredImage, view: View, stated: Sequence[int] | None = None) -> _Look:
+    """stated: height and width that the upright picture should have."""
     try:
         with open_image(path, max_megapixels=view.max_megapixels) as image:
             look = _Look(
@@ -217,9 +226,21 @@ def _look(path: Path | StoredImage, view: View) -> _Look:
                 odd_exif="exif" in image.info and orientation(image) is None,
             )
             require_end(image, path)
+            if stated is not None:
+                _require_size(image, path, stated)
     except DataError as error:
         return _Look(path, problem=error)
     return look
+
+
+def _require_size(image: Image.Image, path: Path | StoredImage, stated: Sequence[int]) -> None:
+    found = image.size if (orientation(image) or 1) in ON_THEIR_SIDE else image.size[::-1]
+    if list(found) == list(stated) or (image.format in TOLD_LATE and sorted(found) == sorted(stated)):
+        return
+    raise DataError(
+        f"the image `{path}` has {found[1]}×{found[0]} pixels when it stands upright, and its annotation says {stated[1]}×{stated[0]}",
+        hint="an image that was resized or turned needs another annotation",
+    )
 
 
 def require_end(image: Image.Image, path: Path | StoredImage) -> None:
@@ -308,7 +329,7 @@ def _state(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _in_threads(work: Callable[[Any], T], paths: Paths) -> list[T]:
+def _in_threads(work: Callable[[Any], T], paths: Sequence[Any]) -> list[T]:
     """The work on every path, in their order. Threads wait for the disk; they share one interpreter."""
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with ThreadPoolExecutor(min(16, 4 * available_cores())) as pool:
@@ -320,12 +341,13 @@ def _in_threads(work: Callable[[Any], T], paths: Paths) -> list[T]:
             raise
 
 
-def _places(files: Mapping[str, Paths], stated: View, view: View, measure: bool) -> list[Path]:
+def _places(files: Mapping[str, Paths], stated: View, view: View, measure: bool, sizes: Mapping[str, Tensor]) -> list[Path]:
     """Files that may remember an inspection of files in this state: as a new run makes it, and as one that goes on with its white."""
     cache = cache_folder()
     if cache is None or not any(files.values()):
         return []
-    name = files_digest([_VERSION, stated.reading, measure], files)
+    pictures = [[split, hashlib.sha256(part.contiguous().numpy().data).hexdigest()] for split, part in sizes.items()]
+    name = files_digest([_VERSION, stated.reading, measure, *pictures], files)
     given = [] if view == stated else [f"{name}-{view.white}.json"]
     return [cache / "inspected" / file for file in (f"{name}.json", *given)]
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -31,14 +32,16 @@ def choice(
 
 
 def test_what_is_wrapped_reads_too() -> None:
-    task: Any = SimpleNamespace(gives={"logits"}, cuts_rows=False, data=SimpleNamespace(unlabelled_share=0.0))
+    task: Any = SimpleNamespace(gives={"logits"}, cuts_rows=False, data=SimpleNamespace(train=SimpleNamespace(labels=torch.zeros(2))))
     _check_reads(choice("ctkd", "logits", inner=choice("kd", "logits")), task, "boxes")
     with pytest.raises(ProfileError, match="`dkd` reads labels, and `boxes` has none"):
         _check_reads(choice("ctkd", "logits", inner=choice("dkd", "logits", "labels")), task, "boxes")
 
 
 def test_where_rows_are_cut_out_of_images_only_those_have_labels_and_logits() -> None:
-    task: Any = SimpleNamespace(gives={"labels", "logits"}, cuts_rows=True, data=SimpleNamespace(unlabelled_share=0.0))
+    task: Any = SimpleNamespace(
+        gives={"labels", "logits"}, cuts_rows=True, data=SimpleNamespace(train=SimpleNamespace(labels=torch.zeros(2)))
+    )
     _check_reads(choice("dkd", "labels", "logits", unit="rows"), task, "boxes")
     with pytest.raises(ProfileError, match="`crd` reads labels of whole images, and `boxes` has none"):
         _check_reads(choice("crd", "labels"), task, "boxes")

@@ -75,3 +75,12 @@ def test_what_mirrors_nothing_suits_images_that_training_never_mirrored(tmp_path
     assert error.value.problems[0].hint == "leave it out, or take `--tta multi_scale`, which mirrors nothing"
     with pytest.raises(ProfileError, match="unknown test-time augmentation `mirror`"):
         tta_kind(profile, still, images, "mirror")
+
+
+@pytest.mark.parametrize("kind", ["flip", "five_crop", "multi_scale"])
+def test_views_of_unequal_sizes_are_not_augmented_in_tests(tmp_path: Path, kind: str) -> None:
+    """Flipped, padding would lie where the image was, and crops and scales are made of squares."""
+    profile, task = folder_of(tmp_path, 8)
+    task.data = replace(task.data, view=replace(task.data.view, augment="crop_flip", largest=(8, 16)))
+    with pytest.raises(ProfileError, match=f"`{kind}` needs views of one size"):
+        tta_kind(profile, task, task.data.val, kind)

@@ -14,6 +14,7 @@ from PIL import Image, ImageFile
 
 from distillctl.api.data import ArrayImages, FileImages, Splits, View
 from distillctl.data import inspection
+from distillctl.data.decode import upright_size
 from distillctl.data.inspection import inspect
 from distillctl.errors import DataError
 from distillctl.testing.trees import write_image
@@ -295,3 +296,28 @@ def test_wrong_exif_blocks_are_told_once_for_all_and_pillow_says_nothing(tmp_pat
     assert "images have an EXIF block that cannot be read, taken as not rotated: " in note
     assert f"`{paths[1]}`" in note
     assert not recwarn
+
+
+def test_a_file_of_another_size_than_stated_is_refused(tmp_path, cache):
+    """Also one that an EXIF block turns; what was found is remembered for the same sizes alone."""
+    paths = [tmp_path / "plain.jpg", tmp_path / "turned.jpg", tmp_path / "late.png"]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(PICTURE).save(paths[0])
+    Image.fromarray(PICTURE).save(paths[1], exif=turned)
+    Image.fromarray(PICTURE).save(paths[2])
+    assert [upright_size(path) for path in paths] == [(40, 50), (50, 40), (40, 50)]
+
+    def stated(*sizes):
+        part = FileImages(paths, sizes=torch.tensor(sizes))
+        assert part.subset(torch.tensor([1])).sizes.tolist() == [list(sizes[1])]
+        return Splits(part, part, None, (), (0.5,) * 3, (0.5,) * 3, View(size=12))
+
+    inspect(stated((40, 50), (50, 40), (50, 40)))  # how a PNG is turned may follow its pixels
+    for name, *sizes in (("plain", (50, 40), (50, 40), (40, 50)), ("turned", (40, 50), (40, 50), (40, 50))):
+        with pytest.raises(DataError, match=rf"2 of 6 images cannot be used \(train 1, val 1\): .*{name}.jpg` has .* its annotation says"):
+            inspect(stated(*sizes))
+    with pytest.raises(DataError, match=r"late.png` has 50×40 pixels when it stands upright, and its annotation says 50×41"):
+        inspect(stated((40, 50), (50, 40), (41, 50)))
+    with pytest.raises(DataError, match="sizes must be int64"):
+        FileImages(paths, sizes=torch.zeros(2, 2))

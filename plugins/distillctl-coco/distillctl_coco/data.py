@@ -138,4 +138,5 @@ def _chosen(names: tuple[str, ...], wanted: list[str] | None) -> list[int]:
 
 
 def _images(listed: Listed, chosen: list[int], classes: int) -> FileImages:
-    return FileImages(listed.files, targets=listed.targets if len(chosen) == classes else listed.targets.only(chosen))
+    stated = None if bool((listed.targets.sizes == 1).all()) else listed.targets.sizes
+    return FileImages(listed.files, targets=listed.targets if len(chosen) == classes else listed.targets.only(chosen), sizes=stated)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillctl import DataError, Tracker
+from distillctl import DataError, ProfileError, Tracker
 from distillctl.commands.train import train
 from distillctl.plugin.catalog import Plugin
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.testing.trees import write_image
+from distillctl_cifar.builder import build as cifar
 
 PROFILE = """
 seed = 3
@@ -56,8 +57,8 @@ def run(tmp_path, monkeypatch):
     write(tmp_path / "data")
     (tmp_path / "boxes.toml").write_text(PROFILE)
 
-    def trained(root, tracker=None):
-        profile = load("boxes.toml", registry=registry)
+    def trained(root, tracker=None, *overrides):
+        profile = load("boxes.toml", registry=registry, overrides=overrides)
         return train(profile, registry, tracker or Tracker(), device="cpu", root=tmp_path / root)
 
     return trained
@@ -93,3 +94,31 @@ def test_a_run_does_not_go_on_with_other_boxes(run, tmp_path):
     write(tmp_path / "data", boxes=((0, 0, 24, 20), (4, 4, 12, 9), (1, 2, 3, 4.5)))
     with pytest.raises(DataError, match=r"changed since .* began: the data `train`"):
         run("runs")
+
+
+SIDES = ("dataset.resize=sides", "dataset.short_sides=[32, 40]", "dataset.long_side=64", "dataset.image_size=640", "dataset.augment=flip")
+
+
+@pytest.mark.slow
+def test_views_of_unequal_sizes_are_for_any_task_and_stop_where_they_stopped(run):
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", Stops(), *SIDES)
+    paths = [run("stopped", None, *SIDES).path, run("straight", None, *SIDES).path]
+    one, other = (torch.load(path / "checkpoints" / "last.pt", weights_only=True)["student"] for path in paths)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+TEACHER = ("teacher.name=resnet8", "teacher.checkpoint=teacher.pt", "teacher.allow_untrained=true", "method.name=fitnet")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("train.compile=on",), "the shapes in a step on `counted` depend on its images"),
+        ((*TEACHER, "teacher.image_size=64"), "`teacher.image_size` resizes square views, and those of this data set differ in size"),
+    ],
+)
+def test_what_needs_views_of_one_size_is_refused(run, tmp_path, options, message):
+    torch.save(cifar("resnet8", 1).state_dict(), tmp_path / "teacher.pt")
+    with pytest.raises(ProfileError, match=message):
+        run("runs", None, *SIDES, *options)

@@ -56,7 +56,7 @@ SPEC = MethodSpec(
         ),
         Preset(
             dataset="coco",
-            values={"alpha": 1.0, "beta": 0.25, "temperature": 1.0, "warmup_epochs": 0.0},
+            values={"beta": 0.25, "temperature": 1.0, "warmup_epochs": 0.0},  # and α = 1, as everywhere
             source="mdistiller's setting for proposals of COCO",
         ),
     ),

@@ -153,7 +153,7 @@ def test_one_class_is_refused():
         ("cifar100", "resnet110", "resnet32", {"beta": 2.0}),
         ("imagenet", "resnet34", "resnet18", {"temperature": 1.0, "beta": 0.5, "warmup_epochs": 1.0}),
         ("imagenet", "resnet50", "mobile*v1*", {"temperature": 1.0, "beta": 2.0, "warmup_epochs": 1.0}),
-        ("coco", "", "", {"alpha": 1.0, "beta": 0.25, "temperature": 1.0, "warmup_epochs": 0.0}),
+        ("coco", "", "", {"beta": 0.25, "temperature": 1.0, "warmup_epochs": 0.0}),
     ],
 )
 def test_presets_of_the_published_pairs(dataset, teacher, student, values):
