@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+
+from distillctl.testing.killed_runs import finish, kill_at, start
 
 PROFILE = """
 seed = 3
@@ -50,34 +47,6 @@ METHODS = {
     "rdrop with dot": '[[method]]\nname = "rdrop"\n[[method]]\nname = "ofd"\n',
 }
 PHASES = {"ft": 14, "fsp and ab": 14}
-
-
-def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "distillctl", "train", "profile.toml", "--out", out, "--device", "cpu", "--quiet"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors.decode()
-
-
-def kill_at(process: subprocess.Popen[bytes], run: Path, epoch: int) -> int:
-    """Kills the process as soon as the run says that so many epochs are done; returns how many were."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            done = int(json.loads((run / "run.json").read_text())["epoch"])
-        except (FileNotFoundError, ValueError):
-            done = 0
-        if done >= epoch:
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=30)
-            return done
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    raise AssertionError("the run did not come so far in time")
 
 
 @pytest.mark.slow

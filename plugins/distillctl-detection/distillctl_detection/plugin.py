@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from distillctl import DatasetSpec, ModelSpec, TaskSpec, WeightsInput, hookimpl
 
 DISTILLCTL_API = 1
@@ -55,23 +57,13 @@ RETINANET = ModelSpec(
     input_size=800,
 )
 
-FCOS = ModelSpec(
+FCOS = replace(
+    RETINANET,
     name="fcos",
-    namespace="detection",
     summary="FCOS: a detector of one stage without anchors, with a sigmoid for each class, on a backbone of torchvision",
     paper="Tian et al. 2019, arXiv 1904.01355",
     implementation="distillctl_detection.one_stage:build_fcos",
     options="distillctl_detection.options:FCOSOptions",
-    stages=_ONE_STAGE,
-    aside=("c3", "c4", "c5"),
-    binary=True,
-    weights=("imagenet", "coco"),
-    weights_loader="distillctl_detection.weights:load",
-    weights_file="backbone_checkpoint",
-    weights_of_part="distillctl_detection.weights:of_backbone",
-    weights_input={"imagenet": _IMAGENET, "coco": _IMAGENET},
-    replaceable=("head.classification_head.cls_logits",),
-    input_size=800,
 )
 
 SSDLITE = ModelSpec(

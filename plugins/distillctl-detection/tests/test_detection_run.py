@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +17,7 @@ from distillctl.commands.evaluate_model import evaluate_model
 from distillctl.models.deploy import read_student
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
+from distillctl.testing.killed_runs import finish, kill_at, start
 from distillctl_detection.fasterrcnn import FasterRCNN
 from distillctl_detection.options import FasterRCNNOptions
 
@@ -71,35 +67,6 @@ ema = 0.9
 """
 
 
-def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "distillctl", "train", "profile.toml", "--out", out, "--device", "cpu", "--quiet"]
-    return subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
-
-
-def kill_at(process: subprocess.Popen[bytes], run: Path, epoch: int) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        try:
-            done = int(json.loads((run / "run.json").read_text())["epoch"])
-        except (FileNotFoundError, ValueError):
-            done = 0
-        if done >= epoch:
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=30)
-            assert done < 6
-            return
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
-    raise AssertionError("the run did not come so far in time")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With two finished runs of one profile, one of which was killed."""
@@ -111,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(FasterRCNN(3, options).state_dict(), folder / "teacher.pt")
     (folder / "profile.toml").write_text(PROFILE)
     straight = start(folder, "straight")
-    kill_at(start(folder, "killed"), folder / "killed", 2)
+    assert kill_at(start(folder, "killed"), folder / "killed", 2) < 6
     finish(start(folder, "killed"))
     finish(straight)
     return folder

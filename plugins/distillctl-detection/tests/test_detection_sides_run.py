@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +16,7 @@ from distillctl.commands.train import train
 from distillctl.engine.step import Step
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
+from distillctl.testing.killed_runs import finish, kill_at, start
 from distillctl_detection.fasterrcnn import FasterRCNN
 from distillctl_detection.options import FasterRCNNOptions
 
@@ -91,34 +87,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, out: str, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "distillctl", "train", "profile.toml", "--out", out, "--device", "cpu", "--quiet", *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
-
-
-def kill_after(process: subprocess.Popen[bytes], run: Path, epoch: int) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        try:
-            done = int(json.loads((run / "run.json").read_text())["epoch"])
-        except (FileNotFoundError, ValueError):
-            done = 0
-        if done >= epoch:
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=30)
-            assert done < 5
-            return
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
-    raise AssertionError("the run did not come so far in time")
-
-
 def student(folder: Path, out: str) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = torch.load(folder / out / "checkpoints" / "last.pt", weights_only=True)["student"]
     return weights
@@ -127,7 +95,7 @@ def student(folder: Path, out: str) -> dict[str, Tensor]:
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_with_the_same_bits(folder: Path) -> None:
     straight = start(folder, "straight")
-    kill_after(start(folder, "killed"), folder / "killed", 1)
+    assert kill_at(start(folder, "killed"), folder / "killed", 1) < 5
     finish(start(folder, "killed"))
     finish(straight)
     one, other = student(folder, "straight"), student(folder, "killed")
