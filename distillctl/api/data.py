@@ -277,7 +277,7 @@ class View:
 
     @property
     def mirrored(self) -> bool:
-        """Whether training shows images mirrored, so that a mirrored image is of the same class."""
+        """Whether training shows images mirrored, so that a model knows them."""
         return self.augment not in ("none", "resize_crop")
 
 

@@ -21,7 +21,7 @@ def _as_path(value: object) -> object:
         raise ValueError(f"`{value[:80]}` begins with the home folder of a user who has none") from error
     if len(os.fsencode(path)) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
         raise ValueError(f"`{value[:40]}…` is longer than a path can be")
-    return path
+    return str(path)  # which pydantic takes from JSON, too
 
 
 PathOption = Annotated[Path, BeforeValidator(_as_path), Field(strict=False)]

@@ -163,7 +163,7 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Kind:
         )
     kind = profile.evaluate.tta if tta == "auto" else tta
     if kind == "auto":
-        kind = "flip" if isinstance(images, ArrayImages) else "ten_crop"
+        kind = "flip" if isinstance(images, ArrayImages) or "ten_crop" not in task.views else "ten_crop"
     if kind not in ("", *_VIEWS):
         raise ProfileError(f"unknown test-time augmentation `{kind}`", where="--tta", hint=f"allowed: {', '.join(_VIEWS)}")
     if kind and kind not in task.views:
@@ -177,8 +177,8 @@ def tta_kind(profile: Profile, task: Task, images: Images, tta: str) -> Kind:
         plain = ("multi_scale",) if isinstance(images, ArrayImages) else ("five_crop", "multi_scale")
         others = " or ".join(f"`--tta {name}`" for name in plain if name in task.views)
         raise ProfileError(
-            f"`{kind}` mirrors images, and what is trained without mirrored images may take a mirrored one for another class: "
-            f'`dataset.augment` of `{profile.dataset.spec.name}` is "{task.data.view.augment}"',
+            f"`{kind}` mirrors images, and what is trained without mirrored images may answer them wrongly: training on "
+            f"`{profile.dataset.spec.name}` mirrors none",
             where="--tta",
             hint=f"leave it out, or take {others}, which mirrors nothing" if others else "leave it out",
         )

@@ -35,7 +35,8 @@ def eval_(
         Path | None, typer.Option("--data", metavar="PROFILE_OR_RUN", help="With --model: whose [dataset] and [evaluate] count.")
     ] = None,
     tta: Annotated[
-        str, typer.Option("--tta", metavar="[flip|five_crop|ten_crop|multi_scale]", help="Average the logits over several views.")
+        str,
+        typer.Option("--tta", metavar="[flip|five_crop|ten_crop|multi_scale]", help="Answers to several views, put together."),
     ] = "",
     split: Annotated[str, typer.Option("--split", help="val or test (the default, if there is one); with --model train, too.")] = "",
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="best (the default), last, or a file of weights.")] = "",
@@ -180,17 +181,18 @@ def _check_paths(run: Path | None, checkpoint: str, data: Path | None) -> None:
 
 def print_report(report: Report, *, per_class: bool) -> None:
     """The figures in words, and a table of the classes on request."""
+    width = max([7, *(len(words) for words, _ in report.shown)])
     epoch = f", epoch {report.epoch}" if report.epoch is not None else ""
-    render.words(f"{'run  ' if report.run is not None else 'model'}   {report.called} ({report.checkpoint}{epoch})", 8)
+    called, images = f"{report.called} ({report.checkpoint}{epoch})", counted(int(report.figures["count"]), "image")
+    lines = [("run" if report.run is not None else "model", called)]
     if report.data is not None:
-        render.words(f"data    {report.data}", 8)
-    render.words(f"split   {report.split}, {counted(int(report.figures['count']), 'image')}{f', {report.tta}' if report.tta else ''}", 8)
-    for note in report.notes:
-        render.words(f"note    {note}", 8)
-    for words, text in report.shown:
-        render.words(f"{words:<7} {text}", 8)
+        lines.append(("data", str(report.data)))
+    lines += [("split", f"{report.split}, {images}{f', {report.tta}' if report.tta else ''}")]
+    lines += [*(("note", note) for note in report.notes), *report.shown]
     if report.more:
-        render.words(f"more    {', '.join(report.more)}", 8)
+        lines.append(("more", ", ".join(report.more)))
+    for words, text in lines:
+        render.words(f"{words:<{width}} {text}", width + 1)
     if per_class:
         _print_classes(report)
 

@@ -80,6 +80,8 @@ def print_exported(found: Exported) -> None:
     if parity.edges is None:
         differs = f"a logit differs by {parity.difference:.2g} at most"
         say(f"answers    the same best guess for {parity.same} of {parity.images} {shown}; {differs}")
+    elif not parity.largest and parity.same:
+        say(f"answers    no box on {parity.same} of {parity.images} {shown}, so that little was compared")
     else:
         differs = f"an edge differs by {parity.edges:.2g} pixels and a score by {parity.difference:.2g} at most"
         say(f"answers    the same boxes on {parity.same} of {parity.images} {shown}; there {differs}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from distillctl.commands.measure import Cost, Failure, Settings, Top1
 
 _BATCHES = (1, 32)
+_LONGEST = 10.0
+"""Seconds of a forward beyond which a batch is not timed that nobody asked for."""
 
 
 def measure(
@@ -107,6 +110,7 @@ def measure(
             classes=num_classes,
             options={edit.parts[1]: edit.value for edit in edits},
             allow_code=allow_code,
+            longest=math.inf if batch else _LONGEST,
         )
     )
     fits: Fitting | None = None
@@ -122,6 +126,10 @@ def measure(
         render.as_json(_json(costs, failures, settings, fits))
     else:
         print_costs(costs, settings)
+        if slow := [cost.name for cost in costs if max(settings.batches) not in cost.latencies]:
+            render.words(
+                f"{', '.join(slow)}: ×{settings.batches[-1]} would take more than {_LONGEST:g} s; `--batch N` times it all the same"
+            )
         if fits is not None:
             _print_fits(fits, min_top1)
         for failure in failures:
@@ -179,7 +187,7 @@ def print_costs(costs: Sequence[Cost], settings: Settings) -> None:
         columns[f"ms ×{batch}"] = ["" if t is None else milliseconds(t.median) for t in times]
         columns[f"p95 ×{batch}"] = ["" if t is None else milliseconds(t.p95) for t in times]
     last = batches[-1]
-    columns["images/s"] = [f"{last / cost.latencies[last].median:,.0f}" if last in cost.latencies else "" for cost in costs]
+    columns["images/s"] = [_rate(last / cost.latencies[last].median) if last in cost.latencies else "" for cost in costs]
     columns["memory"] = ["" if cost.memory is None else f"{cost.memory / 1e6:,.0f}" for cost in costs]
     columns["top-1"] = ["" if cost.top1 is None else f"{cost.top1.value:.2%}" for cost in costs]
     columns["of"] = ["" if cost.top1 is None else cost.top1.source for cost in costs]
@@ -200,6 +208,11 @@ def print_costs(costs: Sequence[Cost], settings: Settings) -> None:
         f"memory: MB at the peak, with the weights{told}",
         2,
     )
+
+
+def _rate(images: float) -> str:
+    """Images a second: 1,250, 12 or 0.46."""
+    return f"{images:,.0f}" if images >= 10 else f"{images:.2g}"
 
 
 def _sources(known: Sequence[Top1]) -> str:

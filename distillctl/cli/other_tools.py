@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("config", "lint", "verify", "doctor", "dry-run"), "`distillctl check PROFILE`, or `train PROFILE --dry-run`"),
     **dict.fromkeys(("create", "template", "example", "quickstart"), "`distillctl init` writes a profile to start from"),
     **dict.fromkeys(("submit", "slurm", "sbatch"), "`distillctl launch PROFILE` submits a training to SLURM"),
-    **dict.fromkeys(("infer", "inference", "classify"), "`distillctl predict RUN PATH…` classifies images"),
+    **dict.fromkeys(("infer", "inference", "classify"), "`distillctl predict RUN PATH…` classifies images, or finds objects in them"),
     **dict.fromkeys(("deploy", "convert", "onnx"), "`distillctl export RUN` writes ONNX, a program of torch.export or safetensors"),
     **dict.fromkeys(
         ("quantize", "quantise", "int8", "ptq", "qat"), "`distillctl export RUN --int8`, `train PROFILE --set train.quantize=int8`"

@@ -55,7 +55,8 @@ class Settings:
 
     threads: of torch or ONNX Runtime on a CPU; 0 keeps their own choice. batches: sizes, ascending.
     size: side length in pixels; 0 for each model's own. classes: of models by name; 0 for each one's own. options: of models by name.
-    seconds: for timing one batch size. most_seconds: a model whose smallest batch takes longer is not timed further.
+    seconds: for timing one batch size. most_seconds: a model whose smallest batch takes longer is not timed further. longest: a larger
+    batch whose forward would take more seconds, by the time of the one before it, is left out.
     """
 
     device: str = "cpu"
@@ -68,6 +69,7 @@ class Settings:
     allow_code: bool = False
     seconds: float = 1.0
     most_seconds: float = float("inf")
+    longest: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -341,9 +343,11 @@ def _timed_onnx(settings: Settings, file: Path, channels: int, cost: Cost) -> Co
 def _latencies(
     model: nn.Module, shape: tuple[int, int, int], settings: Settings, device: torch.device, channels_last: bool = False
 ) -> dict[int, Latency]:
-    """Batch size → time; none of the others where the smallest batch takes too long."""
+    """Batch size → time; none of the others where the smallest batch takes too long, or where they would."""
     found: dict[int, Latency] = {}
     for batch in settings.batches:
+        if any(one.median / timed * batch > settings.longest for timed, one in found.items()):
+            break
         found[batch] = forward_latency(model, images_of(shape, batch, device, channels_last), seconds=settings.seconds)
         if found[batch].median > settings.most_seconds:
             break

@@ -35,3 +35,10 @@ def test_what_can_be_no_path(value: str, message: str) -> None:
 
 def test_the_longest_name_is_a_path() -> None:
     assert Rooted.model_validate({"root": "a" * 255}).root == Path("a" * 255)
+
+
+def test_a_path_comes_back_from_json() -> None:
+    """As `model.json` of a run has it."""
+    found = Rooted.model_validate({"root": "~/weights.pth"})
+    assert Rooted.model_validate_json(found.model_dump_json()) == found
+    assert found.root == Path("~/weights.pth").expanduser()

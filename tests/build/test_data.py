@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillctl.api.data import ArrayImages, Splits, View
+from distillctl.api.data import ArrayImages, FileImages, Splits, View
 from distillctl.build.data import build_task, tta_kind, tta_sizes
 from distillctl.errors import DataError, ProfileError
 from distillctl.plugin.registry import Registry
@@ -65,12 +65,23 @@ def test_scales_that_are_none_are_refused(tmp_path: Path) -> None:
         tta_sizes(profile, task, "multi_scale")
 
 
+def test_a_task_without_crops_of_files_is_shown_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, task = folder_of(tmp_path, 8)
+    mirrored = type(task)(replace(task.data, view=View(8, augment="crop_flip")))
+    files = FileImages(("a.png",), torch.tensor([0]))
+    assert tta_kind(profile, mirrored, files, "auto") == "ten_crop"
+    monkeypatch.setattr(type(task), "views", ("flip",))
+    assert tta_kind(profile, mirrored, files, "auto") == "flip"
+
+
 def test_what_mirrors_nothing_suits_images_that_training_never_mirrored(tmp_path: Path) -> None:
     profile, task = folder_of(tmp_path, 8, 'tta = "multi_scale"')
     mirrored = replace(task.data, view=View(8, augment="none"))
     still, images = type(task)(mirrored), task.data.val
     assert (tta_kind(profile, still, images, "multi_scale"), tta_kind(profile, still, images, "auto")) == ("multi_scale",) * 2
-    with pytest.raises(ProfileError, match="`flip` mirrors images") as error:
+    with pytest.raises(
+        ProfileError, match=r"`flip` mirrors images, .* may answer them wrongly: training on `digits` mirrors none"
+    ) as error:
         tta_kind(profile, still, images, "flip")
     assert error.value.problems[0].hint == "leave it out, or take `--tta multi_scale`, which mirrors nothing"
     with pytest.raises(ProfileError, match="unknown test-time augmentation `mirror`"):

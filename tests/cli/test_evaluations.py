@@ -64,6 +64,15 @@ BOXES = [
 OF_BOXES = {"classes": BOXES, "class_figures": {"ap": "AP", "ap50": "AP50"}, "counts": "objects", "confusion": None}
 
 
+def test_long_words_stand_in_one_column(capsys: pytest.CaptureFixture[str]) -> None:
+    command.print_report(report(shown=[("AP", "1.0%"), ("AP medium", "2.0%")]), per_class=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "run       runs/a (best, epoch 3)", "split     test, 3 images", "AP        1.0%", "AP medium 2.0%",
+    ]  # fmt: skip
+    command.print_report(report(), per_class=False)
+    assert capsys.readouterr().out.splitlines() == ["run     runs/a (best, epoch 3)", "split   test, 3 images", "top-1   66.67%"]
+
+
 def test_classes_whose_answers_are_not_right_or_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The evaluation's file has the figures by their keys, the table and the screen in words."""
     found = report(**OF_BOXES)

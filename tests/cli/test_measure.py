@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,22 @@ def test_sources_and_empty_cells(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1].split() == ["a", "8", "999", "k", "2", "0.00", "100", "200", "50.00%", "measured", "on", "test"]
     assert lines[2].split() == ["b", "16", "1.00", "M", "2.00", "G", "30.0", "2.50", "3.00", "64.0", "70.0", "500"]
     assert lines[3].endswith("top-1: measured on test")
+
+
+def test_batches_that_nobody_asked_for_take_ten_seconds_at_most(instant: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["measure", "resnet8", "--device", "cpu"]) == 0
+    assert "would take" not in capsys.readouterr().out
+    assert run(["measure", "resnet8", "--batch", "1", "--batch", "32", "--device", "cpu"]) == 0
+    assert [settings.longest for settings in instant] == [10, math.inf]
+
+
+def test_batches_that_were_left_out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = measure.measure
+    monkeypatch.setattr(measure, "measure", lambda *asked: measure.replace(real(*asked), latencies={1: Latency(2.0, 2.0, 3)}))
+    assert run(["measure", "resnet8", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-2] == "0.5", "images a second"
+    assert lines[-1] == "resnet8: ×32 would take more than 10 s; `--batch N` times it all the same"
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.00012345, "0.12"), (0.00999, "9.99"), (0.01, "10.0"), (0.09996, "100"), (1.5, "1,500")])

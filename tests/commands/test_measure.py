@@ -250,6 +250,13 @@ def test_slow_models_are_not_timed_further(registry: Registry) -> None:
     assert list(found.latencies) == [1]
 
 
+def test_a_larger_batch_that_would_take_too_long_is_left_out(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time of the one before it: of 2, 6 and 8 images with a second each, in at most 6 s."""
+    monkeypatch.setattr(module, "forward_latency", lambda _, images, **__: Latency(float(len(images)), 0, 3))
+    assert list(module._latencies(torch.nn.Identity(), (3, 4, 4), Settings(batches=(2, 6, 8), longest=6), torch.device("cpu"))) == [2, 6]
+    assert list(module._latencies(torch.nn.Identity(), (3, 4, 4), Settings(batches=(2, 6, 8)), torch.device("cpu"))) == [2, 6, 8]
+
+
 def test_the_generator_is_not_drawn_from(registry: Registry) -> None:
     before = torch.get_rng_state()
     measure(Subject("tiny_cnn"), QUICK, registry)

@@ -183,7 +183,7 @@ def test_views_stand_beside_the_plain_figures(folder: Path, registry: Registry) 
 @pytest.mark.parametrize("tta", ["auto", "flip", "ten_crop"])
 def test_views_that_training_never_showed_are_refused(finished: tuple[Path, Result], registry: Registry, tta: str) -> None:
     """A mirrored digit is another digit."""
-    with pytest.raises(ProfileError, match=r"`\w+` mirrors images, .* `dataset\.augment` of `digits` is \"none\""):
+    with pytest.raises(ProfileError, match=r"`\w+` mirrors images, .*: training on `digits` mirrors none"):
         evaluate_run(finished[1].path, registry, device="cpu", tta=tta)
 
 

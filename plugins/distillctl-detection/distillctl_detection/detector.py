@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from distillctl import RunError
 
@@ -46,12 +49,14 @@ class Detector(nn.Module):
         `distillctl_detection.weighted`).
     unequal: whether it takes views that fill a part of their image: its forward has `sizes`, height and width of each.
     grid: tells the anchors that are numbered in `Proposals.boxes` from those of others; None where these are boxes.
+    heads: the modules whose outputs become detections, by their paths.
     """
 
     first_stride: ClassVar[int]
     weighs: ClassVar[bool] = False
     unequal: ClassVar[bool] = False
     grid: Hashable = None
+    heads: ClassVar[tuple[str, ...]] = ("head",)
 
     def side_of(self, levels: Pyramid) -> int:
         """Height in pixels of the batch whose levels these are."""
@@ -87,6 +92,35 @@ class Detector(nn.Module):
                 hint="use methods on maps, or a teacher of the student's kind with the same options for anchors",
             )
         return asked._replace(logits=self.classify(levels, asked.boxes, self.side_of(levels)), labels=None, losses={})
+
+
+class NotFiniteError(RunError):
+    """A head gave a number that is not finite."""
+
+    def __init__(self) -> None:
+        super().__init__("the answers of the detector are not finite", hint="are its weights whole, or did its training diverge?")
+
+
+@contextmanager
+def finite_heads(model: nn.Module) -> Iterator[None]:
+    """Around a forward in evaluation mode. torchvision leaves out detections that are not finite, and would merely find less.
+
+    Raises:
+        NotFiniteError: a head gave a number that is not finite.
+    """
+    finite: list[Tensor] = []
+
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        finite.extend(value.isfinite().all() for value in tree_leaves(output))
+
+    hooks = [model.get_submodule(name).register_forward_hook(note) for name in getattr(model, "heads", ())]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if finite and not torch.stack(finite).all():
+        raise NotFiniteError
 
 
 def sides_of(images: Tensor) -> tuple[int, int]:

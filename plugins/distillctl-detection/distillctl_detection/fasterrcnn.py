@@ -39,6 +39,7 @@ class FasterRCNN(Detector, TorchvisionFasterRCNN):  # type: ignore[misc]
     first_stride = 4
     weighs = True
     unequal = True
+    heads = ("rpn.head", "roi_heads.box_predictor")
     backbone: Any
     rpn: Any
     roi_heads: Any

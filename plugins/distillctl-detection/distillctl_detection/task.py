@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
 from distillctl import Answer, Batch, Evaluation, Guesses, Images, Outputs, ProfileError, Relabels, RunError, Seen, Task
-from distillctl_detection.detector import Detector, Proposals
+from distillctl_detection.detector import Detector, NotFiniteError, Proposals, finite_heads
 from distillctl_detection.foreign import ForeignDetector
 from distillctl_detection.meter import FIGURES, ClassPrecision, DetectionMeter
 
@@ -175,8 +175,11 @@ class Detection(Task):
 
     @classmethod
     def respond(cls, model: nn.Module, batch: Batch, *, outputs: int, top: int | None = None) -> list[list[Answer] | None]:
-        """The detections that `predict` gives, sorted by their score."""
-        return [_answers(found, top) for found in _detections(model, batch)]
+        """The detections that `predict` gives, sorted by their score; None for the whole batch where an answer is not finite."""
+        try:
+            return [_answers(found, top) for found in _detections(model, batch)]
+        except NotFiniteError:
+            return [None] * batch.count
 
     @classmethod
     def exported(cls, model: nn.Module) -> nn.Module:
@@ -280,9 +283,14 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _detect(model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
-    """Of each image `boxes` in pixels of the view, `labels` from 1, and `scores`. A foreign detector sees nothing but the picture."""
+    """Of each image `boxes` in pixels of the view, `labels` from 1, and `scores`. A foreign detector sees nothing but the picture.
+
+    Raises:
+        NotFiniteError: an answer is not finite.
+    """
     if not isinstance(model, ForeignDetector):
-        found: list[dict[str, Tensor]] = model(batch.images, **_sizes(batch, model))
+        with finite_heads(model):
+            found: list[dict[str, Tensor]] = model(batch.images, **_sizes(batch, model))
         return found
     parts = [_picture(target, view.shape[1:]) for target, view in zip(batch.targets, batch.images, strict=True)]
     foreign: list[dict[str, Tensor]] = model(batch.images, parts)

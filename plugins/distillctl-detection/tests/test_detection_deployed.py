@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from distillctl import ProfileError, export, load_student, predict
+from distillctl import ProfileError, RunError, export, load_student, predict
 from distillctl.commands import export as command
+from distillctl.models import onnx_files
 from distillctl.models.deploy import write_student
 from distillctl.models.onnx_files import OnnxModel
 from distillctl_detection import plugin
@@ -20,7 +22,10 @@ from distillctl_detection.fasterrcnn import FasterRCNN
 from distillctl_detection.options import FasterRCNNOptions
 
 README = Path(__file__).parents[1] / "README.md"
-OPTIONS = {"backbone": "mobilenet_v2", "width": 16, "head_width": 32, "anchor_size": 12.0, "proposals": 60, "score_threshold": 0.3}
+OPTIONS = {
+    "backbone": "mobilenet_v2", "width": 16, "head_width": 32, "anchor_size": 12.0, "proposals": 60, "score_threshold": 0.3,
+    "backbone_checkpoint": "gone.pth",
+}  # fmt: skip
 INPUT = {"channels": 3, "size": 128, "resize": 128, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "canvas": [124, 116, 104]}
 
 
@@ -73,6 +78,26 @@ def test_an_onnx_file_of_one_image(run: Path, monkeypatch: pytest.MonkeyPatch) -
     assert scores.tolist() == pytest.approx([score for _, score in said.answers], abs=1e-4)
     told: dict[str, Any] = json.loads(Path(f"{found.path}.json").read_text())
     assert (told["classes"], told["preprocessing"]["canvas"]) == (["ant", "bee", "cat"], [124, 116, 104])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("output", "change"), [(0, 0.02), (1, 1), (2, 0.0002)])
+def test_a_file_that_finds_other_boxes_is_not_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: int, change: float
+) -> None:
+    """Edges by 0.02 pixels, another class, scores by 0.0002."""
+
+    class Other(OnnxModel):
+        def forward(self, images: Tensor) -> Any:
+            found = list(super().forward(images))
+            found[output] = found[output] + change
+            return tuple(found)
+
+    monkeypatch.setattr(command, "_NOISE", 2)
+    monkeypatch.setattr(onnx_files, "OnnxModel", Other)
+    with pytest.raises(RunError, match=r"finds other boxes than `.*` on 2 of 2 images; no file is written"):
+        export(run, out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

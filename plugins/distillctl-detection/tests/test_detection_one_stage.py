@@ -22,7 +22,7 @@ from distillctl.models.features import Tapped
 from distillctl.testing import TaskContract, make_progress, make_side
 from distillctl_detection import plugin
 from distillctl_detection.backbones import pyramid
-from distillctl_detection.detector import Detector, Proposals
+from distillctl_detection.detector import Detector, NotFiniteError, Proposals, finite_heads
 from distillctl_detection.fasterrcnn import FasterRCNN
 from distillctl_detection.one_stage import FCOS, RetinaNet, SSDLite
 from distillctl_detection.options import FasterRCNNOptions, FCOSOptions, RetinaNetOptions, ShapesOptions, SSDLiteOptions
@@ -225,6 +225,17 @@ def test_kd_on_sigmoids_is_the_divergence_of_bernoulli_distributions() -> None:
     expected = 4 * total / len(found.logits)
     assert expected > 1e-3
     assert float(terms[""].detach()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_answers_that_are_not_finite_are_noticed(name: str) -> None:
+    model = build(name).eval()
+    with torch.no_grad():
+        with finite_heads(model):
+            model(images())
+        list(model.head.parameters())[-1][-1] = torch.nan
+        with pytest.raises(NotFiniteError), finite_heads(model):
+            model(images())
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -298,3 +298,18 @@ def test_what_cannot_be_distilled_is_refused(task: Detection) -> None:
 
 def test_proposals_hold_no_losses_of_their_own() -> None:
     assert dict(Proposals(torch.zeros(1, 2), []).losses) == {}
+
+
+@pytest.mark.parametrize(
+    "broken", ["rpn.head.cls_logits.bias", "roi_heads.box_predictor.bbox_pred.bias", "backbone.fpn.inner_blocks.0.0.bias"]
+)
+def test_answers_that_are_not_finite_are_told(task: Detection, batch: Batch, broken: str) -> None:
+    """torchvision finds nothing there, or less, and says so of no image."""
+    model = detector(score_threshold=0.0).eval()
+    with torch.no_grad():
+        model.get_parameter(broken)[-1] = torch.nan
+        with pytest.raises(RunError, match="the answers of the detector are not finite") as error:
+            task.predict(model, batch)
+        assert task.respond(model, batch, outputs=3) == [None] * batch.count
+    assert error.value.problems[0].hint == "are its weights whole, or did its training diverge?"
+    assert not model.rpn.head._forward_hooks
