@@ -91,7 +91,7 @@ def write_student(
         "package": package,
         "version": version,
         "implementation": spec.implementation,
-        "options": dict(options),
+        "options": {name: value for name, value in options.items() if name != spec.weights_file},  # it starts from no file any more
         "num_classes": outputs,
         "classes": list(classes),
         "input": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing.items()},

@@ -46,6 +46,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_finished_student_does_not_name_the_file_from_which_its_backbone_started(run: Path) -> None:
+    options = json.loads((run / "model.json").read_text())["options"]
+    assert options["width"] == 16
+    assert "backbone_checkpoint" not in options
+    load_student(run)
+
+
 @pytest.mark.slow
 def test_torchvision_alone_finds_the_same_boxes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program of the README, which has nothing of ours."""
