@@ -249,6 +249,8 @@ class View:
     largest: height and width of the largest batch where `Splits.joint` gives views of unequal sizes (`UnequalViews`); None where all are
         squares of `size`.
     multiple: with `largest`, the height and the width of a batch are multiples of so many pixels.
+    long_side: with `largest`: in evaluation the short side of a picture becomes `size`, but for one whose long side would be longer than
+        this, which becomes so long; both are rounded down. A deployed student then sees pictures so.
     """
 
     size: int
@@ -264,6 +266,7 @@ class View:
     canvas: Sequence[int] | None = None
     largest: tuple[int, int] | None = None
     multiple: int = 1
+    long_side: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -330,8 +333,8 @@ class Splits:
     skipped: broken files that were left out, by split, where `on_error` is `skip`.
     joint: cuts views of files together with their targets; `Batch.targets` is then a list of dicts, and labels, where there are any, say
         no more than which images have none (`NO_LABEL`). Of `view` there only count its sizes, how files are read, whether images are
-        mirrored, and its `canvas`, without which nobody can ask a deployed student. None: `view` says it all, and targets stay as they
-        are.
+        mirrored, and its `canvas` or `long_side`, without which nobody can ask a deployed student. None: `view` says it all, and targets
+        stay as they are.
     remarks: what is odd about labels or targets, in sentences, for `check-data`.
     description: one line on where the images and the splits come from, with the number of images in each, kept in the run directory.
     """

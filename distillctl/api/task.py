@@ -307,7 +307,8 @@ class Task:
         Args:
             model: the bare model.
             batch: `targets` has for each picture `scale` and `offset` (float32, (2,), in x and y): a point of the picture times `scale`,
-                plus `offset`, is one of the view.
+                plus `offset`, is one of the view; and where inputs differ in size (`View.long_side`) `view`, int64, (2,), height and width
+                of what is not padding. There is one picture then.
             outputs: how many numbers its last layer gives.
             top: the most answers to each picture; None for all.
 

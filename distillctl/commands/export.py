@@ -156,6 +156,11 @@ def export(
     task = task_of(student, registry)
     if boxes := task.answers == "boxes":
         _check_boxes(kind, int8=int8)
+    if student.transform.unequal:
+        raise ProfileError(
+            "pictures come to this student in sizes of their own, and a file takes images of one size",
+            hint='one trained with `resize = "square"` can be exported; `student.safetensors` has the weights of this one',
+        )
     target = _target(student.path, out, kind, int8=int8)
     reference = task.exported(PixelInput(student.model, student.transform.mean, student.transform.std))
     if not boxes:

@@ -171,8 +171,12 @@ def _answered(asked: _Asked, batch: Sequence[tuple[str, Any]]) -> list[Predictio
 @torch.inference_mode()
 def _answers(asked: _Asked, decoded_files: Sequence[tuple[Any, Placement]]) -> list[list[Answer] | None]:
     student = asked.student
+    if student.transform.unequal and len(decoded_files) > 1:
+        return [answer for one in decoded_files for answer in _answers(asked, [one])]
     images = student.transform.normalise(torch.from_numpy(np.stack([pixels for pixels, _ in decoded_files]))).to(student.device)
     placed = [{"scale": torch.tensor(one.scale), "offset": torch.tensor(one.offset)} for _, one in decoded_files]
+    if student.transform.unequal:
+        placed[0]["view"] = torch.tensor(decoded_files[0][0].shape[-2:])
     batch = Batch(images, NO_LABELS, torch.arange(len(images)), targets=placed)
     with ieee():
         return asked.task.respond(student.model, batch, outputs=student.info["num_classes"], top=asked.top)

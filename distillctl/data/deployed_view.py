@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
@@ -33,9 +35,16 @@ def description(data: Splits) -> dict[str, object]:
         "mean": list(data.mean),
         "std": list(data.std),
         **{name: value for name in ("white", "background", "max_megapixels") if (value := getattr(view, name)) is not None},
-        **({"canvas": list(view.canvas)} if view.canvas is not None else {} if data.joint is None else {"joint": True}),
+        **({} if data.joint is None else _laid(view)),
         **({"boxes": True} if getattr(data.train, "boxes", None) is not None else {}),
     }
+
+
+def _laid(view: View) -> dict[str, object]:
+    """How views are cut that have their targets with them."""
+    if view.long_side is not None:
+        return {"long_side": view.long_side, "multiple": view.multiple}
+    return {"joint": True} if view.canvas is None else {"canvas": list(view.canvas)}
 
 
 def _short_side(data: Splits) -> int:
@@ -75,9 +84,12 @@ class Preprocessing:
             size, resize = int(told["size"]), int(told["resize"])
             reading: Any = {name: told.get(name) for name in ("white", "background", "max_megapixels")}
             canvas = None if (told_canvas := told.get("canvas")) is None else tuple(map(int, told_canvas))
-            self.view = View(size, eval_resize=resize, canvas=canvas, **reading)
+            long_side = None if (told_side := told.get("long_side")) is None else int(told_side)
+            multiple = int(told.get("multiple", 1))
+            self.view = View(size, eval_resize=resize, canvas=canvas, long_side=long_side, multiple=multiple, **reading)
             self._joint = bool(told.get("joint"))
             fits = self.channels in (1, 3) and len(self.mean) == len(self.std) == self.channels and min(size, resize, *self.std) > 0
+            fits = fits and (long_side is None or long_side >= size) and multiple >= 1
             fits = fits and (canvas is None or (len(canvas) == self.channels and 0 <= min(canvas) <= max(canvas) <= 255))
         except (KeyError, TypeError, ValueError):
             fits = False
@@ -87,12 +99,17 @@ class Preprocessing:
         self._normalise = Normalise(self.mean, self.std, torch.device("cpu"))
 
     @property
+    def unequal(self) -> bool:
+        """Whether inputs differ in size. They are asked one by one, so that an answer depends on no other picture."""
+        return self.view.long_side is not None
+
+    @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one input: channels, height, width."""
+        """Of one input: channels, height, width; where they differ, of a square picture."""
         return self.channels, self.view.size, self.view.size
 
     def pixels(self, picture: Picture) -> Tensor:
-        """What the student sees of a picture: uint8, `shape`.
+        """What the student sees of a picture: uint8, `shape`, or as large as it is where sizes differ.
 
         picture: a file, a picture of Pillow, or uint8 pixels: an array (H, W), (H, W, 1) or (H, W, 3), or a tensor (1 or 3, H, W).
 
@@ -107,9 +124,18 @@ class Preprocessing:
         if self._joint:
             raise DataError("the data set of this student cut its views itself, and `model.json` does not say how")
         whole = self._in_channels(self._decoded(picture))
-        view, size, offset = self._on_canvas(whole) if self.view.canvas is not None else self._centre(whole)
+        cut = self._between if self.unequal else self._centre if self.view.canvas is None else self._on_canvas
+        view, size, offset = cut(whole)
         height, width = whole.shape[-2:]
         return view, Placement((size[1] / width, size[0] / height), offset)
+
+    def _between(self, whole: Tensor) -> _Cut:
+        """The whole picture between its two sides; the operations are those of `distillctl_coco.sides.Sides`, to the bit."""
+        assert self.view.long_side is not None
+        height, width = whole.shape[-2:]
+        factor = min(self.view.size / min(height, width), self.view.long_side / max(height, width))
+        size = max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
+        return v2.functional.resize(whole, list(size), antialias=True), size, (0.0, 0.0)
 
     def _on_canvas(self, whole: Tensor) -> _Cut:
         """The whole picture in the upper left corner; the operations are those of `distillctl_coco.views.Canvas`, to the bit."""
@@ -128,11 +154,15 @@ class Preprocessing:
         return self._cut[1](resized), (height, width), (_margin(width, self.view.size), _margin(height, self.view.size))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels as the network takes them: (B, C, H, W) uint8 → float32."""
-        return self._normalise(pixels)
+        """Pixels as the network takes them: (B, C, H, W) uint8 → float32; with `unequal` sizes, zeros beside them."""
+        seen = self._normalise(pixels)
+        if not self.unequal:
+            return seen
+        height, width = (-side % self.view.multiple for side in pixels.shape[-2:])
+        return F.pad(seen, (0, width, 0, height))
 
     def __call__(self, picture: Picture) -> Tensor:
-        """A picture as the network takes it: float32, `shape`. Takes and raises what `pixels` does."""
+        """A picture as the network takes it: float32, `shape`, or as large as it is. Takes and raises what `pixels` does."""
         return self.normalise(self.pixels(picture)[None])[0]
 
     def _decoded(self, picture: Picture) -> Tensor:

@@ -129,6 +129,28 @@ def test_a_canvas_holds_the_whole_picture():
     assert placement == ((0.5, 0.5), (0.0, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "seen"),
+    [(40, 60, (24, 36)), (60, 40, (36, 24)), (40, 100, (20, 50)), (41, 60, (24, 35))],  # the third is too long for its short side
+)
+def test_a_picture_between_its_two_sides(height, width, seen):
+    transform = Preprocessing({**TOLD, "long_side": 50, "multiple": 16})
+    view, placement = transform.placed(np.full((height, width, 3), 200, dtype=np.uint8))
+    assert view.shape == (3, *seen)
+    assert placement == ((seen[1] / width, seen[0] / height), (0.0, 0.0))
+    given = transform(np.full((height, width, 3), 200, dtype=np.uint8))
+    assert given.shape == (3, *(-(-side // 16) * 16 for side in seen))
+    assert (given[:, seen[0] :] == 0).all()
+    assert (given[:, :, seen[1] :] == 0).all()
+    assert torch.equal(given[:, : seen[0], : seen[1]], transform._normalise(view[None])[0])
+
+
+@pytest.mark.parametrize("change", [{"long_side": 20}, {"long_side": "long"}, {"long_side": 50, "multiple": 0}])
+def test_two_sides_that_cannot_be(change):
+    with pytest.raises(DataError, match="does not say how an image becomes its input"):
+        Preprocessing({**TOLD, **change})
+
+
 @pytest.mark.parametrize("canvas", [[1, 2], [0, 0, 256], [-1, 0, 0], "grey", 5])
 def test_a_canvas_that_cannot_be_painted(canvas):
     with pytest.raises(DataError, match="does not say how an image becomes its input"):
@@ -148,4 +170,7 @@ def test_views_that_only_their_data_set_can_cut():
     told = description(replace(splits, view=View(24, canvas=(9, 8, 7))))
     assert (told["canvas"], told.get("joint")) == ([9, 8, 7], None)
     assert Preprocessing(told).view.canvas == (9, 8, 7)
-    assert not {"canvas", "joint"} & description(replace(splits, joint=None)).keys()
+    told = description(replace(splits, view=View(24, largest=(32, 64), multiple=32, long_side=50)))
+    assert (told["long_side"], told["multiple"], told.get("joint")) == (50, 32, None)
+    assert Preprocessing(told).unequal
+    assert not {"canvas", "joint", "long_side"} & description(replace(splits, joint=None)).keys()

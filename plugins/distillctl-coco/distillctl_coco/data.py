@@ -96,7 +96,7 @@ def _views(options: CocoOptions) -> tuple[JointViews, View]:
         shorts = options.short_sides or SHORT_SIDES
         sides = Sides(shorts, options.long_side or LONG_SIDE, mirrored=options.augment == "flip")
         largest = sides.largest(sorted_by_shape=options.aspect_batches is not False)
-        return sides, replace(view, size=shorts[-1], largest=largest, multiple=STRIDE)
+        return sides, replace(view, size=shorts[-1], largest=largest, multiple=STRIDE, long_side=sides.long_side)
     jitter = options.augment == "jitter"
     fill = [round(255 * value) for value in options.mean]
     canvas = Canvas(

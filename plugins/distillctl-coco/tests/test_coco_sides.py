@@ -14,6 +14,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from distillctl import DataError
 from distillctl.data import eval_loader, train_loader
+from distillctl.data.deployed_view import Preprocessing, description
 from distillctl.data.stream import own_generator
 from distillctl.testing import DatasetContract
 from distillctl.testing.trees import write_image
@@ -141,6 +142,15 @@ def test_evaluations_take_the_last_short_side(tmp_path):
     assert views == [splits.joint.sides(*size, short=32) for size in SIZES]
     assert views[0] == (32, 53)
     assert tuple(batches[0].images.shape[2:]) == (64, 96)
+
+
+def test_a_deployed_student_sees_pictures_as_evaluations_do(tmp_path):
+    splits = splits_of(write(tmp_path), val="instances_train.json")
+    transform = Preprocessing(description(splits))
+    with closing(eval_loader(splits, splits.val, batch_size=1, device=torch.device("cpu"), workers=0)) as loader:
+        for path, batch in zip(splits.val.paths, loader, strict=True):
+            assert torch.equal(transform(path)[None], batch.images)
+            assert torch.equal(torch.tensor(transform.placed(path)[1].scale), batch.targets[0]["scale"])
 
 
 def test_a_file_that_cannot_be_read_is_told_where_it_is_decoded(tmp_path):

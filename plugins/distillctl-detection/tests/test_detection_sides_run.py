@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distillctl import Batch, RunError, Tracker
+from distillctl import Batch, ProfileError, RunError, Tracker, export, load_student, predict
 from distillctl.commands.dry_run import dry_run
 from distillctl.commands.train import train
 from distillctl.engine.step import Step
@@ -106,6 +106,14 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(folder: Path) -> None:
     ]
     assert records[0] == records[1]
     assert len(records[0]) == 5
+    # The deployed student: what it says to a picture depends on no other.
+    deployed, files = load_student(folder / "straight"), sorted((folder / "data" / "images").glob("*.png"))
+    alone = [next(iter(predict(deployed, [file]))) for file in files]
+    together = list(predict(deployed, files))
+    assert [one.boxes for one in alone] == [one.boxes for one in together]
+    assert sum(len(one.boxes) for one in alone) > 3
+    with pytest.raises(ProfileError, match="pictures come to this student in sizes of their own"):
+        export(folder / "straight")
 
 
 @pytest.mark.slow
