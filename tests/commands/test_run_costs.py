@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distillctl import View
 from distillctl.commands import run_costs as module
 from distillctl.commands.run_costs import run_costs
 from distillctl.engine.experiment import Experiment
@@ -19,7 +20,7 @@ from distillctl.testing.tiny_models import TINY_CNN, TINY_WIDE, TinyCNN, build_t
 
 
 def experiment(size: int = 8, precision: str = "fp32") -> Experiment:
-    data = SimpleNamespace(channels=3, view=SimpleNamespace(size=size))
+    data = SimpleNamespace(channels=3, view=View(size))
     made = SimpleNamespace(device=torch.device("cpu"), task=SimpleNamespace(data=data), settings=SimpleNamespace(precision=precision))
     return cast(Experiment, made)
 

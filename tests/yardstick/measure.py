@@ -112,8 +112,8 @@ def _kind(text: str) -> str:
 
 _PLAIN = (
     "none", "kd", "soft-target", "at", "byot", "cc", "crd negatives=64", "ctkd", "cwd", "dist", "dkd", "fitnet", "kdsvd", "lskd", "mgd",
-    "nkd", "nst", "ofa", "ofd", "pefd", "pkd", "pkt", "rdrop", "reviewkd", "rkd", "sdd", "simkd", "sp", "tfkd", "ttm", "vid",
-    "vkd", "wttm",
+    "nkd", "nst", "ofa", "ofd", "pefd", "pkd", "pkt", "pseudo", "rdrop", "reviewkd", "rkd", "sdd", "simkd", "sp", "tfkd", "ttm",
+    "unit-scale", "vid", "vkd", "wttm",
     "ab init_epochs=1", "fsp init_epochs=1", "ft init_epochs=1",
     "ctkd(dkd)", "lskd(ctkd)", "kd+at", "simkd+sp", "ofd+kd", "rdrop+kd", "ft init_epochs=1+fsp init_epochs=1+ab init_epochs=1+kd",
 )  # fmt: skip
