@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         StoredImages,
         UnequalViews,
         View,
+        size_between,
     )
     from distillctl.api.decoupled import is_target, other_divergence, others, split_target, target_divergence
     from distillctl.api.distributed import draw_rows, gather_rows
@@ -87,7 +88,7 @@ _WHERE = {
     "distillctl.api.class_folders": ("ClassFolders", "find_folder_or_archive", "list_images", "require_folder", "scan_classes"),
     "distillctl.api.data": (
         "ArrayImages", "FileImages", "ImageStore", "Images", "JointViews", "LazyTargets", "Splits", "StoredImages",
-        "UnequalViews", "View",
+        "UnequalViews", "View", "size_between",
     ),
     "distillctl.api.hooks": ("hookimpl",),
     "distillctl.api.decoupled": ("is_target", "other_divergence", "others", "split_target", "target_divergence"),
@@ -134,8 +135,8 @@ __all__ = [
     "cache_folder", "check_image_sizes", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32", "gather_rows",
     "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student", "match_size",
     "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict",
-    "require_folder", "require_positions", "scan_classes", "split_decay", "split_target", "stratified_split", "target_divergence",
-    "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",
+    "require_folder", "require_positions", "scan_classes", "size_between", "split_decay", "split_target", "stratified_split",
+    "target_divergence", "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",
 ]  # fmt: skip
 
 

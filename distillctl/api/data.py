@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -303,6 +304,14 @@ class JointViews(Protocol):
 
     def evaluation(self, image: Tensor, target: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The same without chance."""
+
+
+def size_between(height: int, width: int, *, short: int, long: int) -> tuple[int, int]:
+    """Height and width in pixels of a picture whose short side becomes `short`, unless the long one would be longer than `long`: then that
+    becomes `long`. Rounded down, as torchvision's `GeneralizedRCNNTransform` does.
+    """
+    factor = min(short / min(height, width), long / max(height, width))
+    return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
 
 
 class UnequalViews(JointViews, Protocol):

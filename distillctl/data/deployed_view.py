@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from distillctl.api.data import ArrayImages, Splits, StoredImage, View
+from distillctl.api.data import ArrayImages, Splits, StoredImage, View, size_between
 from distillctl.data.augment import evaluation_transform
 from distillctl.data.decode import pixels_of, read_image
 from distillctl.data.pixels import Normalise
@@ -133,8 +132,7 @@ class Preprocessing:
         """The whole picture between its two sides; the operations are those of `distillctl_coco.sides.Sides`, to the bit."""
         assert self.view.long_side is not None
         height, width = whole.shape[-2:]
-        factor = min(self.view.size / min(height, width), self.view.long_side / max(height, width))
-        size = max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
+        size = size_between(height, width, short=self.view.size, long=self.view.long_side)
         return v2.functional.resize(whole, list(size), antialias=True), size, (0.0, 0.0)
 
     def _on_canvas(self, whole: Tensor) -> _Cut:

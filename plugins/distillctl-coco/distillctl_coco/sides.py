@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
+from distillctl import size_between
 from distillctl_coco.views import Boxes, _in_pixels, _placed
 
 STRIDE = 32
@@ -56,8 +57,7 @@ class Sides:
 
     def sides(self, height: int, width: int, *, short: int) -> tuple[int, int]:
         """Height and width of the view of a picture."""
-        factor = min(short / min(height, width), self.long_side / max(height, width))
-        return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
+        return size_between(height, width, short=short, long=self.long_side)
 
     def largest(self, *, sorted_by_shape: bool) -> tuple[int, int]:
         """Height and width of the largest batch, lying; a square where wide and tall images come together."""
