@@ -264,8 +264,8 @@ def _name(keys: Sequence[str], values: Sequence[str]) -> str:
 
 
 def short(key: str) -> str:
-    """The last part of a key."""
-    return key.removeprefix("package ").rpartition(".")[2]
+    """The last part of a key: `temperature`; of a name its table: `student`."""
+    return key.removeprefix("package ").removesuffix(".name").rpartition(".")[2]
 
 
 def seeds_text(seeds: Iterable[int]) -> str:

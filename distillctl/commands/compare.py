@@ -70,6 +70,8 @@ def compare(
         raise ProfileError(
             "figures at equal compute are of the best epoch on the validation split: no other was evaluated on test", where="--per-compute"
         )
+    finished, told = _without_teachers(finished, names)
+    notes += told
     figure, having, missing = _figure(finished, metric, at, "val" if per_compute else split)
     notes += missing
     if per_compute:
@@ -77,6 +79,15 @@ def compare(
         notes += beyond
     compared = compare_runs(having, figure, by=keys, control=control, answers=partial(_mcnemar, figure))
     return replace(compared, notes=[*notes, *compared.notes])
+
+
+def _without_teachers(runs: Sequence[RunRecord], names: Sequence[str | Path]) -> tuple[list[RunRecord], list[str]]:
+    """Without runs that taught others of them and that nobody has named: they lie in the same folder, and are compared with nothing."""
+    taught = {Path(str(run.info["teacher_run"])).resolve() for run in runs if run.info.get("teacher_run")}
+    taught -= {Path(name).resolve() for name in names}
+    left = [str(run.path) for run in runs if run.path.resolve() in taught]
+    notes = [f"{some(left)} left out: the teacher{'s' if len(left) > 1 else ''} of others; name a run to compare it"] if left else []
+    return [run for run in runs if str(run.path) not in left], notes
 
 
 def _figure(runs: Sequence[RunRecord], metric: str, at: At, split: str) -> tuple[Figure, list[RunRecord], list[str]]:

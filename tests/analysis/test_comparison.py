@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from distillctl.analysis.comparison import Comparison, Figure, Group, compare_runs, seeds_text
+from distillctl.analysis.comparison import Comparison, Figure, Group, compare_runs, seeds_text, short
 from distillctl.analysis.records import RunRecord
 from distillctl.analysis.statistics import McNemar
 from distillctl.errors import ProfileError
@@ -128,6 +128,15 @@ def test_seeds_that_only_one_side_has_are_told() -> None:
         "`dkd`: seed 7; `none`: seeds 0, 1: there is no pair, and no difference",
         "`kd`: seeds 0–2; `none`: seeds 0, 1: pairs are of seeds 0, 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [("method", "method"), ("method.0.temperature", "temperature"), ("student.name", "student"), ("package torch", "torch")],
+    ids=str,
+)
+def test_keys_in_short(key: str, word: str) -> None:
+    assert short(key) == word
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,16 @@ def test_the_figures_are_those_of_the_test_split_and_the_chosen_epoch(made: Made
     assert compare(metric="loss").lower
 
 
+def test_a_teacher_that_lies_beside_its_students_is_left_out_unless_it_is_named(made: Made) -> None:
+    teacher = made("teacher", "none", 0, 0.99)
+    made("none", "none", 0, 0.8)
+    made("kd", "kd", 0, 0.9, teacher_run=str(teacher.absolute()))
+    found = compare()
+    assert [group.mean for group in found.groups] == [0.8, 0.9]
+    assert found.notes[0] == "`runs/teacher` left out: the teacher of others; name a run to compare it"
+    assert compare(["runs/teacher", "runs/kd"]).groups[0].mean == 0.99
+
+
 @pytest.mark.usefixtures("three_seeds")
 def test_damaged_runs_are_named(made: Made) -> None:
     (Path("runs/kd-0") / "run.json").write_text("{")

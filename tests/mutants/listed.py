@@ -16,6 +16,7 @@ class Mutant(NamedTuple):
 
 
 _ENGINE = "distillctl/engine/"
+_ANALYSIS = "distillctl/analysis/"
 _TRAIN = "tests/commands/test_train_command.py"
 _LOOP = "tests/engine/test_loop.py"
 _CIFAR = "plugins/distillctl-cifar/"
@@ -66,6 +67,22 @@ MUTANTS = (
     Mutant("a phase and the main part draw the same", _ENGINE + "step.py", "STEP, self._before + step, *own", "STEP, step, *own", "tests/engine/test_step.py"),
     Mutant("momenta do not begin at zero", "distillctl/builtin/optimizer_builders.py", "torch.zeros_like(p)", "torch.ones_like(p)", "tests/builtin/test_optimizer_builders.py"),
     Mutant("kernels are those of the machine before", _ENGINE + "learner.py", "if key in _HOW and key in here:", "if not here:", "tests/engine/test_learner.py"),
+    Mutant("a copy of a run makes it more certain", _ANALYSIS + "comparison.py", "by_seed.setdefault(run.seed, {})[results] = run",
+           "by_seed.setdefault(run.seed, {})[str(run.path)] = run", "tests/analysis/test_comparison.py"),
+    Mutant("equal differences are certain", _ANALYSIS + "statistics.py", "sd <= _EQUAL * max(map(abs, differences))", "sd == 0", "tests/analysis"),
+    Mutant("the spread of a sample is that of all", _ANALYSIS + "statistics.py", "/ (len(values) - 1))", "/ len(values))", "tests/analysis/test_statistics.py"),
+    Mutant("a paired t-test of one side", _ANALYSIS + "statistics.py", "2 * float(special.stdtr(", "float(special.stdtr(", "tests/analysis/test_statistics.py"),
+    Mutant("Wilcoxon's zeros have ranks", _ANALYSIS + "statistics.py", "if one != 0]", "]", "tests/analysis/test_statistics.py"),
+    Mutant("Holm does not step down", _ANALYSIS + "statistics.py", "(len(p_values) - done)", "len(p_values)", "tests/analysis/test_statistics.py"),
+    Mutant("Holm's p values lose their order", _ANALYSIS + "statistics.py", "max(largest, min(", "max(0.0, min(", "tests/analysis/test_statistics.py"),
+    Mutant("a control may have another precision", _ANALYSIS + "comparison.py", 'for one in found if one.kind == "setting"] if strict',
+           'for one in found if one.kind == "data"] if strict', "tests/analysis/test_comparison.py"),
+    Mutant("a higher loss is better", _ANALYSIS + "comparison.py", "(one.mean > 0) != lower", "one.mean > 0", "tests/analysis/test_comparison.py"),
+    Mutant("one network stands for its method", _ANALYSIS + "comparison.py", 'outside = kind == "t" and p < ALPHA', "outside = p < ALPHA", "tests/analysis/test_comparison.py"),
+    Mutant("versions are not compared", _ANALYSIS + "settings.py", "environment.get(key)) for _, facts in having}) > 1", "environment.get(key)) for _, facts in having}) > 9", "tests/analysis/test_settings.py"),
+    Mutant("splits of several seeds are other data", _ANALYSIS + "settings.py", "same = [one for one in taught if one[0].seed == seed]", "same = taught", "tests/analysis/test_settings.py"),
+    Mutant("a budget of compute is not kept", _ANALYSIS + "compute.py", "macs > budget * (1 + _ROUNDING)", "False", "tests/analysis/test_compute.py"),
+    Mutant("answers to other images are compared", "distillctl/commands/compare.py", "array_equal(mine.label, theirs.label)", "True", "tests/commands/test_compare.py"),
     Mutant("TF32 stays off after an evaluation", _ENGINE + "precision.py", "convolutions.fp32_precision = before", "del before", "tests/engine/test_evaluate.py"),
     Mutant("cuDNN tries nothing", _ENGINE + "determinism.py", "cudnn.benchmark = not deterministic", "cudnn.benchmark = False", "tests/engine/test_determinism.py"),
     Mutant("cells of a pool are all of one size", "distillctl/api/pooling.py", "/ (end - begin)", "* cells / length", "tests/api/test_pooling.py"),
