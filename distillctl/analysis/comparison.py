@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -160,8 +160,11 @@ def compare_runs(
     keys, groups, found, facts, notes = grouped(runs, figure, by)
     chosen = _controls(groups, facts, keys, found, control, strict=not by)
     notes += chosen.notes
-    notes += _unpaired(groups, chosen.of)
-    pairs = [_against(group, chosen.of[index], groups, notes, answers) for index, group in enumerate(groups)]
+    others = [one for one in found if one.key not in keys]
+    notes += [*_confounded(groups, chosen.of, others), *_unpaired(groups, chosen.of)]
+    untested: dict[str, list[str]] = {}
+    pairs = [_against(group, chosen.of[index], groups, answers, untested) for index, group in enumerate(groups)]
+    notes += [f"no McNemar's test of {some(names)}: {why}" for why, names in untested.items()]
     groups = [replace(group, against=one) for group, one in zip(groups, _judged(pairs, lower_is_better(figure.metric)), strict=True)]
     return Comparison(
         figure.metric,
@@ -173,7 +176,7 @@ def compare_runs(
         " or ".join(sorted({str(run.result.get("chosen_on", "val")) for run in runs})),
         keys,
         groups,
-        [one for one in found if one.key not in keys],
+        others,
         notes,
         figure.budget,
     )
@@ -391,6 +394,28 @@ def _same_place(control: str, run: RunRecord) -> bool:
         return False
 
 
+def _confounded(groups: Sequence[Group], controls: Sequence[int | None], others: Sequence[Differing]) -> list[str]:
+    """Which groups differ from their control in more than what tells groups apart; one sentence for those that are alike in it."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for group, control in zip(groups, controls, strict=True):
+        if control is None:
+            continue
+        mine, theirs = ({run.path for run in one.runs} for one in (group, groups[control]))
+        keys = [one.key for one in others if _differ(one, mine, theirs)]
+        if keys:
+            alike.setdefault((groups[control].name, some(keys)), []).append(group.name)
+    return [
+        f"{some(names)} and `{control}` differ in {keys}, too, which may be why their figures do"
+        for (control, keys), names in alike.items()
+    ]
+
+
+def _differ(one: Differing, mine: Set[Path], theirs: Set[Path]) -> bool:
+    """Whether two groups that both have a key have other values of it."""
+    values = [{value for value, runs in one.values.items() if not group.isdisjoint(run.path for run in runs)} for group in (mine, theirs)]
+    return bool(values[0] and values[1] and values[0] != values[1])
+
+
 def _unpaired(groups: Sequence[Group], controls: Sequence[int | None]) -> list[str]:
     """Which groups have other seeds than their control; one sentence for those that are alike in it."""
     alike: dict[tuple[str, ...], list[str]] = {}
@@ -408,9 +433,10 @@ def _against(
     group: Group,
     control: int | None,
     groups: Sequence[Group],
-    notes: list[str],
     answers: Callable[[RunRecord, RunRecord], McNemar | str] | None,
+    untested: dict[str, list[str]],
 ) -> Difference | None:
+    """A group beside its control. untested: by the reason the groups without McNemar's test, which is added to."""
     if control is None:
         return None
     other = groups[control]
@@ -426,7 +452,7 @@ def _against(
         if all(len(runs) == 1 for runs in of_seed):
             told = answers(of_seed[0][0], of_seed[1][0])
             if isinstance(told, str):
-                notes.append(f"no McNemar's test of `{group.name}`: {told}")
+                untested.setdefault(told, []).append(group.name)
             else:
                 mcnemar = told
     return Difference(other.name, pairs, mcnemar=mcnemar)

@@ -70,8 +70,8 @@ def compare(
         raise ProfileError(
             "figures at equal compute are of the best epoch on the validation split: no other was evaluated on test", where="--per-compute"
         )
-    finished, told = _without_teachers(finished, names)
-    notes += told
+    finished, teachers = _without_teachers(finished, names)
+    notes += teachers
     figure, having, missing = _figure(finished, metric, at, "val" if per_compute else split)
     notes += missing
     if per_compute:

@@ -161,6 +161,7 @@ def test_runs_that_differ_in_precision_have_no_control_unless_one_is_named() -> 
         told = compared(runs, **more)
         assert named(told, "kd").against is not None
         assert [one.key for one in told.differing] == [PRECISION]
+        assert told.notes == ["`kd` and `none` differ in `train.precision`, too, which may be why their figures do"]
 
 
 def test_each_setting_has_its_own_control() -> None:
