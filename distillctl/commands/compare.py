@@ -15,6 +15,7 @@ from distillctl.analysis.places import named_runs
 from distillctl.analysis.records import At, RunRecord
 from distillctl.analysis.statistics import McNemar, mcnemar_of
 from distillctl.errors import DataError, ProfileError
+from distillctl.files import read_json
 from distillctl.profile.problems import nearest
 from distillctl.rundir.directory import ROOT
 from distillctl.text import counted, some
@@ -64,6 +65,7 @@ def compare(
         told = ", ".join(f"`{run.path}` ({run.epoch} of {run.epochs})" for run in unfinished[:3])
         more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
         notes.append(f"{counted(len(unfinished), 'run')} left out, whose epochs are not finished: {told}{more}")
+    notes += _missing_of_sweeps(found.runs)
     if not finished:
         raise ProfileError("none of the runs is finished", where="compare", hint="; ".join(notes))
     if per_compute and (split == "test" or at == "last"):
@@ -79,6 +81,22 @@ def compare(
         notes += beyond
     compared = compare_runs(having, figure, by=keys, control=control, answers=partial(_mcnemar, figure))
     return replace(compared, notes=[*notes, *compared.notes])
+
+
+def _missing_of_sweeps(runs: Sequence[RunRecord]) -> list[str]:
+    """What the sweeps of these runs have not made at all. Others of their runs are there, finished or not."""
+    notes = []
+    for folder in dict.fromkeys(run.path.parent for run in runs):
+        try:
+            cells = read_json(folder / "sweep.json")["cells"]
+            missing = [cell for cell in cells if not (folder / cell["run"] / "run.json").is_file()]
+            told = ", ".join(f"`{cell['name']}` of seed {cell['seed']} ({cell['state']})" for cell in missing[:3])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            notes.append(f"{counted(len(missing), 'run')} of the sweep `{folder}` not there: {told}{more}")
+    return notes
 
 
 def _without_teachers(runs: Sequence[RunRecord], names: Sequence[str | Path]) -> tuple[list[RunRecord], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +83,19 @@ def test_a_teacher_that_lies_beside_its_students_is_left_out_unless_it_is_named(
     assert [group.mean for group in found.groups] == [0.8, 0.9]
     assert found.notes[0] == "`runs/teacher` left out: the teacher of others; name a run to compare it"
     assert compare(["runs/teacher", "runs/kd"]).groups[0].mean == 0.99
+
+
+def test_what_a_sweep_did_not_make_is_named(made: Made) -> None:
+    for seed in range(2):
+        made(f"sweep/kd-{seed}", "kd", seed, 0.9)
+    states = [("kd", 0, "finished"), ("kd", 1, "finished"), ("kd", 2, "failed"), ("dkd", 0, "waiting")]
+    cells = [{"name": name, "seed": seed, "run": f"{name}-{seed}", "state": state} for name, seed, state in states]
+    Path("runs/sweep/sweep.json").write_text(json.dumps({"cells": cells}))
+    told = "2 runs of the sweep `runs/sweep` not there: `kd` of seed 2 (failed), `dkd` of seed 0 (waiting)"
+    assert compare("sweep").notes == [told]
+    for damaged in ("{", "[]", '{"cells": [1]}'):
+        Path("runs/sweep/sweep.json").write_text(damaged)
+        assert compare("sweep").notes == []
 
 
 @pytest.mark.usefixtures("three_seeds")
