@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from distillctl.analysis.comparison import Comparison, Group
+from distillctl.analysis.comparison import Comparison
+from distillctl.analysis.groups import Group
 from distillctl.cli import render
 from distillctl.cli.class_table import csv_text
 from distillctl.cli.comparison_table import (

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from distillctl.analysis.comparison import Comparison, Figure, compare_runs, grouped, lower_is_better
+from distillctl.analysis.comparison import Comparison, compare_runs, lower_is_better
 from distillctl.analysis.compute import best_within, compute_of
+from distillctl.analysis.groups import Figure, grouped
 from distillctl.analysis.places import named_runs
 from distillctl.analysis.records import At, RunRecord
 from distillctl.analysis.statistics import McNemar, mcnemar_of

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from distillctl.analysis.comparison import Comparison, Figure, Group, compare_runs, seeds_text, short
+from distillctl.analysis.comparison import Comparison, compare_runs
+from distillctl.analysis.groups import Figure, Group, seeds_text, short
 from distillctl.analysis.records import RunRecord
 from distillctl.analysis.statistics import McNemar
 from distillctl.errors import ProfileError
@@ -187,6 +188,16 @@ def test_options_of_a_method_make_groups_and_no_difference_of_their_own() -> Non
     assert found.by == ["method", "method.temperature"]
     assert [group.against is not None for group in found.groups] == [False, True, True]
     assert found.differing == []
+
+
+def test_by_an_option_of_a_method_the_control_is_called_by_its_method() -> None:
+    runs = [*of("none", CONTROL), *of("kd", BETTER, options={"temperature": 4.0})]
+    found = compared(runs, by=["temperature"])
+    assert [(group.name, group.against and group.against.control) for group in found.groups] == [("none", None), ("temperature 4", "none")]
+    assert [one.key for one in found.differing] == ["method"]
+    assert found.notes == [], "that the methods differ is what is compared"
+    mixed = compared([*runs, *of("dkd", BETTER)], by=["temperature"])
+    assert [group.name for group in mixed.groups] == ["temperature 4", "others"]
 
 
 def test_as_few_keys_as_tell_the_groups_apart() -> None:
