@@ -26,6 +26,7 @@ FLOORS = (
     ("data", "models", "profile"),
     ("builtin", "engine", "slurm"),
     ("analysis", "build", "testing"),
+    ("pages",),
     ("commands",),
     ("cli",),
     ("__main__",),
