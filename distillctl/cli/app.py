@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command("train:train", "Train a student, or continue an unfinished run."),
     "launch": Command("launch:launch", "Submit a training to SLURM."),
     "eval": Command("eval:eval_", "Evaluate a run."),
+    "runs": Command("runs:runs", "List the runs with their figures."),
     "report": Command("report:report", "Write a page with the curves and figures of runs."),
     "softmax": Command("softmax:softmax", "Show what a temperature makes of a network's answers."),
     "predict": Command("predict:predict", "Classify images, or find objects, with a student."),

@@ -13,7 +13,7 @@ from distillctl.cli import options, render
 from distillctl.cli.costs import print_costs
 from distillctl.distributed import heartbeat
 from distillctl.errors import MachineError, ProfileError
-from distillctl.text import counted
+from distillctl.text import counted, duration
 
 if TYPE_CHECKING:
     from distillctl.commands.dry_run import Plan
@@ -114,7 +114,6 @@ def _say(text: str) -> None:
 
 def print_result(result: Result) -> None:
     """Teacher, student and agreement, and where the run lies."""
-    from distillctl.cli.display import duration
     from distillctl.rundir.directory import RunDirectory
 
     summary: dict[str, Any] = dict(result.summary)
@@ -192,8 +191,6 @@ def _told(result: Result, figures: Mapping[str, float]) -> list[str]:
 
 def _times(plan: Plan) -> list[str]:
     """What the time goes into."""
-    from distillctl.cli.display import duration
-
     named = {"steps": plan.step_seconds, "evaluations": plan.evaluation_seconds, "the teacher's training": plan.teacher_seconds}
     return [f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds]
 
@@ -205,7 +202,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 def print_plan(plan: Plan) -> None:
     """What a dry run found."""
     from distillctl.api.method import OUTPUT
-    from distillctl.cli.display import duration, terms_line
+    from distillctl.cli.display import terms_line
 
     _say(f"run        {plan.path} (nothing is written by a dry run)")
     _say(f"data       {plan.data}")
