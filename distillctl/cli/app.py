@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Command] = {
     "launch": Command("launch:launch", "Submit a training to SLURM."),
     "eval": Command("eval:eval_", "Evaluate a run."),
     "runs": Command("runs:runs", "List the runs with their figures."),
+    "compare": Command("compare:compare", "Compare runs over their seeds with a control."),
     "report": Command("report:report", "Write a page with the curves and figures of runs."),
     "softmax": Command("softmax:softmax", "Show what a temperature makes of a network's answers."),
     "predict": Command("predict:predict", "Classify images, or find objects, with a student."),
