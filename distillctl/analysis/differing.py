@@ -80,7 +80,7 @@ def read_pictures(run: Path) -> Pictures:
     """
     path = run / FOLDER / NAME
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves open what it cannot read
             data, ends, index = file["data"].tobytes(), [0, *file["ends"].tolist()], tuple(file["index"].tolist())
             files = tuple(data[begin:end] for begin, end in pairwise(ends))
             if len(files) != len(index):

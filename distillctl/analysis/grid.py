@@ -113,7 +113,9 @@ def group_panels(found: Sequence[Group], first: RunRecord) -> list[Panel]:
     first: the run that says how figures are shown.
     """
     lines = [(group.name, [part(run) for run in group.runs]) for group in found]
-    panels = [_panel(f"{words}, evaluated", lines, name, percent=first.show(name, 0.5).endswith("%")) for name, words in first.names.items()]
+    panels = [
+        _panel(f"{words}, evaluated", lines, name, percent=first.show(name, 0.5).endswith("%")) for name, words in first.names.items()
+    ]
     panels.append(_panel("Loss in training", lines, "total", log=True))
     panels.append(_panel("Agreement with the teacher", lines, "agreement", percent=True))
     panels.append(_panel("Learning rate", lines, "lr"))

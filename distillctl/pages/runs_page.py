@@ -25,10 +25,11 @@ def runs_page(title: str, runs: Sequence[RunRecord], damaged: Sequence[tuple[Pat
     ordered = best_first(same, figure)
     finished = sum(run.finished for run in runs)
     told = f"{counted(len(runs), 'run')} in {counted(len(found), 'group')} that differ in their seed alone; {finished} finished."
-    strange = "" if len(same) == len(found) else f" {len(found) - len(same)} groups are left out: they are not measured by {words}."
+    left = len(found) - len(same)
+    beyond = f"{counted(left, 'group')} {'is left out: it is' if left == 1 else 'are left out: they are'} not measured by {words}."
     return page(
         title,
-        paragraph(told + strange),
+        paragraph(f"{told} {beyond}" if left else told),
         *([section("Damaged runs", table(("run", "what is wrong"), damaged, class_="words"))] if damaged else []),
         section("Groups", _table(ordered, first)),
         section("Two settings", *(_heat(one, first, words) for one in heat_maps(same, figure))),
