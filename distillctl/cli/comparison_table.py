@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distillctl.analysis.comparison import ALPHA, Comparison, Difference, Group, short
 from distillctl.analysis.settings import METHOD, Differing
-from distillctl.text import counted, magnitude, one_line
+from distillctl.text import counted, duration, magnitude, one_line
 
 _LONGEST = 60
 """Characters of a setting's value."""
@@ -133,7 +133,7 @@ def compute_table(comparison: Comparison) -> Table:
 
     columns = {"group": [Cell(group.name, number=False) for group in groups]}
     columns |= {"images": column("images", magnitude), "student": column("student", magnitude), "teacher": column("teacher", magnitude)}
-    columns |= {"MACs": column("macs", magnitude), "time": column("seconds", _time)}
+    columns |= {"MACs": column("macs", magnitude), "time": column("seconds", duration)}
     found = Table.of(columns)
     return found if len(found.heads) > 1 else Table([], [])
 
@@ -178,10 +178,6 @@ def _mean(comparison: Comparison, group: Group) -> str:
 
 def _interval(comparison: Comparison, one: Difference) -> str:
     return "" if one.t is None else f"[{_signed(comparison, one.t.low)}, {_signed(comparison, one.t.high)}]"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _called(one: Differing) -> str:

@@ -73,7 +73,7 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         "beside method, nothing differs in settings, packages, device, processes and data, but for options that belong to a method" in text
     )
     # 1100 forwards, 1000 of them trained, 100 at the end: 2 M·(1200 + 2000) + 9 M·1100.
-    assert "none 1.00 k 1.20 k 1.10 k 16.3 G 90.0 s" in text
+    assert "none 1.00 k 1.20 k 1.10 k 16.3 G 1:30" in text
 
 
 @pytest.mark.usefixtures("folder")
