@@ -175,7 +175,8 @@ def evaluate_run(
     part = Part(profile, task, images, chosen, spec, model.to(chosen), has_fixed_size(spec), teacher)
     found = figures_of(part, split, tta, overrides, against_teacher=against_teacher)
     answers, pictures = found["answers"], None
-    if checkpoint == "best" and not found["tta"] and {"student", "teacher"} <= answers.keys():
+    told = run.info().get("result", {}).get("split") == split  # whose answers the report of the run is of
+    if told and checkpoint == "best" and not found["tta"] and {"student", "teacher"} <= answers.keys():
         pictures = pictures_of(task, split, answers["student"], answers["teacher"])
     return Report(run=run.path, checkpoint=checkpoint, epoch=epoch, pictures=pictures, **found)
 

@@ -65,7 +65,7 @@ def report(
         if names:
             raise DataError([Problem(f"the run `{path}` cannot be read: {why}") for path, why in found.damaged])
         raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
-    path = _place(meant, names, out)
+    path = _place(meant, names, Path(root)) if out is None else _checked(Path(out))
     control = control_beside(meant[0].path) if len(meant) == 1 else None
     if len(meant) == 1:
         _write(path, run_page(meant[0], control))
@@ -86,16 +86,20 @@ def write_run_report(run: Path) -> Path:
     return run / NAME
 
 
-def _place(runs: Sequence[RunRecord], names: Sequence[str | Path], out: str | Path | None) -> Path:
-    """Where the page is written.
+def _place(runs: Sequence[RunRecord], names: Sequence[str | Path], root: Path) -> Path:
+    """In the run, or in the one folder that is named; else here."""
+    if len(runs) == 1:
+        return runs[0].path / NAME
+    folders = [place for name in names[:1] for place in (Path(name), root / name) if place.is_dir()]
+    return folders[0] / NAME if folders and len(names) == 1 else Path(NAME)
+
+
+def _checked(path: Path) -> Path:
+    """A file that is named.
 
     Raises:
-        ProfileError: it is no place for a page.
+        ProfileError: a page cannot be written there.
     """
-    if out is None:
-        folders = [run.path for run in runs] if len(runs) == 1 else [Path(name) for name in names if Path(name).is_dir()]
-        return folders[0] / NAME if len(folders) == 1 and len(names) <= 1 else Path(NAME)
-    path = Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ProfileError(f"`{path}` does not end in `.html`", where="--out")
     if path.is_dir():

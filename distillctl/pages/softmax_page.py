@@ -28,15 +28,15 @@ def softmax_page(found: Temperatures) -> str:
 def sentences(found: Temperatures) -> list[str]:
     """What the numbers are."""
     who = " and ".join(f"the {side} {name}" for side, name in found.names.items())
-    classes, label = len(found.classes), "label" if found.labelled else "likeliest class"
+    classes, label = len(found.classes), "label" if found.labelled else f"{next(iter(found.names))}'s likeliest class"
     told = [
         f"Answers of {who} to {found.images}, softened: softmax(z / T).",
         f"Entropy in nats, at most ln {classes} = {math.log(classes):.3f}. Other classes: the probability of all but the {label}.",
     ]
     if found.gradients:
         told.append(
-            f"Gradient of T² · KL(teacher ‖ student) by {found.against}: its length in the mean, and the shares of its square on the "
-            f"{label}'s logit and on the others."
+            f"Gradient of T² · KL(teacher ‖ student) by {found.against}: its length in the mean, and the shares of its square on the logit "
+            f"of the {label} and on the others."
         )
     return told
 

@@ -60,7 +60,10 @@ def test_classes_confusions_and_images(pair: tuple[Path, Path]) -> None:
     page = shown(pair[0])
     told = words(page)
     # The student takes one of two dogs for a cat, which the teacher does not.
-    assert "class images student teacher gain over the teacher cat 1 100.0% 100.0% 0.0 owl 1 100.0% 100.0% 0.0 dog 2 50.0% 100.0% −50.0" in told
+    assert (
+        "class images student teacher gain over the teacher cat 1 100.0% 100.0% 0.0 owl 1 100.0% 100.0% 0.0 dog 2 50.0% 100.0% −50.0"
+        in told
+    )
     assert "dog → cat 1 0" in told
     assert "dog student: cat 60% teacher: dog 60% image 1, 0.30 apart" in told
     assert page.count('<img src="data:image/png') == 2
