@@ -405,6 +405,7 @@ MUTANTS = (
     ),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
+    Mutant('the limit of images is chosen by the seed of the run', 'distillctl/build/data.py', 'choice.table.limit, profile.split_seed)', 'choice.table.limit, profile.seed)', 'tests/commands/test_train_command.py'),
     Mutant('a phase of a run is its last epoch', 'distillctl/analysis/records.py', 'line.get("phase", "main") == "main"', 'True', 'tests/analysis/test_records.py'),
     Mutant('answers of two processes stay in their order', 'distillctl/engine/kept_answers.py', 'value[order] for name', 'value for name', 'tests/engine/test_kept_answers.py'),
     Mutant('kept classes are ordered by rounded shares', 'distillctl/builtin/classification_task.py', 'logits.topk(min(KEPT, logits.shape[1]), dim=1)', 'shares.topk(min(KEPT, logits.shape[1]), dim=1)', 'tests/engine/test_kept_answers.py'),
