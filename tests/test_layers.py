@@ -37,6 +37,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BUILTIN_MAY = {"errors", "text", "files", "api", "data", "weights"}
 WITHOUT_TORCH = (
     "analysis",
+    "pages",
+    "commands.report",
     "errors",
     "text",
     "files",

@@ -45,6 +45,17 @@ def number(value: object) -> float | None:
     return value
 
 
+def meaningful(run: RunRecord, name: str, value: object) -> float | None:
+    """A figure of a run; None where it means nothing, as a share below 0 by which COCO says that there is no object of a size."""
+    found = number(value)
+    return None if found is not None and found < 0 and is_share(run, name) else found
+
+
+def is_share(run: RunRecord, name: str) -> bool:
+    """Whether a figure is told in percent."""
+    return run.show(name, 0.5).endswith("%")
+
+
 def curve(name: str, lines: Iterable[Mapping[str, Any]], *keys: str) -> Curve | None:
     """One value of each line by the epochs of the lines; None where no line has it."""
     x: list[float] = []
@@ -99,9 +110,9 @@ def _figures(run: RunRecord, lines: Sequence[Mapping[str, Any]], control: RunRec
     found = []
     for name, words in run.names.items():
         curves = [curve("training", lines, f"train_{name}"), curve(split, lines, split, name), curve("control", beside, split, name)]
-        kept = [one for one in curves if one is not None]
+        kept = [one for one in curves if one is not None and any(meaningful(run, name, value) is not None for value in one.y)]
         if kept and (len(kept) > 1 or kept[0].name == split):
-            found.append(_panel(f"{words} on {split}" if len(kept) == 1 else words, kept, percent=run.show(name, 0.5).endswith("%")))
+            found.append(_panel(f"{words} on {split}" if len(kept) == 1 else words, kept, percent=is_share(run, name)))
     return found
 
 

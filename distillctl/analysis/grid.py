@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillctl.analysis.control import LABELS_ALONE
-from distillctl.analysis.curves import Curve, Panel, curve, evaluated_on, mean_curve, number, part, thinned
+from distillctl.analysis.curves import Curve, Panel, curve, evaluated_on, is_share, mean_curve, meaningful, number, part, thinned
 from distillctl.analysis.records import RunRecord
 from distillctl.analysis.settings import METHOD, Facts, differing, text_of, value_of
 
@@ -33,7 +33,7 @@ class Group:
 
     def figures(self, name: str) -> list[float]:
         """A figure of each finished run that has it."""
-        found = (number(run.figures(run.split).get(name)) for run in self.runs if run.finished and run.split)
+        found = (meaningful(run, name, run.figures(run.split).get(name)) for run in self.runs if run.finished and run.split)
         return [value for value in found if value is not None]
 
 
@@ -113,9 +113,7 @@ def group_panels(found: Sequence[Group], first: RunRecord) -> list[Panel]:
     first: the run that says how figures are shown.
     """
     lines = [(group.name, [part(run) for run in group.runs]) for group in found]
-    panels = [
-        _panel(f"{words}, evaluated", lines, name, percent=first.show(name, 0.5).endswith("%")) for name, words in first.names.items()
-    ]
+    panels = [_panel(f"{words}, evaluated", lines, name, percent=is_share(first, name)) for name, words in first.names.items()]
     panels.append(_panel("Loss in training", lines, "total", log=True))
     panels.append(_panel("Agreement with the teacher", lines, "agreement", percent=True))
     panels.append(_panel("Learning rate", lines, "lr"))

@@ -2,7 +2,7 @@
 // Draws the charts of a page. Names come from elsewhere: they are only ever set as text.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const LEFT = 54, RIGHT = 18, TOP = 8, BOTTOM = 34, COLOURS = 8, TOLD = 12;
+  const LEFT = 60, RIGHT = 18, TOP = 8, BOTTOM = 34, COLOURS = 8, TOLD = 12;
 
   function put(parent, name, attributes, text) {
     const made = document.createElementNS(SVG, name);

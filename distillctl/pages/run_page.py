@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distillctl.analysis.calibration import reliability
-from distillctl.analysis.curves import Curve, Panel, number, panels
+from distillctl.analysis.curves import Curve, Panel, meaningful, number, panels
 from distillctl.analysis.differing import Pictures, differences, read_pictures
 from distillctl.analysis.per_class import accuracies, commonest, confusions, same_images
 from distillctl.analysis.records import RunRecord
@@ -71,8 +71,10 @@ def _head(run: RunRecord) -> Markup:
 def _figures(run: RunRecord, control: RunRecord | None) -> Markup:
     """Teacher, student and control side by side, on one split."""
     split = run.split
+    teachers = found if isinstance(found := run.result.get("teachers"), dict) else {}
     columns: dict[str, Mapping[str, Any]] = {
-        "teacher": found if isinstance(found := run.result.get("teacher"), dict) else {},
+        **{f"teacher {name}": figures for name, figures in teachers.items() if isinstance(figures, dict)},
+        "teachers" if teachers else "teacher": found if isinstance(found := run.result.get("teacher"), dict) else {},
         f"student, epoch {run.best_epoch}": run.figures(split) if split else {},
         "last epoch": run.figures(split, "last") if split and run.best_epoch != _last_epoch(run) else {},
         "control": control.figures(split) if control is not None and split == control.split else {},
@@ -84,10 +86,10 @@ def _figures(run: RunRecord, control: RunRecord | None) -> Markup:
     beside = columns.get("control", {})
     rows = []
     for name, words in run.names.items():
-        values = [number(figures.get(name)) for figures in columns.values()]
+        values = [meaningful(run, name, figures.get(name)) for figures in columns.values()]
         if all(value is None for value in values):
             continue
-        mine, theirs = number(student.get(name)), number(beside.get(name))
+        mine, theirs = meaningful(run, name, student.get(name)), meaningful(run, name, beside.get(name))
         gain = [] if not beside else ["" if mine is None or theirs is None else difference(run, name, mine - theirs)]
         rows.append((words, *("" if value is None else run.show(name, value) for value in values), *gain))
     sentences = [f"On {split}, which has {counted(int(count), 'image')}." if (count := number(student.get("count"))) else f"On {split}."]

@@ -14,6 +14,7 @@ import pytest
 
 from distillctl.analysis.records import RunRecord
 from distillctl.pages.run_page import CLASSES, run_page
+from distillctl.rundir.directory import RunDirectory
 
 Make = Callable[..., Path]
 EVIL = "<script>alert(1)</script>"
@@ -130,3 +131,14 @@ def test_of_many_classes_the_ends_are_shown_first(make_run: Make, tmp_path: Path
     told = words(shown(run))
     assert "10 classes between" in told
     assert "The 20 pairs with most images of 25." in told
+
+
+def test_several_teachers_and_figures_that_mean_nothing(make_run: Make, tmp_path: Path) -> None:
+    run = RunDirectory(make_run(tmp_path / "a"))
+    teachers = {name: {"top1": top1, "loss": 1.0} for name, top1 in (("resnet20", 0.6), ("resnet56", -1.0))}
+    run.update(result={**run.info()["result"], "teachers": teachers})
+    told = words(shown(run.path))
+    assert "teacher resnet20 teacher resnet56 teachers student, epoch 3 top-1 60.00% 90.00% 75.00% loss" in told
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps({**line, "val": {"top1": -1, "loss": 1}}) + "\n" for line in lines))
+    assert "top-1" not in charts(shown(run.path)), "all that is left is training"
