@@ -35,6 +35,8 @@ COMMANDS: Mapping[str, Command] = {
     "eval": Command("eval:eval_", "Evaluate a run."),
     "runs": Command("runs:runs", "List the runs with their figures."),
     "compare": Command("compare:compare", "Compare runs over their seeds with a control."),
+    "report": Command("report:report", "Write a page with the curves and figures of runs."),
+    "softmax": Command("softmax:softmax", "Show what a temperature makes of a network's answers."),
     "predict": Command("predict:predict", "Classify images, or find objects, with a student."),
     "export": Command("export:export", "Write a student as ONNX, torch.export or safetensors."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),

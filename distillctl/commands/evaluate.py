@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distillctl.analysis.differing import Pictures
 from distillctl.api.data import Images
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Evaluation, Task
 from distillctl.build.data import Kind, build_task, evaluation_loader, tta_kind, tta_sizes
 from distillctl.build.device import channels_last, pick_device, placed
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
+from distillctl.commands.pictures import pictures_of
 from distillctl.commands.resume_check import changed, changed_images, refuse
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Comparison, evaluate
@@ -60,6 +62,7 @@ class Report:
     notes: what had to be changed to load the weights or to show the images.
     confusion: int64, (C, C): images of class i that were taken for class j; None where there are no classes, or very many.
     changes: what the command line said of data and evaluation, as `KEY=VALUE`.
+    pictures: of images to which student and teacher answer most differently, where both were asked.
     answers: to each image of the split, of `student` and, where it was asked, `teacher`; empty where answers are not classes.
     """
 
@@ -81,6 +84,7 @@ class Report:
     counts: str = "images"
     changes: Sequence[str] = ()
     answers: Mapping[str, Answers] = field(default_factory=dict)
+    pictures: Pictures | None = None
 
     @property
     def called(self) -> str:
@@ -170,7 +174,11 @@ def evaluate_run(
     spec = profile.student.spec
     part = Part(profile, task, images, chosen, spec, model.to(chosen), has_fixed_size(spec), teacher)
     found = figures_of(part, split, tta, overrides, against_teacher=against_teacher)
-    return Report(run=run.path, checkpoint=checkpoint, epoch=epoch, **found)
+    answers, pictures = found["answers"], None
+    told = run.info().get("result", {}).get("split") == split  # whose answers the report of the run is of
+    if told and checkpoint == "best" and not found["tta"] and {"student", "teacher"} <= answers.keys():
+        pictures = pictures_of(task, split, answers["student"], answers["teacher"])
+    return Report(run=run.path, checkpoint=checkpoint, epoch=epoch, pictures=pictures, **found)
 
 
 def check_keys(overrides: Sequence[str], *tables: str) -> None:

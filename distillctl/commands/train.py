@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillctl.analysis.differing import write_pictures
 from distillctl.api.data import Images
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
@@ -23,6 +24,8 @@ from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
+from distillctl.commands.pictures import pictures_of
+from distillctl.commands.report import write_run_report
 from distillctl.commands.resume_check import adopt, changed, changed_profile, file_facts, listing, measured_white, packages, refuse
 from distillctl.commands.run_costs import method_costs, run_costs
 from distillctl.commands.seen_images import seen_by_teacher
@@ -49,9 +52,10 @@ from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
 from distillctl.profile.writing import write_toml
 from distillctl.rundir import digests
-from distillctl.rundir.answers import answers_file, write_answers
+from distillctl.rundir.answers import answers_file, read_answers, write_answers
 from distillctl.rundir.directory import ROOT, RunDirectory, place
 from distillctl.rundir.lock import BusyError, locked
+from distillctl.text import one_line
 
 _WAIT = 2.0
 """Seconds between two looks whether a teacher that somebody else trains is there."""
@@ -242,6 +246,8 @@ class _Plan:
                 loop.train()
                 summary = self._finish(run, loop, judged, () if teacher is None else teacher.classes)
                 trackers.end(summary)
+            if processes.first:
+                self._report(run, task, str(summary["split"]))
         return Result(run.path, False, type(task), summary)
 
     def _start(self, run: RunDirectory, experiment: Experiment, finished: int) -> RunStart:
@@ -440,6 +446,17 @@ class _Plan:
                 except OSError as error:
                     self.display.note(f"warning: the answers on {split} cannot be written: {(error.strerror or str(error)).lower()}")
                     return
+
+    def _report(self, run: RunDirectory, task: Task, split: str) -> None:
+        """Writes `report.html`, and the pictures in it. It can be made again, so that nothing that happens here is the run's error."""
+        try:
+            files = [answers_file(run.path, split, who) for who in ("best", "teacher")]
+            if all(file.is_file() for file in files) and (pictures := pictures_of(task, split, *map(read_answers, files))) is not None:
+                write_pictures(run.path, pictures)
+            write_run_report(run.path)
+        except Exception as error:  # noqa: BLE001 - the training is done and written
+            why = one_line(f"{type(error).__name__}: {error}".removesuffix(": "), 200)
+            self.display.note(f"warning: the run is complete, but its report could not be written: {why}")
 
     def _spent(
         self, run: RunDirectory, loop: Loop, judged: _Judged | None, best: Evaluation | None, last: Evaluation | None

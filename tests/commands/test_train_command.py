@@ -117,7 +117,7 @@ def test_a_run_leaves_its_directory_and_its_teachers(finished: tuple[Path, Resul
     names = {p.relative_to(result.path).as_posix() for p in result.path.rglob("*") if p.is_file()}
     assert names == {
         "profile.toml", "resolved.toml", "environment.json", "run.json", "metrics.jsonl", "run.lock",
-        "predictions/test-best.npz", "predictions/test-teacher.npz",
+        "predictions/test-best.npz", "predictions/test-teacher.npz", "predictions/differing.npz", "report.html",
         *(f"{name}{end}" for end in ("", ".sha256") for name in (
             "student.safetensors", "model.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt",
         )),

@@ -564,4 +564,11 @@ MUTANTS = (
     Mutant('carved images keep the boxes of others', _COCO + 'distillctl_coco/data.py', 'parts["train"].subset(out), parts["train"].subset(kept)', 'parts["train"].subset(out), parts["train"].subset(out)', _COCO + "tests"),
     Mutant('other categories of validation are taken', _COCO + 'distillctl_coco/data.py', 'if listed.categories != classes:', 'if False:', _COCO + "tests"),
     Mutant("targets that do not fit go unsaid", "distillctl/commands/check_data.py", "        + list(_misfits(splits, parts, seen, names)),", "        + [],", _COCO + "tests"),
+    # Reports.
+    Mutant("report: a page's data can end their block", "distillctl/pages/markup.py", 'for letter in "<>&":', 'for letter in ">&":', "tests/pages/test_markup.py"),
+    Mutant("report: classes that one side does not name cost nothing", "distillctl/analysis/differing.py", "- theirs).sum(1) + unnamed)", "- theirs).sum(1))", "tests/analysis/test_differing.py"),
+    Mutant("report: edges of confidence belong to the bin above", "distillctl/analysis/calibration.py", "np.ceil(sure * bins).astype(np.int64) - 1", "np.floor(sure * bins).astype(np.int64)", "tests/analysis/test_calibration.py"),
+    Mutant("report: pictures of another split", "distillctl/commands/evaluate.py", 'if told and checkpoint == "best" and', 'if checkpoint == "best" and', "tests/commands/test_softmax.py"),
+    Mutant("report: any script runs", "distillctl/pages/page.py", "script-src '{hash}'", "script-src 'unsafe-inline' {hash}", "tests/pages/test_markup.py"),
+    Mutant("softmax: the gradient without its temperature", "distillctl/analysis/softened.py", "pushed = temperature * (", "pushed = (", "tests/analysis/test_softened.py"),
 )  # fmt: skip
