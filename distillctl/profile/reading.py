@@ -37,6 +37,7 @@ from distillctl.profile.tables import (
     read_schedule,
     read_seed,
     read_student,
+    read_sweep,
     read_trackers,
 )
 from distillctl.profile.teacher import Teacher, check_need_of_teacher, is_control, read_teacher
@@ -174,6 +175,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         check_unlabelled(check, methods, train)
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
+    sweep = read_sweep(check)
     if check.problems.found:
         return None
     assert dataset is not None
@@ -182,6 +184,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     assert schedule is not None
     assert train is not None
     assert evaluate is not None
+    assert sweep is not None
     _check_text(check)
     return Profile(
         path=document.path,
@@ -200,6 +203,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         origins=check.origins,
         digest=digest_of(check.resolved),
         trackers=trackers,
+        sweep=sweep,
     )
 
 
