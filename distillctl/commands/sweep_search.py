@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from distillctl.analysis.comparison import lower_is_better
 from distillctl.commands.sweep import Cell, Plan
 from distillctl.commands.sweep_runner import Listed
 from distillctl.errors import PluginError, ProfileError
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = "optuna.log"
-_LOWER = {"loss", "ece", "nll", "kl"}
-"""Figures that are better when they are lower."""
 
 
 def require() -> None:
@@ -129,7 +128,7 @@ def _study(made: Plan) -> Study:
     study = optuna.create_study(
         study_name="sweep",
         storage=JournalStorage(JournalFileBackend(str(journal))),
-        direction="minimize" if metric in _LOWER else "maximize",
+        direction="minimize" if lower_is_better(metric) else "maximize",
         load_if_exists=True,
     )
     space: Mapping[str, Any] = {"metric": metric, "seeds": list(made.seeds), "grid": {k: _written(a) for k, a in made.sweep.grid.items()}}

@@ -21,6 +21,7 @@ from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSp
 S = TypeVar("S", bound=Spec)
 T = TypeVar("T", bound=Options)
 
+MAX_SEED = 2**32 - 1
 WAYS = ("run", "checkpoint", "weights", "profile")
 """How a teacher's weights can be named."""
 MAX_RUNS = 10_000
@@ -34,6 +35,9 @@ class DatasetTable(Options):
     """Name of the data set: `distillctl list-datasets`."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Use only so many training images, the same share of every class, chosen by seed; 0 means all."""
+    split_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    """Carve splits and choose the images of `limit` by this number and not by `seed`: runs of several seeds then have the same images in
+    each split, and a teacher of one of them has seen no other's test images."""
 
 
 class StudentTable(Options):
@@ -260,7 +264,7 @@ class SweepTable(Options):
 
     grid: dict[str, Any] = Field(default_factory=dict)
     """By dotted key the values that it has in turn, such as `"method.temperature" = [1, 2, 4]`; `method = ["kd", "dkd"]` names methods."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """Every combination is trained with each of these seeds; by default with the profile's own."""
     control: bool = False
     """Whether there are runs on labels alone, too, for every seed."""
@@ -375,3 +379,9 @@ class Profile:
     def name(self) -> str:
         """The file's name without its ending."""
         return self.path.stem
+
+    @property
+    def split_seed(self) -> int:
+        """By which the data set's splits are carved."""
+        stated = self.dataset.table.split_seed
+        return self.seed if stated is None else stated

@@ -12,7 +12,7 @@ from typing import Any
 
 from distillctl.errors import Problem, ProfileError
 from distillctl.profile.document import parse_value, split_key
-from distillctl.profile.schema import MAX_RUNS, SweepTable
+from distillctl.profile.schema import MAX_RUNS, MAX_SEED, SweepTable
 
 _RANGE = re.compile(r"\s*(\S+?)\s*\.\.\s*(\S+?)(\s+log)?\s*")
 _DIGITS = 4
@@ -140,7 +140,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
         ProfileError: it is something else.
     """
     numbers = [part.strip() for part in text.split(",")]
-    if not all(n.isdecimal() and n.isascii() and int(n) < 2**32 for n in numbers) or len({int(n) for n in numbers}) < len(numbers):
+    if not all(n.isdecimal() and n.isascii() and int(n) <= MAX_SEED for n in numbers) or len({int(n) for n in numbers}) < len(numbers):
         raise ProfileError(f"`--seeds {text}` is not a list of different whole numbers", where="--seeds", hint="such as `--seeds 0,1,2`")
     return tuple(int(number) for number in numbers)
 
