@@ -50,6 +50,8 @@ def check(
         render.words(f"teacher: sees mean {told['mean']} and std {told['std']} of its run (`{run.name}/model.json`) where none is stated")
     for text in advice(checked):
         render.words(f"warning: {text}")
+    if checked.sweep.model_fields_set:
+        render.words("sweep: `distillctl sweep` reads [sweep]; `train` does not")
     render.words(f"ok: {checked.path} has no problems")
 
 

@@ -149,7 +149,7 @@ def parse_edit(text: str) -> Edit:
     if not equals or parts is None:
         message = "an override has the form `KEY=VALUE` with a dotted key"
         raise ProfileError(bounded(message, place, "for example `--set train.epochs=2`"))
-    return Edit(parts, _value(value.strip()), place)
+    return Edit(parts, parse_value(value.strip()), place)
 
 
 def split_key(text: str) -> tuple[str, ...] | None:
@@ -167,7 +167,7 @@ def split_key(text: str) -> tuple[str, ...] | None:
     return None
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """The text as a TOML value, or as a plain string where it is none (`bf16`, a path, a date)."""
     try:
         key_lines(f"v = {text}")

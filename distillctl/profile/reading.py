@@ -38,6 +38,7 @@ from distillctl.profile.tables import (
     read_schedule,
     read_seed,
     read_student,
+    read_sweep,
     read_trackers,
 )
 from distillctl.profile.teacher import Teacher, check_need_of_teacher, is_control, read_teacher
@@ -184,6 +185,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         check_unlabelled(check, methods, train)
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
+    sweep = read_sweep(check)
     if check.problems.found:
         return None
     assert dataset is not None
@@ -192,6 +194,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     assert schedule is not None
     assert train is not None
     assert evaluate is not None
+    assert sweep is not None
     _check_text(check)
     return Profile(
         path=document.path,
@@ -210,6 +213,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         origins=check.origins,
         digest=digest_of(check.resolved),
         trackers=trackers,
+        sweep=sweep,
     )
 
 

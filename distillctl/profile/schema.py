@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -24,6 +24,8 @@ T = TypeVar("T", bound=Options)
 MAX_SEED = 2**32 - 1
 WAYS = ("run", "checkpoint", "weights", "profile")
 """How a teacher's weights can be named."""
+MAX_RUNS = 10_000
+"""Combinations of one sweep; more are a slip of the pen."""
 
 
 class DatasetTable(Options):
@@ -251,6 +253,31 @@ class TrackerTable(Options):
     """Name of the tracker: `distillctl plugins`."""
 
 
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is named twice")
+    return seeds
+
+
+class SweepTable(Options):
+    """`[sweep]`: the runs that `distillctl sweep` makes of the profile. `train` does not read it, and it is not part of what a run is."""
+
+    grid: dict[str, Any] = Field(default_factory=dict)
+    """By dotted key the values that it has in turn, such as `"method.temperature" = [1, 2, 4]`; `method = ["kd", "dkd"]` names methods."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    """Every combination is trained with each of these seeds; by default with the profile's own."""
+    control: bool = False
+    """Whether there are runs on labels alone, too, for every seed."""
+    jobs: Annotated[int, Field(ge=1, le=1024)] = 1
+    """How many runs are trained at once."""
+    random: Annotated[int, Field(ge=1, le=MAX_RUNS)] | None = None
+    """Draw so many combinations instead of taking all; a range such as `"0.1..10 log"` can then stand for a list."""
+    optimize: Annotated[str, Field(min_length=1)] | None = None
+    """The figure on the validation split that Optuna makes better; a range can then stand for a list."""
+    trials: Annotated[int, Field(ge=1, le=MAX_RUNS)] | None = None
+    """With `optimize`: how many combinations are tried."""
+
+
 @dataclass(frozen=True)
 class Choice(Generic[S, T]):
     """What a plugin's table chooses: the spec that `name` means, the core's keys, and the plugin's own."""
@@ -327,7 +354,7 @@ class Profile:
     origins: for each dotted key of `resolved`, where its value comes from: `default`, `profile:12`, `command line`,
         or the source of a preset.
     digest: hash of `resolved`; two runs with the same digest are the same run.
-    trackers: no part of what the run is.
+    trackers: no part of what the run is. sweep: nor is this.
     """
 
     path: Path
@@ -346,6 +373,7 @@ class Profile:
     origins: Mapping[str, str]
     digest: str
     trackers: tuple[TrackerChoice, ...] = ()
+    sweep: SweepTable = field(default_factory=SweepTable)
 
     @property
     def name(self) -> str:
