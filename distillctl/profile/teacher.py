@@ -80,11 +80,10 @@ def _read_teacher(check: Check, key: Key, values: Mapping[str, Any], student_of:
 
 def _resolve(check: Check, key: Key, data: Data) -> None:
     """Puts a table among the resolved ones: by its name, or at the end of several."""
-    name, *number = key
-    if number:
-        check.resolved.setdefault(name, []).append(data)
+    if len(key) > 1:
+        check.resolved.setdefault(str(key[0]), []).append(data)
     else:
-        check.resolved[str(name)] = data
+        check.resolved[str(key[0])] = data
 
 
 def by_weights(check: Check, key: Key, table: TeacherTable, own: Data, values: Mapping[str, Any]) -> TeacherChoice | None:
