@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("resume", "continue", "restart"), f"{_TRAIN}: the same command again goes on with a run that was stopped"),
     **dict.fromkeys(("test", "val", "valid", "validate", "evaluate", "score"), _EVAL),
     **dict.fromkeys(("history", "status", "experiments", "ps"), "`distillctl runs` lists the runs, and `distillctl show RUN` tells of one"),
+    **dict.fromkeys(("diff", "stats", "table", "results", "leaderboard"), "`distillctl compare [RUN…]` compares runs over their seeds"),
     **dict.fromkeys(("info", "describe", "explain", "options"), "`distillctl show NAME` for a method, model, data set or optimizer"),
     **dict.fromkeys(("benchmark", "profile", "speed"), "`distillctl bench PROFILE` measures a training step, `measure RUN` a student"),
     **dict.fromkeys(("latency", "flops", "macs", "params", "summary"), "`distillctl measure MODEL…` or `RUN…` tells what models cost"),

@@ -13,7 +13,7 @@ from distillctl.cli import options, render
 from distillctl.cli.costs import print_costs
 from distillctl.distributed import heartbeat
 from distillctl.errors import MachineError, ProfileError
-from distillctl.text import counted, duration
+from distillctl.text import counted, duration, magnitude
 
 if TYPE_CHECKING:
     from distillctl.commands.dry_run import Plan
@@ -201,6 +201,10 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
+def _counted(macs: int | None) -> str:
+    return "" if macs is None else f", {magnitude(macs)} MACs an image"
+
+
 def print_plan(plan: Plan) -> None:
     """What a dry run found."""
     from distillctl.api.method import OUTPUT
@@ -210,14 +214,14 @@ def print_plan(plan: Plan) -> None:
     _say(f"data       {plan.data}")
     outputs = {side.taps[OUTPUT] for side in plan.sides}
     for side in plan.sides:
-        _say(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
+        _say(f"{side.role:<10} {side.name}: {side.parameters:,} parameters{_counted(side.macs)}")
         for name, shape in side.taps.items():
             if name == OUTPUT and len(outputs) == 1:
                 continue
             render.line(f"             {name:<14} {_shape(shape)}")
     if len(outputs) == 1:
         _say(f"logits     {_shape(*outputs)}")
-    _say(f"methods    {plan.method_parameters:,} parameters beside the student")
+    _say(f"methods    {plan.methods['parameters']:,} parameters beside the student{_counted(plan.methods.get('macs'))}")
     for part in plan.parts:
         name = "" if part.name == "main" else f"{part.name}: "
         steps = plan.steps_per_epoch * part.epochs

@@ -21,6 +21,7 @@ from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSp
 S = TypeVar("S", bound=Spec)
 T = TypeVar("T", bound=Options)
 
+MAX_SEED = 2**32 - 1
 WAYS = ("run", "checkpoint", "weights", "profile")
 """How a teacher's weights can be named."""
 
@@ -32,6 +33,9 @@ class DatasetTable(Options):
     """Name of the data set: `distillctl list-datasets`."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Use only so many training images, the same share of every class, chosen by seed; 0 means all."""
+    split_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    """Carve splits and choose the images of `limit` by this number and not by `seed`: runs of several seeds then have the same images in
+    each split, and a teacher of one of them has seen no other's test images."""
 
 
 class StudentTable(Options):
@@ -371,3 +375,9 @@ class Profile:
     def by_teacher(self) -> tuple[Profile, ...]:
         """The profile as each of its teachers alone has it."""
         return tuple(replace(self, teachers=(choice,)) for choice in self.teachers)
+
+    @property
+    def split_seed(self) -> int:
+        """By which the data set's splits are carved."""
+        stated = self.dataset.table.split_seed
+        return self.seed if stated is None else stated

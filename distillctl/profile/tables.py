@@ -14,6 +14,7 @@ from distillctl.profile.checking import Check
 from distillctl.profile.describe import literal, value_in_words
 from distillctl.profile.problems import nearest, no_file
 from distillctl.profile.schema import (
+    MAX_SEED,
     DatasetChoice,
     DatasetTable,
     EvaluateTable,
@@ -33,7 +34,6 @@ from distillctl.profile.toml_file import Key
 O = TypeVar("O", bound=Options)  # noqa: E741
 T = TypeVar("T", StudentTable, TeacherTable)
 
-MAX_SEED = 2**32 - 1
 MAX_TRACKERS = 32
 """[[tracker]] tables of one profile."""
 
