@@ -131,7 +131,9 @@ def print_result(result: Result) -> None:
         _say(f"this run is finished: {result.path} (`--fresh` starts a new one)")
     split = summary.get("split", "")
     if "teacher" in summary:
-        _say(f"teacher    {_headline(result, summary['teacher'])} on {split}")
+        each = [f"{name} {_headline(result, figures)}" for name, figures in summary.get("teachers", {}).items()]
+        of, alone = (f"mean of {len(each)} ", f"; {', '.join(each)}") if each else ("", "")
+        _say(f"teacher    {of}{_headline(result, summary['teacher'])} on {split}{alone}")
     if "teacher_knn" in summary:
         _say(f"teacher    k-NN {result.task.show('knn', summary['teacher_knn'])}")
     if "best" in summary:

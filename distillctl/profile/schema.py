@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -57,7 +57,9 @@ class StudentTable(Options):
 
 
 class TeacherTable(Options):
-    """`[teacher]`: exactly one of `run`, `checkpoint`, `weights` or `profile`; other keys are the model's own options."""
+    """`[teacher]`, or several `[[teacher]]`: exactly one of `run`, `checkpoint`, `weights` or `profile`; other keys are the model's own
+    options.
+    """
 
     name: str = ""
     """Name of the model. `run` and `profile` know it already."""
@@ -100,6 +102,13 @@ class MethodTable(Options):
     """The weight grows linearly over so many epochs: in epoch e (from 1) it is multiplied by min(e / warmup_epochs, 1)."""
     gather: bool = False
     """With several processes, for methods that compare images: compare those of all processes, not only of each one's share."""
+    teachers: Literal["mean", "each"] | None = None
+    """With several `[[teacher]]`. `mean`: the method sees one teacher, whose logits are the logarithms of their mean probabilities; the
+    default of methods that read logits alone. `each`: there is one such method for each teacher, and their terms are averaged; the default
+    of methods that read features, and for `kd` what averages softened probabilities."""
+    teacher_weights: Literal["confidence"] | list[float] | None = None
+    """With several `[[teacher]]`: what each counts in that mean, or its terms, in their order: [0.7, 0.3]. They sum to 1; by default all
+    are equal. `confidence`, with `mean`: for each image anew, who is nearer to the label counts more (CA-MKD, Zhang et al. 2022)."""
 
 
 def _other_than_one(value: float) -> float:
@@ -329,11 +338,15 @@ class MethodChoice(Choice[MethodSpec, MethodTable]):
 
 @dataclass(frozen=True)
 class TeacherChoice:
-    """The teacher of a run. `spec` and `options` are None where `run` or `profile` decides them."""
+    """A teacher of a run. `spec` and `options` are None where `run` or `profile` decides them.
+
+    key: its table, as a user writes it: `teacher`, or of several `teacher.0`, `teacher.1`, …
+    """
 
     table: TeacherTable
     spec: ModelSpec | None
     options: Options | None
+    key: str = "teacher"
 
 
 @dataclass(frozen=True)
@@ -349,6 +362,7 @@ class Profile:
     """A checked profile with every value filled in.
 
     path, text: the file and its bytes as given.
+    teachers: all; `teacher` is the first of them, None if there is none.
     task_weight: factor of the label loss.
     resolved: every value as plain TOML data; reading it back gives the same run.
     origins: for each dotted key of `resolved`, where its value comes from: `default`, `profile:12`, `command line`,
@@ -362,7 +376,7 @@ class Profile:
     seed: int
     dataset: DatasetChoice
     student: StudentChoice
-    teacher: TeacherChoice | None
+    teachers: tuple[TeacherChoice, ...]
     methods: tuple[MethodChoice, ...]
     task_weight: float
     optimizer: OptimizerChoice
@@ -379,6 +393,16 @@ class Profile:
     def name(self) -> str:
         """The file's name without its ending."""
         return self.path.stem
+
+    @property
+    def teacher(self) -> TeacherChoice | None:
+        """The teacher, or the first of several."""
+        return self.teachers[0] if self.teachers else None
+
+    @property
+    def by_teacher(self) -> tuple[Profile, ...]:
+        """The profile as each of its teachers alone has it."""
+        return tuple(replace(self, teachers=(choice,)) for choice in self.teachers)
 
     @property
     def split_seed(self) -> int:
