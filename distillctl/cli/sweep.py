@@ -178,7 +178,7 @@ def _teller(made: Plan) -> Callable[[Event], None]:
             figures = {split: record.figures(split).get(record.metric) for split in ("val", "test")}
             told = [f"{split} {record.show(record.metric, value)}" for split, value in figures.items() if value is not None]
             text = f"{text}: {', '.join([*told, duration(record.seconds)])}"
-        elif event.kind == "failed":
+        elif event.kind in ("failed", "warning"):
             text = f"{text}: {event.text}"
         elif event.kind == "elsewhere":
             text = f"{text}: another process trains it"

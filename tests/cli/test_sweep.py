@@ -92,6 +92,7 @@ def test_a_sweep_tells_its_runs_and_what_came_out(
     assert out.out.splitlines() == [
         "sweep      s: 4 runs",
         "begins     kd lr=0.2, seed 0",
+        "warning    kd lr=0.2, seed 0: the teacher learnt 0 of the test images",
         "finished   kd lr=0.2, seed 0: val 76.92%, test 66.92%, 0:40 [1/4]",
         "begins     kd lr=0.5, seed 0",
         "finished   kd lr=0.5, seed 0: val 100.00%, test 90.00%, 0:40 [2/4]",

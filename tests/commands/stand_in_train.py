@@ -34,6 +34,7 @@ with locked(path):
             state={"name": "p", "digest": "d", "method": options.get("method", "kd"), "epochs": 4, "epoch": 0},
         )
     run = RunDirectory.open(path)
+    print(f"WARNING: the teacher learnt {options['seed']} of the test images")
     for epoch in range(run.info()["epoch"] + 1, 5):
         time.sleep(float(os.environ.get("PAUSE", "0")))
         if rate == 3:

@@ -547,4 +547,17 @@ MUTANTS = (
     Mutant('carved images keep the boxes of others', _COCO + 'distillctl_coco/data.py', 'parts["train"].subset(out), parts["train"].subset(kept)', 'parts["train"].subset(out), parts["train"].subset(out)', _COCO + "tests"),
     Mutant('other categories of validation are taken', _COCO + 'distillctl_coco/data.py', 'if listed.categories != classes:', 'if False:', _COCO + "tests"),
     Mutant("targets that do not fit go unsaid", "distillctl/commands/check_data.py", "        + list(_misfits(splits, parts, seen, names)),", "        + [],", _COCO + "tests"),
+    # Sweeps.
+    Mutant("there is a control for every temperature", "distillctl/commands/sweep.py",
+           'if (split_key(key) or ("",))[0] not in _TAUGHT}}', "}}", "tests/commands/test_sweep.py"),
+    Mutant("what another process trains is trained, too", "distillctl/commands/sweep_runner.py",
+           "for child in self._running) or held(cell.path)", "for child in self._running)", "tests/commands/test_sweep.py"),
+    Mutant("a run goes on when its sweep is gone", "distillctl/distributed/heartbeat.py", "while os.getppid() == starter:", "while True:", "tests/distributed/test_heartbeat.py"),
+    Mutant("a search looks at the test split", "distillctl/commands/sweep_search.py",
+           'figures("val")[self._plan.sweep.optimize]', 'figures("test")[self._plan.sweep.optimize]', "tests/commands/test_sweep.py"),
+    Mutant("all trials are proposed by one seed", "distillctl/commands/sweep_search.py",
+           "seed=self._plan.profile.seed + number", "seed=self._plan.profile.seed", "tests/commands/test_sweep.py"),
+    Mutant("a sweep trains finished runs again", "distillctl/commands/sweep_runner.py", "            if not cell.finished:\n                return cell\n            self._finish(cell, told=False)\n",
+           "            return cell\n", "tests/commands/test_sweep.py"),
+    Mutant("a sweep is part of what a run is", "distillctl/profile/reading.py", "    sweep = read_sweep(check)\n", "    sweep = read_sweep(check)\n    check.resolved[\"sweep\"] = dict(check.document.data.get(\"sweep\", {}))\n", "tests/profile/test_sweep.py"),
 )  # fmt: skip
