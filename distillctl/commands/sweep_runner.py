@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal, Protocol
@@ -172,7 +172,8 @@ class Runner:
 
     def _start(self, cell: Cell) -> None:
         log = self._log(cell)
-        command, *arguments = cell.request.arguments()
+        begun = (cell.path / "run.json").is_file()  # `train` has no change to accept where nothing has begun
+        command, *arguments = (cell.request if begun else replace(cell.request, accept_change=False)).arguments()
         self._book.note("running", cell)
         with log.open("ab") as file:
             process = subprocess.Popen(

@@ -113,6 +113,19 @@ def test_a_sweep_tells_its_runs_and_what_came_out(
     assert out.out.endswith("time       about 2:40 for what is missing\n")
 
 
+def test_a_sweep_does_not_load_torch_itself(stand_in: Path) -> None:
+    code = """
+import sys
+from distillctl.cli import run
+sys.executable = "./python"
+assert run(["sweep", "p.toml", "--grid", "optimizer.lr=0.5", "--out", "s"]) == 0
+assert run(["sweep", "p.toml", "--grid", "optimizer.lr=0.5", "--out", "s", "--dry-run"]) == 0
+print([name for name in ("torch", "optuna", "scipy", "submitit") if name in sys.modules])
+"""
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_json_stands_alone(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["sweep", "p.toml", "--grid", "optimizer.lr=0.5,3", "--seeds", "1", "--out", "s", "--json"]
     assert run(arguments) == 1

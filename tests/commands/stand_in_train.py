@@ -25,6 +25,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
 path = Path(options["out"])
 with locked(path):
     if not (path / "run.json").exists():
+        assert "--accept-change" not in sys.argv
         resolved = f"seed = {options['seed']}\n"
         RunDirectory.create(
             path,

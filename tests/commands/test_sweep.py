@@ -278,6 +278,16 @@ def test_a_failed_run_is_named_and_stops_no_other(folder: Path) -> None:
     assert len(epochs()) == 4
 
 
+def test_changes_are_accepted_of_runs_that_have_begun(folder: Path) -> None:
+    made = planned("optimizer.lr=0.1", base={"accept_change": True})
+    trained(made)
+    (run,) = Path("all").glob("kd*")
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({k: v for k, v in info.items() if k != "checksum"} | {"state": "running", "epoch": 3}))
+    assert [event.kind for event in trained(made)] == ["begins", "finished"]
+    assert epochs()[f"{run.name} 4"] == 2
+
+
 def test_a_warning_of_several_runs_is_told_once(folder: Path) -> None:
     made = planned("optimizer.lr=0.5", seeds="0,1")
     events: list[Event] = []
@@ -337,12 +347,27 @@ def test_means_are_over_the_finished_runs(folder: Path, monkeypatch: pytest.Monk
     assert seconds_left(made) is None
     trained(part)
     first, second = rows(made.cells)
-    assert (first.name, len(first.records), first.val, first.test) == ("kd lr=0.5", 2, pytest.approx(1.01), pytest.approx(0.91))
-    assert (second.name, second.records, second.val, second.show(second.val)) == ("kd lr=0.2", [], None, "")
-    assert first.show(first.test) == "91.00%"
+    assert (first.name, len(first.records), first.mean("val"), first.mean("test")) == (
+        "kd lr=0.5", 2, pytest.approx(1.01), pytest.approx(0.91),
+    )  # fmt: skip
+    assert (second.name, second.records, second.mean("val"), second.show("val")) == ("kd lr=0.2", [], None, "")
+    assert first.show("test") == "91.00%"
     assert seconds_left(made) == 80, "two runs of 40 s"
     assert seconds_left(replace(made, sweep=replace(made.sweep, jobs=2))) == 40
     assert seconds_left(part) == 0
+    search = planned("optimizer.lr=0.1..1", seeds="0,2", optimize="top1", trials=3, out="all")
+    assert (search.total, seconds_left(search)) == (6, 160), "two of six runs are there"
+
+
+def test_of_a_search_the_best_comes_first(folder: Path) -> None:
+    made = planned("optimizer.lr=0.1,0.6,3")
+    with pytest.raises(RunError):
+        trained(made)
+    assert [row.name for row in rows(made.cells, "top1")] == ["kd lr=0.6", "kd lr=0.1", "kd lr=3"]
+    for cell in made.cells[:2]:
+        text = (cell.path / "metrics.jsonl").read_text().replace('"top1"', '"loss"')
+        (cell.path / "metrics.jsonl").write_text(text)
+    assert [row.name for row in rows(made.cells, "loss")] == ["kd lr=0.1", "kd lr=0.6", "kd lr=3"]
 
 
 # -- stopped and killed -------------------------------------------------------------------------------------------------
