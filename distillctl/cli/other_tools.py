@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("latency", "flops", "macs", "params", "summary"), "`distillctl measure MODEL…` or `RUN…` tells what models cost"),
     **dict.fromkeys(("config", "lint", "verify", "doctor", "dry-run"), "`distillctl check PROFILE`, or `train PROFILE --dry-run`"),
     **dict.fromkeys(("create", "template", "example", "quickstart"), "`distillctl init` writes a profile to start from"),
+    **dict.fromkeys(("tune", "hpo", "grid", "multirun", "ablate", "ablation"), "`distillctl sweep PROFILE --grid KEY=VALUE,VALUE`"),
     **dict.fromkeys(("submit", "slurm", "sbatch"), "`distillctl launch PROFILE` submits a training to SLURM"),
     **dict.fromkeys(("infer", "inference", "classify"), "`distillctl predict RUN PATH…` classifies images, or finds objects in them"),
     **dict.fromkeys(("deploy", "convert", "onnx"), "`distillctl export RUN` writes ONNX, a program of torch.export or safetensors"),
@@ -68,9 +69,11 @@ OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(("--distill", "--kd", "--distiller", "--trial"), "`--method NAME`"),
     **dict.fromkeys(("--verbose", "-v", "--debug"), "every epoch is printed; `--quiet` prints the result alone"),
     **dict.fromkeys(("--overwrite", "--force", "-f", "--restart"), "`--fresh` starts a new run beside the one that is there"),
+    **dict.fromkeys(("--num-seeds", "--n-seeds", "--num-runs", "--repeat"), "`train PROFILE --seeds 0,1,2` trains one run for each seed"),
+    **dict.fromkeys(("--multirun", "-m", "--sweep"), "`distillctl sweep PROFILE --grid KEY=VALUE,VALUE` trains one run for each value"),
     **dict.fromkeys(("--subset", "--limit", "--max-samples"), _set("dataset.limit")),
 }  # fmt: skip
 """Names of options that are none."""
 
-OF_TRAIN = ("--out", "--fresh", "--dry-run", "--nproc", "--device", "--from-previous", "--accept-change", "--quiet")
+OF_TRAIN = ("--out", "--fresh", "--dry-run", "--nproc", "--device", "--from-previous", "--accept-change", "--quiet", "--seeds")
 """Options of `train`, which other commands are asked for."""

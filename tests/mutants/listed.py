@@ -580,4 +580,17 @@ MUTANTS = (
     Mutant("report: pictures of another split", "distillctl/commands/evaluate.py", 'if told and checkpoint == "best" and', 'if checkpoint == "best" and', "tests/commands/test_softmax.py"),
     Mutant("report: any script runs", "distillctl/pages/page.py", "script-src '{hash}'", "script-src 'unsafe-inline' {hash}", "tests/pages/test_markup.py"),
     Mutant("softmax: the gradient without its temperature", "distillctl/analysis/softened.py", "pushed = temperature * (", "pushed = (", "tests/analysis/test_softened.py"),
+    # Sweeps.
+    Mutant("there is a control for every temperature", "distillctl/commands/sweep.py",
+           'if (split_key(key) or ("",))[0] not in _TAUGHT}}', "}}", "tests/commands/test_sweep.py"),
+    Mutant("what another process trains is trained, too", "distillctl/commands/sweep_runner.py",
+           "for child in self._running) or held(cell.path)", "for child in self._running)", "tests/commands/test_sweep.py"),
+    Mutant("a run goes on when its sweep is gone", "distillctl/distributed/heartbeat.py", "while os.getppid() == starter:", "while True:", "tests/distributed/test_heartbeat.py"),
+    Mutant("a search looks at the test split", "distillctl/commands/sweep_search.py",
+           'figures("val")[self._plan.sweep.optimize]', 'figures("test")[self._plan.sweep.optimize]', "tests/commands/test_sweep.py"),
+    Mutant("all trials are proposed by one seed", "distillctl/commands/sweep_search.py",
+           "seed=self._plan.profile.seed + number", "seed=self._plan.profile.seed", "tests/commands/test_sweep.py"),
+    Mutant("a sweep trains finished runs again", "distillctl/commands/sweep_runner.py", "            if not cell.finished:\n                return cell\n            self._finish(cell, told=False)\n",
+           "            return cell\n", "tests/commands/test_sweep.py"),
+    Mutant("a sweep is part of what a run is", "distillctl/profile/reading.py", "    sweep = read_sweep(check)\n", "    sweep = read_sweep(check)\n    check.resolved[\"sweep\"] = dict(check.document.data.get(\"sweep\", {}))\n", "tests/profile/test_sweep.py"),
 )  # fmt: skip
