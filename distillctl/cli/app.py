@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command("train:train", "Train a student, or continue an unfinished run."),
     "launch": Command("launch:launch", "Submit a training to SLURM."),
     "eval": Command("eval:eval_", "Evaluate a run."),
+    "sweep": Command("sweep:sweep", "Train a profile with several values, methods and seeds."),
     "runs": Command("runs:runs", "List the runs with their figures."),
     "compare": Command("compare:compare", "Compare runs over their seeds with a control."),
     "report": Command("report:report", "Write a page with the curves and figures of runs."),

@@ -16,9 +16,10 @@ from distillctl.rundir.directory import RunDirectory
 
 
 def seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folder: Path | None) -> list[str]:
-    """Returns warnings of held-out images on which the teacher was trained: its run may have split the same data by another seed."""
-    folder = folder or (profile.teacher.table.run if profile.teacher is not None else None)
-    if folder is None:
+    """Warnings of held-out images on which the teacher was trained: its run may have split the same data by another seed."""
+    choice = profile.teacher
+    folder = folder or (choice.table.run if choice is not None else None)
+    if choice is None or folder is None:
         return []
     try:
         other = from_resolved(RunDirectory.open(folder).resolved, registry, student_only=True)
@@ -31,10 +32,11 @@ def seen_by_teacher(profile: Profile, registry: Registry, splits: Splits, folder
     if other.split_seed != profile.split_seed:
         why += (
             f", by seed {other.split_seed} and not {profile.split_seed}; `--set dataset.split_seed={other.split_seed}` splits as it did, "
-            f"`--set teacher.overrides.dataset.split_seed={profile.split_seed}` trains a teacher on these training images"
+            f"`--set {choice.key}.overrides.dataset.split_seed={profile.split_seed}` trains a teacher on these training images"
         )
+    whose = f" `{choice.key}`" if "." in choice.key else ""
     return [
-        f"WARNING: the teacher learnt {count} of the {len(images)} {name} images, so its figures are too good: {why}"
+        f"WARNING: the teacher{whose} learnt {count} of the {len(images)} {name} images, so its figures are too good: {why}"
         for name, images in (("val", splits.val), ("test", splits.test))
         # A few may be duplicates within the data: CIFAR's test images have twins among those for training.
         if images is not None and (count := shared_images(images, learnt)) > len(images) // 100

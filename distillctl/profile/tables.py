@@ -24,6 +24,7 @@ from distillctl.profile.schema import (
     ScheduleTable,
     StudentChoice,
     StudentTable,
+    SweepTable,
     TeacherTable,
     TrackerChoice,
     TrackerTable,
@@ -39,7 +40,7 @@ MAX_TRACKERS = 32
 
 _TABLES: dict[str, type[Options]] = {
     "dataset": DatasetTable, "student": StudentTable, "teacher": TeacherTable, "method": MethodTable, "optimizer": OptimizerTable,
-    "schedule": ScheduleTable, "train": TrainTable, "evaluate": EvaluateTable, "tracker": TrackerTable,
+    "schedule": ScheduleTable, "train": TrainTable, "evaluate": EvaluateTable, "tracker": TrackerTable, "sweep": SweepTable,
 }  # fmt: skip
 _KEYS = ("seed", *_TABLES)
 _EXAMPLES = {
@@ -182,6 +183,12 @@ def read_trackers(check: Check) -> tuple[TrackerChoice, ...]:
     if data:
         check.resolved["tracker"] = data
     return tuple(choices)
+
+
+def read_sweep(check: Check) -> SweepTable | None:
+    """`[sweep]`, which is not part of what a run is: nothing of it is resolved."""
+    values = check.stated("sweep")
+    return None if values is None else check.table(SweepTable, values, ("sweep",))
 
 
 def with_known_files(check: Check, table: T, spec: ModelSpec | None, key: Key) -> T:
