@@ -23,6 +23,8 @@ from distillctl.profile.schema import SweepTable
 from distillctl.profile.sweep import settle
 from distillctl.slurm.request import Request
 
+pytestmark = pytest.mark.posix
+
 PYTHON = sys.executable
 TRAIN = Path(__file__).parents[1] / "commands" / "stand_in_train.py"
 PROFILE = """
@@ -182,7 +184,6 @@ def test_what_is_wrong_is_told_before_anything_is_trained(
     assert not Path("runs").exists()
 
 
-@pytest.mark.posix
 def test_an_array_of_jobs_is_submitted(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tools = folder / "tools"
     tools.mkdir()
@@ -226,7 +227,6 @@ def until(process: subprocess.Popen[str], true: Callable[[], object]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.posix
 def test_a_sweep_that_was_killed_and_stopped_is_what_its_runs_are_alone(folder: Path) -> None:
     """Two methods and the control with two seeds, in real processes, one of which trains the teacher of all."""
     arguments = ("--grid", "method=kd,dkd", "--seeds", "0,1", "--control", "--jobs", "2")

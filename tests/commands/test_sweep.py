@@ -50,6 +50,8 @@ name = "resnet14"
 epochs = 2
 """
 
+pytestmark = pytest.mark.posix
+
 PYTHON = sys.executable
 TRAIN = Path(__file__).with_name("stand_in_train.py")
 
@@ -159,6 +161,15 @@ def test_runs_that_are_the_same_are_told_and_trained_once(folder: Path) -> None:
     assert made.notes == [
         "`kd workers=1 temperature=2, seed 0` is the same run as `kd workers=0 temperature=2, seed 0`, which is trained once"
     ]
+
+
+def test_teachers_can_be_values(folder: Path) -> None:
+    Path("other.toml").write_text(TEACHER.replace("epochs = 2", "epochs = 3"))
+    made = planned("teacher=teacher.toml,other.toml", control=True)
+    assert titles(made) == ["kd teacher=teacher.toml, seed 0", "kd teacher=other.toml, seed 0", "none, seed 0"]
+    assert [cell.request.teacher for cell in made.cells] == ["teacher.toml", "other.toml", None]
+    with pytest.raises(ProfileError, match="--grid teacher"):
+        planned("teacher=nowhere.toml,other.toml")
 
 
 def test_keys_with_the_same_last_part_are_written_out(folder: Path) -> None:
@@ -390,7 +401,6 @@ def under_way(process: subprocess.Popen[str], count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_reaches_the_runs_which_save(folder: Path, number: int, code: int) -> None:
     arguments = ("--grid", "optimizer.lr=0.1,0.2,0.3", "--jobs", "2")
@@ -413,7 +423,6 @@ def test_a_signal_reaches_the_runs_which_save(folder: Path, number: int, code: i
 
 
 @pytest.mark.slow
-@pytest.mark.posix
 def test_a_killed_sweep_leaves_no_run_that_trains_on_or_twice(folder: Path) -> None:
     arguments = ("--grid", "optimizer.lr=0.1,0.2,0.3", "--jobs", "2")
     for count in (1, 4):
@@ -430,7 +439,6 @@ def test_a_killed_sweep_leaves_no_run_that_trains_on_or_twice(folder: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.posix
 def test_runs_end_when_their_sweep_is_gone(folder: Path) -> None:
     process = start("--grid", "optimizer.lr=0.1", pause=0.3)
     under_way(process, 1)
@@ -533,7 +541,6 @@ def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.posix
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(folder: Path) -> None:
     """Twice: between two trials' runs, and in the middle of one."""
     arguments = ("--grid", "optimizer.lr=0.01..2 log", "--optimize", "top1", "--trials", "12")
