@@ -26,6 +26,7 @@ def train(
     method: options.Method = None,
     teacher: options.Teacher = None,
     seed: options.Seed = None,
+    track: options.Track = None,
     out: options.Out = None,
     device: options.Device = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one.")] = False,
@@ -52,7 +53,7 @@ def train(
     registry = Registry.load()
     if allow_code:
         registry.allow_code()
-    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
+    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed, track=track or ())
     if nproc > 1 and (dry_run or os.environ.get("WORLD_SIZE", str(nproc)) != str(nproc)):
         why = "with `--dry-run`, which looks at one process" if dry_run else "where a launcher has started the processes (`WORLD_SIZE`)"
         raise ProfileError(f"`--nproc {nproc}` has no effect {why}", where="--nproc", hint="leave it out")
@@ -71,7 +72,7 @@ def train(
 
         if fresh:  # decided here, since it would begin another run whenever the processes start again
             out, _ = place(checked.name, checked.digest, out=out, fresh=True)
-        request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
+        request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change, tuple(track or ()))
         command, *arguments = request.arguments()
         flags = [
             *(["--quiet"] if quiet else []),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,13 @@ _PART = re.compile(r"""\s*(?:([A-Za-z0-9_-]+)|"([^"\\]*)"|'([^']*)')\s*(\.|$)"""
 
 COMMAND_LINE = "command line"
 """Where a value comes from that an override states."""
+
+
+_SEVERAL = {
+    "method": "`{}.weight=1`; `--method NAME` replaces all methods",
+    "tracker": "`{}.project=birds`; `--track NAME` adds a tracker",
+}
+"""Tables of which there may be several, and an example of an edit of one."""
 
 
 def dotted(key: Key) -> str:
@@ -211,33 +218,34 @@ def _meant(document: Document, edit: Edit) -> Key:
     parts = edit.parts
     if parts[:2] == ("teacher", "overrides") and len(parts) > 2:
         return ("teacher", "overrides", ".".join(parts[2:]))
-    methods = document.data.get("method")
-    if parts[0] == "method" and len(parts) == 2 and _names_a_method(methods, parts[1]):
+    kind, tables = parts[0], document.data.get(parts[0])
+    if kind in _SEVERAL and len(parts) == 2 and _names_a_table(tables, parts[1]):
         message = f"`{dotted(parts)}` is a whole table, and `--set` sets a key of it"
-        hint = f"write `{dotted(parts)}.KEY=VALUE`, such as `{dotted(parts)}.weight=1`; `--method NAME` replaces all methods"
-        raise ProfileError(bounded(message, edit.place, hint))
-    if parts[0] != "method" or len(parts) == 1 or not isinstance(methods, dict | list) or methods == []:
+        raise ProfileError(
+            bounded(message, edit.place, f"write `{dotted(parts)}.KEY=VALUE`, such as {_SEVERAL[kind].format(dotted(parts))}")
+        )
+    if kind not in _SEVERAL or len(parts) == 1 or not isinstance(tables, dict | list) or tables == []:
         return parts
-    if isinstance(methods, dict):
-        named = len(parts) > 2 and parts[1] in ("0", methods.get("name")) and parts[1] not in methods
-        return ("method", *parts[2:]) if named else parts
-    positions = [i for i, table in enumerate(methods) if isinstance(table, dict) and parts[1] in (str(i), table.get("name"))]
+    if isinstance(tables, dict):
+        named = len(parts) > 2 and parts[1] in ("0", tables.get("name")) and parts[1] not in tables
+        return (kind, *parts[2:]) if named else parts
+    positions = [i for i, table in enumerate(tables) if isinstance(table, dict) and parts[1] in (str(i), table.get("name"))]
     if len(positions) == 1 and len(parts) > 2:
-        return ("method", positions[0], *parts[2:])
-    if len(methods) == 1 and isinstance(methods[0], dict) and not positions:
-        return ("method", 0, *parts[1:])
+        return (kind, positions[0], *parts[2:])
+    if len(tables) == 1 and isinstance(tables[0], dict) and not positions:
+        return (kind, 0, *parts[1:])
     if len(positions) > 1:
-        message = f"several [[method]] tables are called `{parts[1]}`"
+        message = f"several [[{kind}]] tables are called `{parts[1]}`"
     elif parts[1].isdigit():
-        message = f"there is no [[method]] table number {parts[1]}, only 0 to {len(methods) - 1}"
+        message = f"there is no [[{kind}]] table number {parts[1]}, only 0 to {len(tables) - 1}"
     else:
-        message = "there are several [[method]] tables, and the key does not say which it means"
-    raise ProfileError(bounded(message, edit.place, "write `method.0.KEY=VALUE` or `method.NAME.KEY=VALUE`"))
+        message = f"there are several [[{kind}]] tables, and the key does not say which it means"
+    raise ProfileError(bounded(message, edit.place, f"write `{kind}.0.KEY=VALUE` or `{kind}.NAME.KEY=VALUE`"))
 
 
-def _names_a_method(methods: Any, name: str) -> bool:
-    """Whether a part of a key is the number or the name of a method's table, and no key of the one that there is."""
-    tables = methods if isinstance(methods, list) else [methods]
+def _names_a_table(tables: Any, name: str) -> bool:
+    """Whether a part of a key is the number or the name of one of these tables, and no key of the one that there is."""
+    tables = tables if isinstance(tables, list) else [tables]
     known = [(str(number), table.get("name")) for number, table in enumerate(tables) if isinstance(table, dict)]
     return any(name in (number, called) for number, called in known) and not (len(known) == 1 and name in tables[0])
 
@@ -245,6 +253,22 @@ def _names_a_method(methods: Any, name: str) -> bool:
 def with_method(document: Document, name: str) -> Document:
     """All method tables give way to one method with its own defaults."""
     return document.stating(("method",), {"name": name}, f"--method {name}")
+
+
+def with_trackers(document: Document, names: Sequence[str]) -> Document:
+    """A [[tracker]] more for each name that has none; what is wrong with those that are there is told when they are read."""
+    for name in names:
+        stated = document.data.get("tracker", [])
+        tables = [stated] if isinstance(stated, dict) else stated
+        if not isinstance(tables, list) or any(isinstance(table, dict) and table.get("name") == name for table in tables):
+            continue
+        places = dict(document.places)
+        if isinstance(stated, dict):
+            places = {("tracker", 0, *key[1:]) if key[0] == "tracker" else key: place for key, place in places.items()}
+        key: Key = ("tracker", len(tables))
+        places |= dict.fromkeys((key, (*key, "name")), f"--track {name}")
+        document = replace(document, data={**document.data, "tracker": [*tables, {"name": name}]}, places=places)
+    return document
 
 
 def with_teacher(document: Document, target: str) -> Document:

@@ -22,6 +22,7 @@ from distillctl.profile.document import (
     split_key,
     with_method,
     with_teacher,
+    with_trackers,
 )
 from distillctl.profile.identity import digest_of
 from distillctl.profile.methods import Methods, check_mixed, check_unlabelled
@@ -54,6 +55,7 @@ def load(
     method: str | None = None,
     teacher: str | Path | None = None,
     seed: int | None = None,
+    track: Sequence[str] = (),
 ) -> Profile:
     """Reads and checks a profile.
 
@@ -61,6 +63,7 @@ def load(
     method: replaces all method tables by this method with its own defaults.
     teacher: replaces the teacher's weights: a run directory, a `.toml` profile, or a file of weights.
     seed: replaces `seed`.
+    track: names of trackers beside those of the profile.
 
     Raises:
         ProfileError: with every problem of the profile, each with its place.
@@ -72,6 +75,7 @@ def load(
         document = with_teacher(document, str(teacher))
     if seed is not None:
         document = document.stating(("seed",), seed, f"--seed {seed}")
+    document = with_trackers(document, track)
     edits: Iterable[Edit | str] = overrides if not isinstance(overrides, Mapping) else [_edit(*item) for item in overrides.items()]
     return _checked(document, edits, registry)
 
