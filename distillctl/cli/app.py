@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Command] = {
     "eval": Command("eval:eval_", "Evaluate a run."),
     "runs": Command("runs:runs", "List the runs with their figures."),
     "compare": Command("compare:compare", "Compare runs over their seeds with a control."),
+    "reproduce": Command("reproduce:reproduce", "Train what a profile publishes, and compare."),
     "predict": Command("predict:predict", "Classify images, or find objects, with a student."),
     "export": Command("export:export", "Write a student as ONNX, torch.export or safetensors."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),

@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("methods", "distillers"), "`distillctl list-methods`"),
     **dict.fromkeys(("models", "model", "zoo"), "`distillctl list-models`"),
     **dict.fromkeys(("datasets", "dataset", "data"), "`distillctl list-datasets`"),
+    **dict.fromkeys(("replicate", "verify-paper"), "`distillctl reproduce PROFILE` compares with what is published"),
     **dict.fromkeys(("help", "usage"), "`distillctl --help`, or `distillctl COMMAND --help`"),
     "version": "`distillctl --version`",
     **dict.fromkeys(("fit", "run", "start", "distill", "distil", "kd"), _TRAIN),

@@ -29,6 +29,7 @@ from distillctl.profile.identity import digest_of
 from distillctl.profile.methods import Methods, check_mixed, check_unlabelled
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.problems import Problems
+from distillctl.profile.published_table import read_published
 from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
 from distillctl.profile.tables import (
     check_rates,
@@ -188,6 +189,8 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         check_unlabelled(check, methods, train)
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
+    task = check.registry.tasks.get(dataset.task) if dataset is not None and dataset.task in check.registry.tasks else None
+    published = read_published(check, () if task is None else task.figures)
     if check.problems.found:
         return None
     assert dataset is not None
@@ -214,6 +217,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         origins=check.origins,
         digest=digest_of(check.resolved),
         trackers=trackers,
+        published=published,
     )
 
 

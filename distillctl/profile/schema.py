@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 
 from distillctl.api.options import Factor, Options, PathOption
 from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TrackerSpec, Unit
+from distillctl.profile.published import Published
 
 S = TypeVar("S", bound=Spec)
 T = TypeVar("T", bound=Options)
@@ -323,7 +324,7 @@ class Profile:
     origins: for each dotted key of `resolved`, where its value comes from: `default`, `profile:12`, `command line`,
         or the source of a preset.
     digest: hash of `resolved`; two runs with the same digest are the same run.
-    trackers: no part of what the run is.
+    trackers: no part of what the run is. published: nor is this.
     """
 
     path: Path
@@ -342,6 +343,7 @@ class Profile:
     origins: Mapping[str, str]
     digest: str
     trackers: tuple[TrackerChoice, ...] = ()
+    published: Published = field(default_factory=Published)
 
     @property
     def name(self) -> str:
