@@ -286,6 +286,7 @@ class _Plan:
             names=task.names,
             show=task.show,
             records=run.records()[:finished],
+            id=run.id,
         )
 
     def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any]) -> RunDirectory:
