@@ -532,7 +532,7 @@ MUTANTS = (
     Mutant("scales of a model of one size", "distillctl/commands/evaluate.py", "    if sizes and bound:", "    if False:", "tests/commands/test_evaluate_model.py"),
     Mutant("five crops come from kept images", "distillctl/data/stream.py", "store = None if crops is not None else", 'store = None if tta == "ten_crop" else', "tests/data/test_resized.py"),
     Mutant("other images of a run are evaluated", "distillctl/commands/evaluate_model.py", "if run is not None and not accept_change:", "if False:", "tests/commands/test_evaluate_model.py"),
-    Mutant("an evaluated model sees the data's normalisation", "distillctl/build/models.py", "    notes += _adapted(model, task.data, choice.table, choice.table.weights, told, called=called)\n", "", "tests/commands/test_evaluate_model.py"),
+    Mutant("an evaluated model sees the data's normalisation", "distillctl/build/models.py", "    notes += _adapted(model, task.data, choice.table, choice.table.weights, told, called=called, key=choice.key)\n", "", "tests/commands/test_evaluate_model.py"),
     Mutant("a run that cannot be written fails", "distillctl/cli/eval.py", "        except MachineError as error:", "        except KeyError as error:", "tests/cli/test_evaluations.py"),
     Mutant("a key that does nothing is taken", "distillctl/commands/evaluate.py", "if why := idle.get(parse_edit(text).parts[:2]):", "if False:", "tests/commands/test_evaluate_model.py"),
     # Images and targets that are cut together.
