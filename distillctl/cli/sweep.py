@@ -64,6 +64,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The folder of all runs, instead of one below runs/.")] = None,
     device: options.Device = "auto",
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Processes for each run.")] = 1,
+    track: options.Track = None,
     accept_change: options.AcceptChange = False,
     allow_code: options.AllowCode = False,
     slurm: Annotated[
@@ -103,7 +104,7 @@ def sweep(
     if not (wanted.grid or wanted.seeds or wanted.control):
         hint = "for example `--grid method.temperature=1,2,4 --seeds 0,1,2`, or a table [sweep] in the profile"
         raise ProfileError("nothing says what the runs differ in", where="--grid, --seeds", hint=hint)
-    request = Request(profile, tuple(set_ or ()), method, teacher, None, None, device, nproc, accept_change)
+    request = Request(profile, tuple(set_ or ()), method, teacher, None, None, device, nproc, accept_change, tuple(track or ()))
     if slurm:
         _submit(request, wanted, registry, out, slurm, dry_run=dry_run, allow_code=allow_code)
         return
