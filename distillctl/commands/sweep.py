@@ -276,7 +276,7 @@ class Book:
     def note(self, state: str, *cells: Cell, error: str = "", job: str = "") -> None:
         """Writes the state of runs: `waiting`, `running`, `submitted`, `finished`, `stopped` or `failed`."""
         for cell in cells:
-            told = {"name": cell.title, "values": dict(cell.values), "seed": cell.seed, "run": cell.path.name, "state": state}
+            told = {"name": cell.name, "values": dict(cell.values), "seed": cell.seed, "run": cell.path.name, "state": state}
             self._entries[cell.path.name] = {**told, "error": error, **({"job": job} if job else {})}
         whole = {**self._head, "cells": list(self._entries.values())}
         if whole != self._written:

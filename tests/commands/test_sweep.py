@@ -111,7 +111,7 @@ def epochs() -> Counter[str]:
 
 
 def states(folder: str = "all") -> dict[str, str]:
-    return {cell["name"]: cell["state"] for cell in json.loads(Path(folder, FILE).read_text())["cells"]}
+    return {f"{cell['name']}, seed {cell['seed']}": cell["state"] for cell in json.loads(Path(folder, FILE).read_text())["cells"]}
 
 
 def until(true: Callable[[], object], what: str, seconds: float = 120) -> None:
@@ -260,7 +260,7 @@ def test_runs_are_trained_once_and_the_same_command_does_what_is_missing(folder:
     assert {cell["state"] for cell in written["cells"]} == {"finished"}
     cell = written["cells"][0]
     assert {key: cell[key] for key in ("name", "values", "seed", "error")} == {
-        "name": "kd lr=0.1, seed 0", "values": {"optimizer.lr": 0.1}, "seed": 0, "error": "",
+        "name": "kd lr=0.1", "values": {"optimizer.lr": 0.1}, "seed": 0, "error": "",
     }  # fmt: skip
     assert Path("all", cell["run"], "run.json").is_file()
 
