@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from distillctl.api.pairing import pair_stages, require_positions
     from distillctl.api.pooling import pool_average, pool_maximum
     from distillctl.api.relabel import Guesses, Relabels
+    from distillctl.api.series import SeriesTracker
     from distillctl.api.specs import (
         CommandSpec,
         DatasetSpec,
@@ -106,6 +107,7 @@ _WHERE = {
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.relabel": ("Guesses", "Relabels"),
+    "distillctl.api.series": ("SeriesTracker",),
     "distillctl.api.specs": (
         "CommandSpec", "DatasetSpec", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
         "WeightsInput",
@@ -133,9 +135,9 @@ __all__ = [
     "Factor", "Features", "FileAugment", "FileCache", "FileImages", "Guesses", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
     "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs",
     "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "Relabels", "RunError", "RunStart", "Seen",
-    "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student", "Task",
-    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "UnequalViews", "View", "Wants", "WeightsInput", "Wrapper",
-    "__version__",
+    "SeparateGradients", "SeriesTracker", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student",
+    "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "UnequalViews", "View", "Wants", "WeightsInput",
+    "Wrapper", "__version__",
     "cache_folder", "check_image_sizes", "compare", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32",
     "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student",
     "match_size",

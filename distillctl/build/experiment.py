@@ -76,7 +76,7 @@ def assemble(
     precision = precision_on(device, train.precision)
     last, last_beside = channels_last(device, precision, task.data.view.size)
     teachers = () if teacher is None else (teacher,) if isinstance(teacher, TeacherModel) else tuple(teacher)
-    networks = []
+    names, networks = names_of(one.shown for one in teachers), []
     for number, one in enumerate(teachers):
         frozen = placed(one.model, device, last).eval().requires_grad_(False)
         networks.append(Tapped(frozen, one.spec, features_of(profile, number, len(teachers))))
@@ -127,7 +127,7 @@ def assemble(
             *([f'`train.precision = "auto"` is {precision} here'] if train.precision == "auto" else []),
             *said,
             *notes,
-            *(note for one in teachers for note in one.notes),
+            *(f"{name}: {note}" if len(teachers) > 1 else note for name, one in zip(names, teachers, strict=True) for note in one.notes),
             *(note for entry in methods for note in entry.method.notes),
         ),
         teacher_called=tuple(one.called for one in teachers),

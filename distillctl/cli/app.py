@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command("compare:compare", "Compare runs over their seeds with a control."),
     "report": Command("report:report", "Write a page with the curves and figures of runs."),
     "softmax": Command("softmax:softmax", "Show what a temperature makes of a network's answers."),
+    "reproduce": Command("reproduce:reproduce", "Train what a profile publishes, and compare."),
     "predict": Command("predict:predict", "Classify images, or find objects, with a student."),
     "export": Command("export:export", "Write a student as ONNX, torch.export or safetensors."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distillctl.cli import options, render
+from distillctl.cli.reproduce import in_words
 from distillctl.plugin.registry import Registry
 from distillctl.profile.schema import Profile
 
@@ -24,6 +25,7 @@ def check(
     """
     from distillctl.build.advice import advice
     from distillctl.plugin.registry import load as load_object
+    from distillctl.profile.published_table import asked
     from distillctl.profile.reading import load
     from distillctl.profile.teacher import input_of_run
 
@@ -54,6 +56,10 @@ def check(
         render.words(f"warning: {text}")
     if checked.sweep.model_fields_set:
         render.words("sweep: `distillctl sweep` reads [sweep]; `train` does not")
+    figure, exact = checked.published.of(asked(method, teacher, set_ or ()))
+    if figure is not None and exact:
+        value = f"{figure.name} {figure.value:g} ± {figure.band(1):.3g} for one seed {in_words(figure)}"
+        render.words(f"published: {value}; `distillctl reproduce` compares")
     render.words(f"ok: {checked.path} has no problems")
 
 

@@ -24,6 +24,7 @@ def launch(
     teacher: options.Teacher = None,
     seed: options.Seed = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="N,N,…", help="One job for each seed.", show_default=False)] = None,
+    track: options.Track = None,
     out: options.Out = None,
     device: options.Device = "auto",
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Processes on the node, one a GPU.")] = 1,
@@ -67,7 +68,7 @@ def launch(
     resources = read_resources(slurm or ())
     if nproc > 1 and device != "cpu" and resources.gpus is not None and 0 < resources.gpus < nproc:
         raise ProfileError(f"`--nproc {nproc}` needs {nproc} GPUs, and the job asks for {resources.gpus}", where="--nproc")
-    request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
+    request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change, tuple(track or ()))
     registry = Registry.load()
     ready = []
     for one in [request] if seeds is None else _for_seeds(request, seeds):

@@ -64,6 +64,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The folder of all runs, instead of one below runs/.")] = None,
     device: options.Device = "auto",
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Processes for each run.")] = 1,
+    track: options.Track = None,
     accept_change: options.AcceptChange = False,
     allow_code: options.AllowCode = False,
     slurm: Annotated[
@@ -103,7 +104,7 @@ def sweep(
     if not (wanted.grid or wanted.seeds or wanted.control):
         hint = "for example `--grid method.temperature=1,2,4 --seeds 0,1,2`, or a table [sweep] in the profile"
         raise ProfileError("nothing says what the runs differ in", where="--grid, --seeds", hint=hint)
-    request = Request(profile, tuple(set_ or ()), method, teacher, None, None, device, nproc, accept_change)
+    request = Request(profile, tuple(set_ or ()), method, teacher, None, None, device, nproc, accept_change, tuple(track or ()))
     if slurm:
         _submit(request, wanted, registry, out, slurm, dry_run=dry_run, allow_code=allow_code)
         return
@@ -178,7 +179,7 @@ def _teller(made: Plan) -> Callable[[Event], None]:
             figures = {split: record.figures(split).get(record.metric) for split in ("val", "test")}
             told = [f"{split} {record.show(record.metric, value)}" for split, value in figures.items() if value is not None]
             text = f"{text}: {', '.join([*told, duration(record.seconds)])}"
-        elif event.kind == "failed":
+        elif event.kind in ("failed", "warning"):
             text = f"{text}: {event.text}"
         elif event.kind == "elsewhere":
             text = f"{text}: another process trains it"
@@ -193,14 +194,13 @@ def _print_table(made: Plan, cells: list[Cell], *, json: bool) -> None:
     from distillctl.commands.sweep import FILE, rows
 
     known = {cell.path: cell for cell in [*made.cells, *cells]}
-    found = rows(known.values())
+    found = rows(known.values(), made.sweep.optimize)
     if json:
         render.as_json({"folder": str(made.folder), "rows": [_as_data(row) for row in found]})
         return
-    first = next((row.records[0] for row in found if row.records), None)
-    figure = "" if first is None else first.names.get(first.metric, first.metric)
-    table = [[row.name, f"{len(row.records)}/{len(row.cells)}", row.show(row.val), row.show(row.test)] for row in found]
-    render.table(["run", "seeds", f"val {figure}", f"test {figure}"], table)
+    words = next((row.records[0].names.get(row.metric, row.metric) for row in found if row.records), "")
+    table = [[row.name, f"{len(row.records)}/{len(row.cells)}", row.show("val"), row.show("test")] for row in found]
+    render.table(["run", "seeds", f"val {words}", f"test {words}"], table)
     render.words(f"file       {made.folder / FILE}", 11)
 
 
@@ -211,9 +211,9 @@ def _as_data(row: Row) -> dict[str, Any]:
         "values": dict(row.cells[0].values),
         "finished": [cell.seed for cell in row.cells if cell.path in finished],
         "missing": [cell.seed for cell in row.cells if cell.path not in finished],
-        "metric": row.records[0].metric if row.records else None,
-        "val": row.val,
-        "test": row.test,
+        "metric": row.metric,
+        "val": row.mean("val"),
+        "test": row.mean("test"),
         "runs": [str(cell.path) for cell in row.cells],
     }
 
@@ -227,7 +227,7 @@ def _print_plan(made: Plan) -> None:
     render.table(["run", "seed", "state", "folder"], table, less=["folder"])
     if made.sweep.optimize:
         keys = ", ".join(made.sweep.grid)
-        render.words(f"search     {counted(made.sweep.trials, 'combination')} of {keys}, chosen one after the other", 11)
+        render.words(f"search     {counted(made.sweep.trials, 'combination')} of {keys}, each proposed after those before it", 11)
     left = seconds_left(made)
     known = "not known before the first run is finished" if left is None else f"about {duration(left)} for what is missing"
     render.words(f"time       {known}", 11)

@@ -29,6 +29,7 @@ def train(
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="N,N,…", help="One run for each seed, and a table of all.", show_default=False)
     ] = None,
+    track: options.Track = None,
     out: options.Out = None,
     device: options.Device = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one.")] = False,
@@ -60,10 +61,10 @@ def train(
         from distillctl.cli.sweep import train_seeds
 
         alone = {"--seed": seed is not None, "--fresh": fresh, "--from-previous": from_previous}
-        request = Request(profile, tuple(set_ or ()), method, teacher, None, None, device, nproc, accept_change)
+        request = Request(profile, tuple(set_ or ()), method, teacher, None, None, device, nproc, accept_change, tuple(track or ()))
         train_seeds(request, seeds, registry, out, alone, allow_code=allow_code, dry_run=dry_run, quiet=quiet)
         return
-    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
+    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed, track=track or ())
     if nproc > 1 and (dry_run or os.environ.get("WORLD_SIZE", str(nproc)) != str(nproc)):
         why = "with `--dry-run`, which looks at one process" if dry_run else "where a launcher has started the processes (`WORLD_SIZE`)"
         raise ProfileError(f"`--nproc {nproc}` has no effect {why}", where="--nproc", hint="leave it out")
@@ -81,7 +82,7 @@ def train(
 
         if fresh:  # decided here, since it would begin another run whenever the processes start again
             out, _ = place(checked.name, checked.digest, out=out, fresh=True)
-        request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
+        request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change, tuple(track or ()))
         command, *arguments = request.arguments()
         flags = [
             *(["--quiet"] if quiet else []),

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from distillctl.analysis.comparison import lower_is_better
 from distillctl.analysis.control import LABELS_ALONE
 from distillctl.analysis.records import RunRecord
 from distillctl.errors import DataError, Problem, ProfileError
@@ -294,11 +295,12 @@ def _joined(before: Any, axis: Axis) -> Any:
 class Row:
     """The runs of one combination.
 
-    val, test: the mean of the figure that chooses epochs, over the finished runs that have it; None if none has.
+    wanted: the figure that is meant; empty for the one that chooses epochs.
     """
 
     name: str
     cells: Sequence[Cell]
+    wanted: str = ""
 
     @cached_property
     def records(self) -> Sequence[RunRecord]:
@@ -306,30 +308,32 @@ class Row:
         return [record for cell in self.cells if (record := cell.record) is not None and record.finished]
 
     @property
-    def val(self) -> float | None:
-        """On the validation split."""
-        return self._mean("val")
+    def metric(self) -> str:
+        """The figure's name; empty if no run is finished."""
+        return self.wanted or (self.records[0].metric if self.records else "")
 
-    @property
-    def test(self) -> float | None:
-        """On the test split."""
-        return self._mean("test")
-
-    def _mean(self, split: str) -> float | None:
-        found = [value for record in self.records if (value := record.figures(split).get(record.metric)) is not None]
+    def mean(self, split: str) -> float | None:
+        """The figure on a split, as the mean over the finished runs; None if none has it."""
+        found = [value for record in self.records if (value := record.figures(split).get(self.metric)) is not None]
         return fmean(found) if found else None
 
-    def show(self, value: float | None) -> str:
-        """A mean as text."""
-        return "" if value is None else self.records[0].show(self.records[0].metric, value)
+    def show(self, split: str) -> str:
+        """The mean as text."""
+        value = self.mean(split)
+        return "" if value is None else self.records[0].show(self.metric, value)
 
 
-def rows(cells: Iterable[Cell]) -> list[Row]:
-    """Cells by their names, in the order of the first of each."""
+def rows(cells: Iterable[Cell], wanted: str = "") -> list[Row]:
+    """Cells by their names, in the order of the first of each; with a figure that is wanted, the best on the validation split first."""
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         found.setdefault(cell.name, []).append(cell)
-    return [Row(name, group) for name, group in found.items()]
+    made = [Row(name, group, wanted) for name, group in found.items()]
+    if not wanted:
+        return made
+    known = sorted((row for row in made if row.mean("val") is not None), key=lambda row: row.mean("val") or 0.0)
+    ordered = known if lower_is_better(wanted) else known[::-1]
+    return [*ordered, *(row for row in made if row.mean("val") is None)]
 
 
 def state_of(cell: Cell, book: Book) -> str:
@@ -346,17 +350,23 @@ def state_of(cell: Cell, book: Book) -> str:
 
 
 def seconds_left(made: Plan) -> float | None:
-    """About how long the rest takes, by the finished runs: those of the same name, or all; None if there are none."""
-    spent = {row.name: [record.seconds for record in row.records] for row in rows(made.cells)}
+    """About how long the rest takes, by the finished runs of the same method, or all; None if there are none."""
+    spent: dict[str, list[float]] = {}
+    done = 0
+    for path in [made.folder / entry["run"] for entry in Book.read(made.folder).get("cells", ())]:
+        record = RunRecord.read(path) if (path / "run.json").is_file() else None
+        if record is not None and record.finished:
+            spent.setdefault(record.method, []).append(record.seconds)
+            done += all(path != cell.path for cell in made.cells)
     everything = [seconds for each in spent.values() for seconds in each]
     if not everything:
         return None
-    left = 0.0
+    left = max(0, made.total - len(made.cells) - done) * fmean(everything)  # of a search
     for cell in made.cells:
         if not cell.finished:
             record = cell.record
             part = 1 - record.epoch / record.epochs if record is not None and record.epochs else 1.0
-            left += part * fmean(spent[cell.name] or everything)
+            left += part * fmean(spent.get(cell.name.split()[0], everything))
     return left / made.sweep.jobs
 
 

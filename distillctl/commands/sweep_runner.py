@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal, Protocol
@@ -25,7 +26,8 @@ LOGS = "logs"
 _LOOK = 0.05  # seconds between two looks at the processes
 _STOPPED = (130, 143)
 _MOST = 20  # failed runs that an error names
-_TAIL = 20_000  # bytes of a log in which the reason of a failure is looked for
+_MOST_BYTES = 1 << 20  # of a log, from where this process began, in which warnings and the reason of a failure are looked for
+_NUMBER = re.compile(r"\d+")
 
 
 class Source(Protocol):
@@ -54,9 +56,9 @@ class Listed:
 
 @dataclass(frozen=True)
 class Event:
-    """What has happened. done: ended runs, those that were finished before included. text: why it failed; or who trains it."""
+    """What has happened. done: ended runs, those that were finished before included. text: why it failed, or what it warns of."""
 
-    kind: Literal["begins", "finished", "failed", "stopped", "elsewhere"]
+    kind: Literal["begins", "finished", "failed", "stopped", "elsewhere", "warning"]
     cell: Cell
     done: int
     text: str = ""
@@ -88,6 +90,7 @@ class Runner:
     _running: list[_Child] = field(default_factory=list)
     _waiting: list[Cell] = field(default_factory=list)
     _all_taken: bool = False
+    _warned: set[str] = field(default_factory=set)
     _number: int = 0
     _done: int = 0
 
@@ -169,7 +172,8 @@ class Runner:
 
     def _start(self, cell: Cell) -> None:
         log = self._log(cell)
-        command, *arguments = cell.request.arguments()
+        begun = (cell.path / "run.json").is_file()  # `train` has no change to accept where nothing has begun
+        command, *arguments = (cell.request if begun else replace(cell.request, accept_change=False)).arguments()
         self._book.note("running", cell)
         with log.open("ab") as file:
             process = subprocess.Popen(
@@ -196,13 +200,19 @@ class Runner:
 
     def _ended(self, child: _Child) -> None:
         cell, code = child.cell, child.process.returncode
+        lines = _lines(child)
+        for line in lines:
+            kind, _, text = line.partition(": ")
+            if kind.lower() == "warning" and (alike := _NUMBER.sub("#", text)) not in self._warned:
+                self._warned.add(alike)
+                self.tell(Event("warning", cell, self._done, text))
         if code == 0 and cell.finished:
             self._finish(cell)
         elif self._number and (code in _STOPPED or code < 0):
             self._book.note("stopped", cell)
             self.tell(Event("stopped", cell, self._done))
         else:
-            why = _reason(child)
+            why = _reason(code, lines)
             self._failed.append((cell, why))
             self._book.note("failed", cell, error=why)
             self._done += 1
@@ -244,16 +254,19 @@ def _send(child: _Child, number: int) -> None:
         child.process.send_signal(number)
 
 
-def _reason(child: _Child) -> str:
-    """Why a run failed: its last error, or how it ended."""
-    code = child.process.returncode
+def _lines(child: _Child) -> list[str]:
+    """What it has written."""
+    with child.log.open("rb") as file:
+        file.seek(max(child.begin, child.log.stat().st_size - _MOST_BYTES))
+        return file.read().decode(errors="replace").strip().splitlines()
+
+
+def _reason(code: int, lines: Sequence[str]) -> str:
+    """Why a run failed: its error, or how it ended."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}{', perhaps since memory ran out' if code == -signal.SIGKILL else ''}"
     if code in _STOPPED:
         return "stopped by a signal from elsewhere; the same command continues it"
-    with child.log.open("rb") as file:
-        file.seek(max(child.begin, child.log.stat().st_size - _TAIL))
-        lines = file.read().decode(errors="replace").strip().splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     last = errors[0] if errors else lines[-1].strip() if lines else ""
     return last or f"it ended with exit code {code}"

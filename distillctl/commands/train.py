@@ -286,6 +286,7 @@ class _Plan:
             names=task.names,
             show=task.show,
             records=run.records()[:finished],
+            id=run.id,
         )
 
     def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any]) -> RunDirectory:
@@ -354,11 +355,12 @@ class _Plan:
         for choice, teacher, name in zip(self.profile.teachers, teachers, names, strict=True):
             evaluation, kept = self._judge(task, teacher, split, choice, trackers, name)
             each[name] = evaluation
+        if several and task.compares:  # all as one agree with themselves
+            return _Judged(split, {}, {}, each)
         if several:
             evaluation, kept = self._evaluate_teacher(whole, split, task, whole.model.to(self.device))
-            if not task.compares:
-                figure = evaluation.figures[task.metric]
-                trackers.teacher(split, evaluation.figures, f"mean of {len(teachers)} {task.show(task.metric, figure)}")
+            figure = evaluation.figures[task.metric]
+            trackers.teacher(split, evaluation.figures, f"mean of {len(teachers)} {task.show(task.metric, figure)}")
         evaluations = {split: evaluation}
         agrees = not task.compares and task.agreement(evaluation, evaluation) is not None
         if agrees and split != "val" and task.data.val is not None:
@@ -454,7 +456,7 @@ class _Plan:
             summary["teacher"] = dict(judged.evaluation.figures)
             if judged.each:
                 summary["teachers"] = {name: dict(evaluation.figures) for name, evaluation in judged.each.items()}
-        elif judged is not None and "knn" in judged.evaluation.figures:
+        elif judged is not None and not judged.each and "knn" in judged.evaluation.figures:
             summary["teacher_knn"] = judged.evaluation.figures["knn"]
         if task.compares and (start := self.processes.broadcast(run.info().get("start"))):
             summary["start"] = start
@@ -464,7 +466,7 @@ class _Plan:
             images = getattr(task.data, split)
             if not task.compares:  # there is no label that one could guess
                 summary |= {"chance": task.chance(images), "floor": task.floor(images)}
-            if judged is not None and judged.split == split and (agreement := task.agreement(judged.evaluation, best)) is not None:
+            if judged is not None and split in judged.evaluations and (agreement := task.agreement(judged.evaluation, best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}
         summary["parameters"] = {name: parameters(side) for name, side in sides.items() if side is not None}
@@ -528,7 +530,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Judged:
-    """The teacher's evaluations by split; of several, those of all as one.
+    """The teacher's evaluations by split; of several, those of all as one, if there are any.
 
     split: the one by which they were judged. kept: of the answers on that one. each: of several, their evaluations on it by name.
     """

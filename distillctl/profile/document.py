@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -242,9 +242,13 @@ def _in_table(document: Document, edit: Edit) -> Key:
     raise ProfileError(bounded(message, edit.place, f"write `{name}.0.KEY=VALUE` or `{name}.NAME.KEY=VALUE`"))
 
 
-_SEVERAL = {"method": "weight=1`", "teacher": "image_size=64`"}
+_SEVERAL = {"method": "weight=1`", "teacher": "image_size=64`", "tracker": "project=birds`"}
 """Tables of which there may be several, each with an example of a key."""
-_REPLACES = {"method": "`--method NAME` replaces all methods", "teacher": "`--teacher WEIGHTS` replaces all teachers"}
+_REPLACES = {
+    "method": "`--method NAME` replaces all methods",
+    "teacher": "`--teacher WEIGHTS` replaces all teachers",
+    "tracker": "`--track NAME` adds a tracker",
+}
 
 
 def _names_a_table(tables: Any, name: str) -> bool:
@@ -272,6 +276,22 @@ def with_one_teacher(document: Document) -> Document:
 def with_method(document: Document, name: str) -> Document:
     """All method tables give way to one method with its own defaults."""
     return document.stating(("method",), {"name": name}, f"--method {name}")
+
+
+def with_trackers(document: Document, names: Sequence[str]) -> Document:
+    """A [[tracker]] more for each name that has none; what is wrong with those that are there is told when they are read."""
+    for name in names:
+        stated = document.data.get("tracker", [])
+        tables = [stated] if isinstance(stated, dict) else stated
+        if not isinstance(tables, list) or any(isinstance(table, dict) and table.get("name") == name for table in tables):
+            continue
+        places = dict(document.places)
+        if isinstance(stated, dict):
+            places = {("tracker", 0, *key[1:]) if key[0] == "tracker" else key: place for key, place in places.items()}
+        key: Key = ("tracker", len(tables))
+        places |= dict.fromkeys((key, (*key, "name")), f"--track {name}")
+        document = replace(document, data={**document.data, "tracker": [*tables, {"name": name}]}, places=places)
+    return document
 
 
 def with_teacher(document: Document, target: str) -> Document:

@@ -24,11 +24,13 @@ from distillctl.profile.document import (
     with_method,
     with_one_teacher,
     with_teacher,
+    with_trackers,
 )
 from distillctl.profile.identity import digest_of
 from distillctl.profile.methods import Methods, check_mixed, check_unlabelled
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.problems import Problems
+from distillctl.profile.published_table import read_published
 from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
 from distillctl.profile.tables import (
     check_rates,
@@ -57,6 +59,7 @@ def load(
     method: str | None = None,
     teacher: str | Path | None = None,
     seed: int | None = None,
+    track: Sequence[str] = (),
 ) -> Profile:
     """Reads and checks a profile.
 
@@ -64,6 +67,7 @@ def load(
     method: replaces all method tables by this method with its own defaults.
     teacher: replaces the teacher's weights: a run directory, a `.toml` profile, or a file of weights.
     seed: replaces `seed`.
+    track: names of trackers beside those of the profile.
 
     Raises:
         ProfileError: with every problem of the profile, each with its place.
@@ -75,6 +79,7 @@ def load(
         document = with_teacher(document, str(teacher))
     if seed is not None:
         document = document.stating(("seed",), seed, f"--seed {seed}")
+    document = with_trackers(document, track)
     edits: Iterable[Edit | str] = overrides if not isinstance(overrides, Mapping) else [_edit(*item) for item in overrides.items()]
     return _checked(document, edits, registry)
 
@@ -187,6 +192,8 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
     sweep = read_sweep(check)
+    task = check.registry.tasks.get(dataset.task) if dataset is not None and dataset.task in check.registry.tasks else None
+    published = read_published(check, () if task is None else task.figures)
     if check.problems.found:
         return None
     assert dataset is not None
@@ -215,6 +222,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         digest=digest_of(check.resolved),
         trackers=trackers,
         sweep=sweep,
+        published=published,
     )
 
 

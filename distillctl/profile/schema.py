@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 
 from distillctl.api.options import Factor, Options, PathOption
 from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TrackerSpec, Unit
+from distillctl.profile.published import Published
 
 S = TypeVar("S", bound=Spec)
 T = TypeVar("T", bound=Options)
@@ -368,7 +369,7 @@ class Profile:
     origins: for each dotted key of `resolved`, where its value comes from: `default`, `profile:12`, `command line`,
         or the source of a preset.
     digest: hash of `resolved`; two runs with the same digest are the same run.
-    trackers: no part of what the run is. sweep: nor is this.
+    trackers, sweep, published: no part of what the run is.
     """
 
     path: Path
@@ -388,6 +389,7 @@ class Profile:
     digest: str
     trackers: tuple[TrackerChoice, ...] = ()
     sweep: SweepTable = field(default_factory=SweepTable)
+    published: Published = field(default_factory=Published)
 
     @property
     def name(self) -> str:

@@ -42,7 +42,7 @@ _TABLES: dict[str, type[Options]] = {
     "dataset": DatasetTable, "student": StudentTable, "teacher": TeacherTable, "method": MethodTable, "optimizer": OptimizerTable,
     "schedule": ScheduleTable, "train": TrainTable, "evaluate": EvaluateTable, "tracker": TrackerTable, "sweep": SweepTable,
 }  # fmt: skip
-_KEYS = ("seed", *_TABLES)
+_KEYS = ("seed", *_TABLES, "published")
 _EXAMPLES = {
     "dataset": '[dataset] needs `name = "…"`; `distillctl list-datasets` lists all',
     "student": '[student] needs `name = "…"`; `distillctl list-models` lists all',

@@ -92,6 +92,7 @@ def test_a_sweep_tells_its_runs_and_what_came_out(
     assert out.out.splitlines() == [
         "sweep      s: 4 runs",
         "begins     kd lr=0.2, seed 0",
+        "warning    kd lr=0.2, seed 0: the teacher learnt 0 of the test images",
         "finished   kd lr=0.2, seed 0: val 76.92%, test 66.92%, 0:40 [1/4]",
         "begins     kd lr=0.5, seed 0",
         "finished   kd lr=0.5, seed 0: val 100.00%, test 90.00%, 0:40 [2/4]",
@@ -110,6 +111,19 @@ def test_a_sweep_tells_its_runs_and_what_came_out(
     out = capsys.readouterr()
     assert out.out.startswith("sweep      s: 8 runs, 4 of them finished\n")
     assert out.out.endswith("time       about 2:40 for what is missing\n")
+
+
+def test_a_sweep_does_not_load_torch_itself(stand_in: Path) -> None:
+    code = """
+import sys
+from distillctl.cli import run
+sys.executable = "./python"
+assert run(["sweep", "p.toml", "--grid", "optimizer.lr=0.5", "--out", "s"]) == 0
+assert run(["sweep", "p.toml", "--grid", "optimizer.lr=0.5", "--out", "s", "--dry-run"]) == 0
+print([name for name in ("torch", "optuna", "scipy", "submitit") if name in sys.modules])
+"""
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_json_stands_alone(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:

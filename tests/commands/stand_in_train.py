@@ -25,6 +25,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
 path = Path(options["out"])
 with locked(path):
     if not (path / "run.json").exists():
+        assert "--accept-change" not in sys.argv
         resolved = f"seed = {options['seed']}\n"
         RunDirectory.create(
             path,
@@ -34,6 +35,7 @@ with locked(path):
             state={"name": "p", "digest": "d", "method": options.get("method", "kd"), "epochs": 4, "epoch": 0},
         )
     run = RunDirectory.open(path)
+    print(f"WARNING: the teacher learnt {options['seed']} of the test images")
     for epoch in range(run.info()["epoch"] + 1, 5):
         time.sleep(float(os.environ.get("PAUSE", "0")))
         if rate == 3:

@@ -100,7 +100,7 @@ def trained(made: Plan, **more: Any) -> list[Event]:
     """What is told when the sweep runs."""
     events: list[Event] = []
     Runner(made, Listed(made.cells), events.append, **more).run()
-    return events
+    return [event for event in events if event.kind != "warning"]
 
 
 def epochs() -> Counter[str]:
@@ -128,7 +128,8 @@ def test_every_combination_has_every_seed(folder: Path) -> None:
     assert len({cell.request.digest for cell in made.cells}) == 8
     first = made.cells[0]
     assert first.path == Path("all") / f"kd_temperature=2-s0-{first.request.digest[:8]}"
-    assert first.request.load(Registry.load()).digest == first.request.digest, "the process trains what was checked"
+    for cell in made.cells:
+        assert cell.request.load(Registry.load()).digest == cell.request.digest, "the process trains what was checked"
     assert not Path("all").exists()
 
 
@@ -268,13 +269,31 @@ def test_a_failed_run_is_named_and_stops_no_other(folder: Path) -> None:
     assert first.message == "`kd lr=3, seed 0` failed: the loss is not finite"
     assert first.hint == f"its log is `all/logs/{made.cells[0].path.name}.log`"
     assert second.message == "`kd lr=5, seed 0` failed: killed by SIGKILL, perhaps since memory ran out"
-    assert [event.kind for event in events] == ["begins", "failed", "begins", "failed", "begins", "finished"]
+    assert [event.kind for event in events] == ["begins", "warning", "failed", "begins", "failed", "begins", "finished"]
     assert states() == {"kd lr=3, seed 0": "failed", "kd lr=5, seed 0": "failed", "kd lr=0.2, seed 0": "finished"}
     assert json.loads(Path("all", FILE).read_text())["cells"][0]["error"] == "the loss is not finite"
     assert state_of(made.cells[0], Book(made)) == "failed"
     with pytest.raises(RunError, match="lr=3"):  # it is tried again, and the others are not
         trained(made)
     assert len(epochs()) == 4
+
+
+def test_changes_are_accepted_of_runs_that_have_begun(folder: Path) -> None:
+    made = planned("optimizer.lr=0.1", base={"accept_change": True})
+    trained(made)
+    (run,) = Path("all").glob("kd*")
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({k: v for k, v in info.items() if k != "checksum"} | {"state": "running", "epoch": 3}))
+    assert [event.kind for event in trained(made)] == ["begins", "finished"]
+    assert epochs()[f"{run.name} 4"] == 2
+
+
+def test_a_warning_of_several_runs_is_told_once(folder: Path) -> None:
+    made = planned("optimizer.lr=0.5", seeds="0,1")
+    events: list[Event] = []
+    Runner(made, Listed(made.cells), events.append).run()
+    told = [(event.cell.title, event.text) for event in events if event.kind == "warning"]
+    assert told == [("kd lr=0.5, seed 0", "the teacher learnt 0 of the test images")]
 
 
 def test_jobs_run_at_once_and_share_the_cores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +321,7 @@ def test_a_run_that_somebody_else_trains_is_waited_for(folder: Path) -> None:
     until(lambda: (made.cells[0].path / "run.json").exists(), "the other run")
     Runner(made, Listed(made.cells), events.append).run()
     assert other.wait(10) == 0
-    assert [(event.kind, event.cell.title) for event in events] == [
+    assert [(event.kind, event.cell.title) for event in events if event.kind != "warning"] == [
         ("elsewhere", "kd lr=0.1, seed 0"),
         ("begins", "kd lr=0.2, seed 0"),
         ("finished", "kd lr=0.2, seed 0"),
@@ -328,12 +347,27 @@ def test_means_are_over_the_finished_runs(folder: Path, monkeypatch: pytest.Monk
     assert seconds_left(made) is None
     trained(part)
     first, second = rows(made.cells)
-    assert (first.name, len(first.records), first.val, first.test) == ("kd lr=0.5", 2, pytest.approx(1.01), pytest.approx(0.91))
-    assert (second.name, second.records, second.val, second.show(second.val)) == ("kd lr=0.2", [], None, "")
-    assert first.show(first.test) == "91.00%"
+    assert (first.name, len(first.records), first.mean("val"), first.mean("test")) == (
+        "kd lr=0.5", 2, pytest.approx(1.01), pytest.approx(0.91),
+    )  # fmt: skip
+    assert (second.name, second.records, second.mean("val"), second.show("val")) == ("kd lr=0.2", [], None, "")
+    assert first.show("test") == "91.00%"
     assert seconds_left(made) == 80, "two runs of 40 s"
     assert seconds_left(replace(made, sweep=replace(made.sweep, jobs=2))) == 40
     assert seconds_left(part) == 0
+    search = planned("optimizer.lr=0.1..1", seeds="0,2", optimize="top1", trials=3, out="all")
+    assert (search.total, seconds_left(search)) == (6, 160), "two of six runs are there"
+
+
+def test_of_a_search_the_best_comes_first(folder: Path) -> None:
+    made = planned("optimizer.lr=0.1,0.6,3")
+    with pytest.raises(RunError):
+        trained(made)
+    assert [row.name for row in rows(made.cells, "top1")] == ["kd lr=0.6", "kd lr=0.1", "kd lr=3"]
+    for cell in made.cells[:2]:
+        text = (cell.path / "metrics.jsonl").read_text().replace('"top1"', '"loss"')
+        (cell.path / "metrics.jsonl").write_text(text)
+    assert [row.name for row in rows(made.cells, "loss")] == ["kd lr=0.1", "kd lr=0.6", "kd lr=3"]
 
 
 # -- stopped and killed -------------------------------------------------------------------------------------------------
@@ -451,7 +485,8 @@ def test_a_trial_that_failed_stays_open(folder: Path) -> None:
     made = planned("optimizer.lr=3,0.2", optimize="top1", trials=4)
     with pytest.raises(RunError, match="`kd lr=3, seed 0` failed"):
         Runner(made, sweep_search.Search(made), lambda _: None).run()
-    assert {(params["optimizer.lr"], state) for _, params, state, _ in searched(made)} == {("3", "RUNNING"), ("0.2", "COMPLETE")}
+    found = {params["optimizer.lr"]: (state, value) for _, params, state, value in searched(made)}
+    assert found == {"3": ("RUNNING", None), "0.2": ("COMPLETE", pytest.approx(1 / 1.3))}
 
 
 def test_runs_do_not_outlive_an_error_of_the_sweep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,7 +536,7 @@ def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.posix
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(folder: Path) -> None:
     """Twice: between two trials' runs, and in the middle of one."""
-    arguments = ("--grid", "optimizer.lr=0.01..2 log", "--seeds", "0,1", "--optimize", "top1", "--trials", "13")
+    arguments = ("--grid", "optimizer.lr=0.01..2 log", "--optimize", "top1", "--trials", "12")
     for count in (3, 9):
         process = start(*arguments, pause=0.2)
         under_way(process, count)
@@ -510,13 +545,13 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(folder: Path) ->
     process = start(*arguments, pause=0)
     _, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
-    made = planned("optimizer.lr=0.01..2 log", seeds="0,1", optimize="top1", trials=13)
+    made = planned("optimizer.lr=0.01..2 log", optimize="top1", trials=12)
     interrupted = searched(made)
     assert set(epochs().values()) == {1}
-    straight = planned("optimizer.lr=0.01..2 log", seeds="0,1", optimize="top1", trials=13, out="straight")
+    straight = planned("optimizer.lr=0.01..2 log", optimize="top1", trials=12, out="straight")
     Runner(straight, sweep_search.Search(straight), lambda _: None).run()
     assert searched(straight) == interrupted
-    assert len({params["optimizer.lr"] for _, params, _, _ in interrupted}) == 13
+    assert len({params["optimizer.lr"] for _, params, _, _ in interrupted}) == 12
 
 
 # -- as jobs ------------------------------------------------------------------------------------------------------------
