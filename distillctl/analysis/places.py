@@ -84,5 +84,5 @@ def without_teachers(runs: Sequence[RunRecord], names: Sequence[str | Path]) -> 
     taught = {Path(str(run.info["teacher_run"])).resolve() for run in runs if run.info.get("teacher_run")}
     taught -= {Path(name).resolve() for name in names}
     left = [str(run.path) for run in runs if run.path.resolve() in taught]
-    notes = [f"{some(left)} left out: the teacher{'s' if len(left) > 1 else ''} of others; name a run to compare it"] if left else []
+    notes = [f"{some(left)} left out: the teacher{'s' if len(left) > 1 else ''} of others; name a run to have it, too"] if left else []
     return [run for run in runs if str(run.path) not in left], notes

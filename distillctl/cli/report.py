@@ -15,7 +15,7 @@ def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN|FOLDER]...",
+            metavar="RUN|FOLDER",
             help="Run directories, sweeps, folders of runs, or patterns for them; without any the newest finished run.",
             autocompletion=completion.runs,
             show_default=False,
