@@ -81,7 +81,7 @@ def test_a_teacher_that_lies_beside_its_students_is_left_out_unless_it_is_named(
     made("kd", "kd", 0, 0.9, teacher_run=str(teacher.absolute()))
     found = compare()
     assert [group.mean for group in found.groups] == [0.8, 0.9]
-    assert found.notes[0] == "`runs/teacher` left out: the teacher of others; name a run to compare it"
+    assert found.notes[0] == "`runs/teacher` left out: the teacher of others; name a run to have it, too"
     assert compare(["runs/teacher", "runs/kd"]).groups[0].mean == 0.99
 
 
