@@ -70,7 +70,7 @@ def missing_of_sweeps(runs: Sequence[RunRecord]) -> list[str]:
         try:
             cells = read_json(folder / "sweep.json")["cells"]
             missing = [cell for cell in cells if not (folder / cell["run"] / "run.json").is_file()]
-            told = ", ".join(f"`{cell['name']}` of seed {cell['seed']} ({cell['state']})" for cell in missing[:3])
+            told = ", ".join(f"`{cell['name']}` ({cell['state']})" for cell in missing[:3])
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if missing:

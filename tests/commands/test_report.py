@@ -104,7 +104,7 @@ def test_teachers_and_missing_cells_of_a_sweep_are_told(place: Path, make_run: M
     written = report("runs/sweep")
     assert (written.runs, len(written.notes)) == (3, 2)
     assert written.notes[0].startswith("`runs/sweep/teacher` left out: the teacher of others")
-    assert "1 run of the sweep `runs/sweep` not there: `kd, temperature 16` of seed 0 (failed)" in written.notes
+    assert "1 run of the sweep `runs/sweep` not there: `kd, temperature 16` (failed)" in written.notes
     assert written.notes[1] in written.path.read_text(encoding="utf-8")
 
 
