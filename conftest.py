@@ -161,7 +161,7 @@ def make_run() -> Callable[..., Path]:
     """`make_run(path, …)` writes a run directory.
 
     top1: of the result. method: with `values` as keys of its table. epochs: finished ones, of which the last is the best.
-    classes: their names. answers: whether what student and teacher answered is kept, and pictures.
+    classes: their names. info: more of `run.json`. answers: whether what student and teacher answered is kept, and pictures.
     """
     return _make_run
 
@@ -177,6 +177,7 @@ def _make_run(
     classes: tuple[str, ...] = ("cat", "dog", "owl"),
     answers: bool = True,
     terms: tuple[str, ...] = ("task", "kd"),
+    info: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> Path:
     import numpy as np
@@ -193,6 +194,7 @@ def _make_run(
     )
     state = {"name": "small", "digest": "", "method": method, "epochs": epochs, "epoch": epochs, "best_epoch": epochs, "seconds": 12.5}
     state |= {"student": "resnet8"} if method == "none" else {"student": "resnet8", "teacher": "resnet56"}
+    state |= info or {}
     run = RunDirectory.create(path, profile=b"", resolved=resolved, environment={"device": "cpu"}, state=state)
     lines = []
     for epoch in range(1, epochs + 1):

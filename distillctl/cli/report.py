@@ -15,7 +15,7 @@ def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN|FOLDER]...",
+            metavar="RUN|FOLDER",
             help="Run directories, sweeps, folders of runs, or patterns for them; without any the newest finished run.",
             autocompletion=completion.runs,
             show_default=False,
@@ -47,13 +47,13 @@ def report(
             {
                 "path": str(written.path),
                 "runs": written.runs,
-                "damaged": [{"run": str(path), "why": why} for path, why in written.damaged],
+                "notes": list(written.notes),
                 "plots": [str(path) for path in written.plots],
             }
         )
         return
-    for path, why in written.damaged:
-        typer.echo("\n".join(render.wrapped(f"note: `{path}` is left out: {why}")), err=True)
+    for note in written.notes:
+        typer.echo("\n".join(render.wrapped(f"note: {note}")), err=True)
     render.words(f"report     {written.path} ({counted(written.runs, 'run')})", 11)
     if written.plots:
         render.words(f"plots      {written.plots[0].parent} ({counted(len(written.plots), 'file')})", 11)

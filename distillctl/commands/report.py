@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distillctl.analysis.control import control_beside
-from distillctl.analysis.places import named_runs
+from distillctl.analysis.places import missing_of_sweeps, named_runs, without_teachers
 from distillctl.analysis.records import RunRecord, find_runs
 from distillctl.errors import DataError, MachineError, Problem, ProfileError
 from distillctl.files import write_text
@@ -25,13 +25,13 @@ class Written:
 
     path: the page.
     runs: how many runs it is of.
-    damaged: runs that are left out, since they cannot be read, each with what is wrong.
+    notes: what is left out, and why, a sentence each.
     plots: the files of plots.
     """
 
     path: Path
     runs: int
-    damaged: Sequence[tuple[Path, str]] = ()
+    notes: Sequence[str] = ()
     plots: Sequence[Path] = field(default_factory=list)
 
 
@@ -58,22 +58,24 @@ def report(
         check_matplotlib()
     names = [runs] if isinstance(runs, str | Path) else list(runs)
     found = named_runs(names, Path(root)) if names else find_runs([Path(root)])
-    meant = list(found.runs)
+    meant, notes = without_teachers(found.runs, names)
+    notes += missing_of_sweeps(meant)
     if not names:
-        meant = [run for run in meant if run.finished][:1]
+        meant, notes = [run for run in found.runs if run.finished][:1], []
     if not meant:
         if names:
             raise DataError([Problem(f"the run `{path}` cannot be read: {why}") for path, why in found.damaged])
         raise DataError(f"there is no finished run below `{root}`", hint="train one, or name a run directory")
+    damaged = [f"`{path}` is left out: {why}" for path, why in found.damaged] if names else []
     path = _place(meant, names, Path(root)) if out is None else _checked(Path(out))
     control = control_beside(meant[0].path) if len(meant) == 1 else None
     if len(meant) == 1:
         _write(path, run_page(meant[0], control))
     else:
         title = Path(names[0]).name if len(names) == 1 else ""
-        _write(path, runs_page(title or f"{len(meant)} runs", meant, found.damaged))
+        _write(path, runs_page(title or f"{len(meant)} runs", meant, [*damaged, *notes]))
     drawn = write_plots(path.parent / "plots", meant, control, plots) if plots else []
-    return Written(path, len(meant), found.damaged if names else (), drawn)
+    return Written(path, len(meant), [*damaged, *notes], drawn)
 
 
 def write_run_report(run: Path) -> Path:

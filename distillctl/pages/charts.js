@@ -126,7 +126,8 @@
         put(svg, "line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y, y2: y });
         put(svg, "text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, shown(value, data.percent));
       }
-      for (const value of ticks(x0, x1, Math.max(2, Math.min(8, Math.floor(width / 70))))) {
+      const whole = (value) => data.x !== "epoch" || Number.isInteger(value);
+      for (const value of ticks(x0, x1, Math.max(2, Math.min(8, Math.floor(width / 70)))).filter(whole)) {
         put(svg, "text", { x: atX(value), y: height - BOTTOM + 15, "text-anchor": "middle" }, shown(value, data.xPercent));
       }
       put(svg, "text", { x: (LEFT + width - RIGHT) / 2, y: height - 4, "text-anchor": "middle" }, data.x);

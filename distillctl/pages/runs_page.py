@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from distillctl.analysis.control import LABELS_ALONE
 from distillctl.analysis.grid import Group, Heat, best_first, group_panels, groups, heat_maps, mean_and_spread, with_curves
@@ -16,8 +15,8 @@ from distillctl.pages.run_page import difference
 from distillctl.text import counted
 
 
-def runs_page(title: str, runs: Sequence[RunRecord], damaged: Sequence[tuple[Path, str]] = ()) -> str:
-    """The page of several runs. damaged: runs that cannot be read, each with what is wrong."""
+def runs_page(title: str, runs: Sequence[RunRecord], notes: Sequence[str] = ()) -> str:
+    """The page of several runs. notes: what is left out, and why."""
     found = groups(runs)
     first = runs[0]
     figure, words = first.metric, first.names.get(first.metric, first.metric)
@@ -30,7 +29,7 @@ def runs_page(title: str, runs: Sequence[RunRecord], damaged: Sequence[tuple[Pat
     return page(
         title,
         paragraph(f"{told} {beyond}" if left else told),
-        *([section("Damaged runs", table(("run", "what is wrong"), damaged, class_="words"))] if damaged else []),
+        *map(paragraph, notes),
         section("Groups", _table(ordered, first)),
         section("Two settings", *(_heat(one, first, words) for one in heat_maps(same, figure))),
         section("Curves", *_curves(ordered, first)),

@@ -81,7 +81,7 @@ def test_a_teacher_that_lies_beside_its_students_is_left_out_unless_it_is_named(
     made("kd", "kd", 0, 0.9, teacher_run=str(teacher.absolute()))
     found = compare()
     assert [group.mean for group in found.groups] == [0.8, 0.9]
-    assert found.notes[0] == "`runs/teacher` left out: the teacher of others; name a run to compare it"
+    assert found.notes[0] == "`runs/teacher` left out: the teacher of others; name a run to have it, too"
     assert compare(["runs/teacher", "runs/kd"]).groups[0].mean == 0.99
 
 
@@ -91,7 +91,7 @@ def test_what_a_sweep_did_not_make_is_named(made: Made) -> None:
     states = [("kd", 0, "finished"), ("kd", 1, "finished"), ("kd", 2, "failed"), ("dkd", 0, "waiting")]
     cells = [{"name": name, "seed": seed, "run": f"{name}-{seed}", "state": state} for name, seed, state in states]
     Path("runs/sweep/sweep.json").write_text(json.dumps({"cells": cells}))
-    told = "2 runs of the sweep `runs/sweep` not there: `kd` of seed 2 (failed), `dkd` of seed 0 (waiting)"
+    told = "2 runs of the sweep `runs/sweep` not there: `kd` (failed), `dkd` (waiting)"
     assert compare("sweep").notes == [told]
     for damaged in ("{", "[]", '{"cells": [1]}'):
         Path("runs/sweep/sweep.json").write_text(damaged)

@@ -96,10 +96,22 @@ def test_mistakes(place: Path, arguments: list[str], message: str, capsys: pytes
     assert not Path("runs/one/report.html").exists()
 
 
+def test_teachers_and_missing_cells_of_a_sweep_are_told(place: Path, make_run: Make) -> None:
+    teacher = make_run(Path("runs/sweep/teacher"), method="none", answers=False)
+    make_run(Path("runs/sweep/8"), temperature=8.0, answers=False, info={"teacher_run": str(teacher.absolute())})
+    cell = {"name": "kd, temperature 16", "seed": 0, "run": "16", "state": "failed"}
+    Path("runs/sweep/sweep.json").write_text(json.dumps({"cells": [cell]}))
+    written = report("runs/sweep")
+    assert (written.runs, len(written.notes)) == (3, 2)
+    assert written.notes[0].startswith("`runs/sweep/teacher` left out: the teacher of others")
+    assert "1 run of the sweep `runs/sweep` not there: `kd, temperature 16` (failed)" in written.notes
+    assert written.notes[1] in written.path.read_text(encoding="utf-8")
+
+
 def test_json_alone(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", "runs/one", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"path": "runs/one/report.html", "runs": 1, "damaged": [], "plots": []}
+    assert told == {"path": "runs/one/report.html", "runs": 1, "notes": [], "plots": []}
 
 
 def test_no_finished_run(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from distillctl.analysis.differing import read_pictures
 from distillctl.analysis.softened import gradient, softened
+from distillctl.analysis.softened import softmax as probabilities
 from distillctl.cli import run
 from distillctl.commands import train as training
 from distillctl.commands.softmax import softmax
@@ -76,6 +77,15 @@ def test_a_profiles_teacher_teaches_a_student_that_knows_nothing(place: Path) ->
     label = np.array([0] * len(blank))
     assert found.gradients[0].size == gradient(found.logits["teacher"], blank, label, 1).size
     assert "gives every class the same probability" in found.against
+
+
+def test_several_teachers_answer_as_one(place: Path) -> None:
+    (teacher,) = Path("runs").glob("teacher-*")
+    both = "".join(f'[[teacher]]\nrun = "{path}"\nallow_untrained = true\n' for path in (teacher, "runs/one"))
+    Path("two.toml").write_text(TEACHER + both + '[method]\nname = "kd"\n')
+    found, whole = softmax("two.toml", device="cpu"), softmax("runs/one", device="cpu")
+    mean = sum(probabilities(logits, 1.0) for logits in whole.logits.values()) / 2
+    assert probabilities(found.logits["teacher"], 1.0) == pytest.approx(mean, abs=1e-5)
 
 
 def test_images_of_one_class(place: Path) -> None:

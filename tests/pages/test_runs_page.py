@@ -62,8 +62,8 @@ def test_their_curves_together(runs: list[RunRecord]) -> None:
 def test_damaged_and_unfinished_runs_are_told(make_run: Make, tmp_path: Path) -> None:
     going = RunRecord.read(make_run(tmp_path / "going", finished=False, seed=1))
     done = RunRecord.read(make_run(tmp_path / "done"))
-    told = words(runs_page("two", [going, done], [(Path("bad<b>"), "`run.json` cannot be read")]))
-    assert "Damaged runs run what is wrong bad&lt;b&gt; `run.json` cannot be read" in told
+    told = words(runs_page("two", [going, done], ["`bad<b>` is left out: damaged"]))
+    assert "`bad&lt;b&gt;` is left out: damaged" in told
     assert "kd 1 of 2 75.00% 0.9000" in told
     assert "going kd 1 3 of 3 epochs" in told
 
