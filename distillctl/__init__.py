@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from distillctl.commands.export import export
     from distillctl.commands.from_python import evaluate, train
     from distillctl.commands.predict import predict
+    from distillctl.commands.report import report
     from distillctl.data.archives import unpacked
     from distillctl.data.decode import open_image, to_rgb, upright_size
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
@@ -118,6 +119,7 @@ _WHERE = {
     "distillctl.commands.export": ("export",),
     "distillctl.commands.from_python": ("evaluate", "train"),
     "distillctl.commands.predict": ("predict",),
+    "distillctl.commands.report": ("report",),
     "distillctl.api.pairing": ("pair_stages", "require_positions"),
     "distillctl.api.pooling": ("pool_average", "pool_maximum"),
     "distillctl.data.archives": ("unpacked",),
@@ -140,7 +142,7 @@ __all__ = [
     "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student",
     "match_size",
     "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict",
-    "require_folder", "require_positions", "scan_classes", "size_between", "split_decay", "split_target", "stratified_split",
+    "report", "require_folder", "require_positions", "scan_classes", "size_between", "split_decay", "split_target", "stratified_split",
     "target_divergence", "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",
 ]  # fmt: skip
 

@@ -103,13 +103,13 @@ def launch(
 
 def _for_seeds(request: Request, seeds: str) -> list[Request]:
     """The same training with every seed."""
-    numbers = [part.strip() for part in seeds.split(",")]
-    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
-        raise ProfileError(f"`--seeds {seeds}` is not a list of different whole numbers", where="--seeds", hint="such as `--seeds 0,1,2`")
+    from distillctl.profile.sweep import read_seeds
+
+    numbers = read_seeds(seeds)
     others = (("--seed", request.seed), ("--out", request.out))
     if beside := [Problem(f"`{name}` cannot be given together with `--seeds`", name) for name, value in others if value is not None]:
         raise ProfileError(beside)
-    return [replace(request, seed=int(number)) for number in numbers]
+    return [replace(request, seed=number) for number in numbers]
 
 
 def _tell(resources: Resources, device: str, local: bool) -> None:

@@ -21,6 +21,10 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("test", "val", "valid", "validate", "evaluate", "score"), _EVAL),
     **dict.fromkeys(("history", "status", "experiments", "ps"), "`distillctl runs` lists the runs, and `distillctl show RUN` tells of one"),
     **dict.fromkeys(("diff", "stats", "table", "results", "leaderboard"), "`distillctl compare [RUN…]` compares runs over their seeds"),
+    **dict.fromkeys(
+        ("plot", "plots", "curves", "dashboard", "visualize", "visualise"), "`distillctl report RUN` writes a page with curves"
+    ),
+    **dict.fromkeys(("soften", "temperature", "logits"), "`distillctl softmax RUN` shows what a temperature makes of the answers"),
     **dict.fromkeys(("info", "describe", "explain", "options"), "`distillctl show NAME` for a method, model, data set or optimizer"),
     **dict.fromkeys(("benchmark", "profile", "speed"), "`distillctl bench PROFILE` measures a training step, `measure RUN` a student"),
     **dict.fromkeys(("latency", "flops", "macs", "params", "summary"), "`distillctl measure MODEL…` or `RUN…` tells what models cost"),

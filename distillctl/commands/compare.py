@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from distillctl.analysis.comparison import Comparison, Figure, compare_runs, grouped, lower_is_better
+from distillctl.analysis.comparison import Comparison, compare_runs, lower_is_better
 from distillctl.analysis.compute import best_within, compute_of
+from distillctl.analysis.groups import Figure, grouped
 from distillctl.analysis.places import named_runs
 from distillctl.analysis.records import At, RunRecord
 from distillctl.analysis.statistics import McNemar, mcnemar_of
 from distillctl.errors import DataError, ProfileError
+from distillctl.files import read_json
 from distillctl.profile.problems import nearest
 from distillctl.rundir.directory import ROOT
 from distillctl.text import counted, some
@@ -64,12 +66,15 @@ def compare(
         told = ", ".join(f"`{run.path}` ({run.epoch} of {run.epochs})" for run in unfinished[:3])
         more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
         notes.append(f"{counted(len(unfinished), 'run')} left out, whose epochs are not finished: {told}{more}")
+    notes += _missing_of_sweeps(found.runs)
     if not finished:
         raise ProfileError("none of the runs is finished", where="compare", hint="; ".join(notes))
     if per_compute and (split == "test" or at == "last"):
         raise ProfileError(
             "figures at equal compute are of the best epoch on the validation split: no other was evaluated on test", where="--per-compute"
         )
+    finished, teachers = _without_teachers(finished, names)
+    notes += teachers
     figure, having, missing = _figure(finished, metric, at, "val" if per_compute else split)
     notes += missing
     if per_compute:
@@ -77,6 +82,31 @@ def compare(
         notes += beyond
     compared = compare_runs(having, figure, by=keys, control=control, answers=partial(_mcnemar, figure))
     return replace(compared, notes=[*notes, *compared.notes])
+
+
+def _missing_of_sweeps(runs: Sequence[RunRecord]) -> list[str]:
+    """What the sweeps of these runs have not made at all. Others of their runs are there, finished or not."""
+    notes = []
+    for folder in dict.fromkeys(run.path.parent for run in runs):
+        try:
+            cells = read_json(folder / "sweep.json")["cells"]
+            missing = [cell for cell in cells if not (folder / cell["run"] / "run.json").is_file()]
+            told = ", ".join(f"`{cell['name']}` of seed {cell['seed']} ({cell['state']})" for cell in missing[:3])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            notes.append(f"{counted(len(missing), 'run')} of the sweep `{folder}` not there: {told}{more}")
+    return notes
+
+
+def _without_teachers(runs: Sequence[RunRecord], names: Sequence[str | Path]) -> tuple[list[RunRecord], list[str]]:
+    """Without runs that taught others of them and that nobody has named: they lie in the same folder, and are compared with nothing."""
+    taught = {Path(str(run.info["teacher_run"])).resolve() for run in runs if run.info.get("teacher_run")}
+    taught -= {Path(name).resolve() for name in names}
+    left = [str(run.path) for run in runs if run.path.resolve() in taught]
+    notes = [f"{some(left)} left out: the teacher{'s' if len(left) > 1 else ''} of others; name a run to compare it"] if left else []
+    return [run for run in runs if str(run.path) not in left], notes
 
 
 def _figure(runs: Sequence[RunRecord], metric: str, at: At, split: str) -> tuple[Figure, list[RunRecord], list[str]]:

@@ -16,6 +16,7 @@ class Mutant(NamedTuple):
 
 
 _ENGINE = "distillctl/engine/"
+_ANALYSIS = "distillctl/analysis/"
 _TRAIN = "tests/commands/test_train_command.py"
 _LOOP = "tests/engine/test_loop.py"
 _CIFAR = "plugins/distillctl-cifar/"
@@ -66,6 +67,22 @@ MUTANTS = (
     Mutant("a phase and the main part draw the same", _ENGINE + "step.py", "STEP, self._before + step, *own", "STEP, step, *own", "tests/engine/test_step.py"),
     Mutant("momenta do not begin at zero", "distillctl/builtin/optimizer_builders.py", "torch.zeros_like(p)", "torch.ones_like(p)", "tests/builtin/test_optimizer_builders.py"),
     Mutant("kernels are those of the machine before", _ENGINE + "learner.py", "if key in _HOW and key in here:", "if not here:", "tests/engine/test_learner.py"),
+    Mutant("a copy of a run makes it more certain", _ANALYSIS + "groups.py", "by_seed.setdefault(run.seed, {})[results] = run",
+           "by_seed.setdefault(run.seed, {})[str(run.path)] = run", "tests/analysis/test_comparison.py"),
+    Mutant("equal differences are certain", _ANALYSIS + "statistics.py", "sd <= _EQUAL * max(map(abs, differences))", "sd == 0", "tests/analysis"),
+    Mutant("the spread of a sample is that of all", _ANALYSIS + "statistics.py", "/ (len(values) - 1))", "/ len(values))", "tests/analysis/test_statistics.py"),
+    Mutant("a paired t-test of one side", _ANALYSIS + "statistics.py", "2 * float(special.stdtr(", "float(special.stdtr(", "tests/analysis/test_statistics.py"),
+    Mutant("Wilcoxon's zeros have ranks", _ANALYSIS + "statistics.py", "if one != 0]", "]", "tests/analysis/test_statistics.py"),
+    Mutant("Holm does not step down", _ANALYSIS + "statistics.py", "(len(p_values) - done)", "len(p_values)", "tests/analysis/test_statistics.py"),
+    Mutant("Holm's p values lose their order", _ANALYSIS + "statistics.py", "max(largest, min(", "max(0.0, min(", "tests/analysis/test_statistics.py"),
+    Mutant("a control may have another precision", _ANALYSIS + "baselines.py", 'for one in grouped.found if one.kind == "setting"] if strict',
+           'for one in grouped.found if one.kind == "data"] if strict', "tests/analysis/test_comparison.py"),
+    Mutant("a higher loss is better", _ANALYSIS + "comparison.py", "(one.mean > 0) != lower", "one.mean > 0", "tests/analysis/test_comparison.py"),
+    Mutant("one network stands for its method", _ANALYSIS + "comparison.py", 'outside = kind == "t" and p < ALPHA', "outside = p < ALPHA", "tests/analysis/test_comparison.py"),
+    Mutant("versions are not compared", _ANALYSIS + "settings.py", "environment.get(key)) for _, facts in having}) > 1", "environment.get(key)) for _, facts in having}) > 9", "tests/analysis/test_settings.py"),
+    Mutant("splits of several seeds are other data", _ANALYSIS + "settings.py", "same = [one for one in taught if one[0].seed == seed]", "same = taught", "tests/analysis/test_settings.py"),
+    Mutant("a budget of compute is not kept", _ANALYSIS + "compute.py", "macs > budget * (1 + _ROUNDING)", "False", "tests/analysis/test_compute.py"),
+    Mutant("answers to other images are compared", "distillctl/commands/compare.py", "array_equal(mine.label, theirs.label)", "True", "tests/commands/test_compare.py"),
     Mutant("TF32 stays off after an evaluation", _ENGINE + "precision.py", "convolutions.fp32_precision = before", "del before", "tests/engine/test_evaluate.py"),
     Mutant("cuDNN tries nothing", _ENGINE + "determinism.py", "cudnn.benchmark = not deterministic", "cudnn.benchmark = False", "tests/engine/test_determinism.py"),
     Mutant("cells of a pool are all of one size", "distillctl/api/pooling.py", "/ (end - begin)", "* cells / length", "tests/api/test_pooling.py"),
@@ -78,7 +95,16 @@ MUTANTS = (
     Mutant("the weight of the label loss is ignored", _ENGINE + "objective.py", "task = task + self.task_weight * value", "task = task + value", "tests/engine/test_objective.py"),
     Mutant("a term of weight 0 is evaluated", _ENGINE + "objective.py", "tuple(m for m in methods if m.weight > 0)", "tuple(methods)", "tests/engine/test_objective.py"),
     Mutant("several passes are added and not averaged", _ENGINE + "objective.py", "for run in runs]).mean() for key", "for run in runs]).sum() for key", "tests/engine/test_passes.py"),
-    Mutant("a method sees the teacher of another norm", _ENGINE + "objective.py", "answers[entry.teacher_norm]", "next(iter(answers.values()))", "tests/engine/test_passes.py"),
+    Mutant("a method sees the teacher of another norm", _ENGINE + "objective.py", "self.task.seen(answers[key], batch)[entry.unit].features for", "self.task.seen(next(iter(answers.values())), batch)[entry.unit].features for", "tests/engine/test_passes.py"),
+    # Several teachers.
+    Mutant("logits of several teachers are averaged", "distillctl/models/ensemble.py", "F.log_softmax(one.float(), dim=-1)", "one.float()", "tests/models/test_ensemble.py"),
+    Mutant("all teachers weigh alike in the mean", "distillctl/models/ensemble.py", "one + math.log(weight)", "one - math.log(len(logs))", "tests/models/test_ensemble.py"),
+    Mutant("who is farther from the label counts more", "distillctl/models/ensemble.py", "(1 - losses.softmax(0)) / (len(logits) - 1)", "losses.softmax(0)", "tests/models/test_ensemble.py"),
+    Mutant("each of several has the whole weight", "distillctl/build/methods.py", "choice.table.weight * asks.factor", "choice.table.weight", "tests/methods/test_several_teachers.py"),
+    Mutant("a method for each is built for the first", "distillctl/build/methods.py", "sides[asks.teachers[0]]", "sides[0]", "tests/methods/test_several_teachers.py"),
+    Mutant("the draws of the first of several are its own", "distillctl/build/methods.py", "*((position,) if position else ())", "position", "tests/methods/test_several_teachers.py"),
+    Mutant("one teacher in a list is several", "distillctl/profile/reading.py", "    return with_one_teacher(document)", "    return document", "tests/profile/test_several_teachers.py"),
+    Mutant("a preset for a pair is that of the first teacher", "distillctl/profile/reading.py", "if all(name in other for other in others)", "if others or True", "tests/profile/test_several_teachers.py"),
     Mutant("parts of a batch weigh alike", _ENGINE + "learner.py", "share = self._processes.count * piece.share", "share = self._processes.count * 1.0", "tests/engine/test_accumulate.py"),
     Mutant("gradients are not forgotten", _ENGINE + "learner.py", "        stepper.zero_grad()\n", "", "tests/engine/test_loop.py tests/engine/test_learner.py"),
     Mutant("methods are not told of a step", _ENGINE + "learner.py", "            self.objective.after_step()\n", "            pass\n", "tests/engine tests/methods/test_combinations.py"),
@@ -414,6 +440,7 @@ MUTANTS = (
     ),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
+    Mutant('the limit of images is chosen by the seed of the run', 'distillctl/build/data.py', 'choice.table.limit, profile.split_seed)', 'choice.table.limit, profile.seed)', 'tests/commands/test_train_command.py'),
     Mutant('a phase of a run is its last epoch', 'distillctl/analysis/records.py', 'line.get("phase", "main") == "main"', 'True', 'tests/analysis/test_records.py'),
     Mutant('answers of two processes stay in their order', 'distillctl/engine/kept_answers.py', 'value[order] for name', 'value for name', 'tests/engine/test_kept_answers.py'),
     Mutant('kept classes are ordered by rounded shares', 'distillctl/builtin/classification_task.py', 'logits.topk(min(KEPT, logits.shape[1]), dim=1)', 'shares.topk(min(KEPT, logits.shape[1]), dim=1)', 'tests/engine/test_kept_answers.py'),
@@ -449,7 +476,7 @@ MUTANTS = (
     Mutant("batches of several processes stay in their order", "distillctl/builtin/unlabelled_meter.py", "(in_turn([state[part] for state in states]) for part in range(2))", "([one for state in states for one in state[part]] for part in range(2))", "tests/builtin/test_unlabelled_task.py"),
     Mutant("the teacher is asked for nothing but itself", "distillctl/engine/evaluate.py", "answer if teacher is model else _answer(task, theirs, batch, sizes)", "answer", "tests/builtin/test_unlabelled_task.py"),
     Mutant("methods bring a weight of labels that are not there", "distillctl/profile/methods.py", "        if not self.labelled:\n            return self._no_task_weight(methods)\n", "", "tests/profile/test_unlabelled.py"),
-    Mutant("eval compares with any teacher", "distillctl/commands/evaluate.py", "if not accept_change and teacher.source is not None:", "if False:", "tests/commands/test_unlabelled_run.py"),
+    Mutant("eval compares with any teacher", "distillctl/commands/evaluate.py", "if not accept_change and any(one.source is not None for one in teachers):", "if False:", "tests/commands/test_unlabelled_run.py"),
     Mutant("the number of outputs is not kept", "distillctl/build/data.py", 'profile = _resolved(profile, "num_classes", splits.outputs)', "pass", "tests/commands/test_unlabelled_run.py"),
     # Answers to files.
     Mutant("predict: probabilities in float32", "distillctl/api/task.py", "logits.double().softmax(0)", "logits.softmax(0).double()", "tests/commands/test_predict.py"),
@@ -555,4 +582,11 @@ MUTANTS = (
     Mutant('carved images keep the boxes of others', _COCO + 'distillctl_coco/data.py', 'parts["train"].subset(out), parts["train"].subset(kept)', 'parts["train"].subset(out), parts["train"].subset(out)', _COCO + "tests"),
     Mutant('other categories of validation are taken', _COCO + 'distillctl_coco/data.py', 'if listed.categories != classes:', 'if False:', _COCO + "tests"),
     Mutant("targets that do not fit go unsaid", "distillctl/commands/check_data.py", "        + list(_misfits(splits, parts, seen, names)),", "        + [],", _COCO + "tests"),
+    # Reports.
+    Mutant("report: a page's data can end their block", "distillctl/pages/markup.py", 'for letter in "<>&":', 'for letter in ">&":', "tests/pages/test_markup.py"),
+    Mutant("report: classes that one side does not name cost nothing", "distillctl/analysis/differing.py", "- theirs).sum(1) + unnamed)", "- theirs).sum(1))", "tests/analysis/test_differing.py"),
+    Mutant("report: edges of confidence belong to the bin above", "distillctl/analysis/calibration.py", "np.ceil(sure * bins).astype(np.int64) - 1", "np.floor(sure * bins).astype(np.int64)", "tests/analysis/test_calibration.py"),
+    Mutant("report: pictures of another split", "distillctl/commands/evaluate.py", 'if told and checkpoint == "best" and', 'if checkpoint == "best" and', "tests/commands/test_softmax.py"),
+    Mutant("report: any script runs", "distillctl/pages/page.py", "script-src '{hash}'", "script-src 'unsafe-inline' {hash}", "tests/pages/test_markup.py"),
+    Mutant("softmax: the gradient without its temperature", "distillctl/analysis/softened.py", "pushed = temperature * (", "pushed = (", "tests/analysis/test_softened.py"),
 )  # fmt: skip

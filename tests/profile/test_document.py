@@ -148,7 +148,7 @@ def test_overrides_of_several_methods(read, text, override, message):
         ({"top": 'tracker = "csv"'}, "tracker.name=csv", "`tracker` is not a table"),
         ({"train": 'epochs = 2\n[[student]]\nname = "small"', "student": None}, "student.name=csv", "`student` is not a table"),
         ({"train": 'epochs = 2\n[[student]]\nname = "small"', "student": None}, "student.0.name=csv", "`student` is not a table"),
-        ({"teacher": '[[teacher]]\nname = "big"'}, "teacher.overrides.seed=2", "`teacher` is not a table"),
+        ({"top": 'teacher = ["big"]', "teacher": None}, "teacher.overrides.seed=2", "`teacher` is not a table"),
         ({"method": 'name = "wrap"\ninner = [{name = "dk"}]'}, "method.inner.beta=2", "`method.inner` is not a table"),
         ({"method": '[[method]]\nname = "wrap"\ninner = [1]'}, "method.wrap.inner.0.beta=2", "`method.0.inner` is not a table"),
         ({"top": 'method = ["kd", {name = "dk"}]', "method": None}, "method.dk.inner.x.y=2", "must be a table"),
