@@ -122,13 +122,11 @@ OF_METHOD = {None: "KD", "none": "student alone", "crd": "CRD", "dkd": "DKD", "a
 
 
 def test_every_profile_whose_header_publishes_a_figure_states_it():
-    """Digits, drawn shapes and one's own images publish nothing, and of patient distillation nothing is published on birds."""
-    without = {path.name for path in (ROOT / "profiles").rglob("*.toml") if path not in STATED} - {"ResNet18.toml", "patient.toml"}
-    assert without == {
-        "birds_cpu.toml", "coco_labels.toml", "coco_pseudo.toml", "detection_quickstart.toml", "detection_teacher.toml",
-        "digits_methods.toml", "digits_teacher.toml", "digits_temperatures.toml", "digits_two_teachers.toml", "quickstart.toml",
-        "unlabelled.toml",
-    }  # fmt: skip
+    """Of patient distillation nothing is published on birds."""
+    without = [path for path in (ROOT / "profiles").rglob("*.toml") if path not in STATED and path.name != "patient.toml"]
+    headers = {path.name: path.read_text(encoding="utf-8").partition("seed =")[0] for path in without}
+    assert not [name for name, header in headers.items() if re.search(r"[Pp]ublished[^\n]*[ :]\d\d\.\d", header)]
+    assert len(STATED) >= 34
 
 
 @pytest.mark.parametrize("path", STATED, ids=lambda path: f"{path.parent.name}/{path.name}")

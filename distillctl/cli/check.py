@@ -54,12 +54,12 @@ def check(
             render.words(f"{choice.key}: sees {seen} where none is stated")
     for text in advice(checked):
         render.words(f"warning: {text}")
-    if checked.sweep.model_fields_set:
-        render.words("sweep: `distillctl sweep` reads [sweep]; `train` does not")
     figure, exact = checked.published.of(asked(method, teacher, set_ or ()))
     if figure is not None and exact:
         value = f"{figure.name} {figure.value:g} ± {figure.band(1):.3g} for one seed {in_words(figure)}"
         render.words(f"published: {value}; `distillctl reproduce` compares")
+    if checked.sweep.model_fields_set:
+        render.words("sweep: `distillctl sweep` reads [sweep]; `train` does not")
     render.words(f"ok: {checked.path} has no problems")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def reproduce(
     profile: options.Profile,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, max=1000, help="How many seeds: 0, 1, … N - 1.")] = 3,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="How many runs are trained at once.")] = 1,
     set_: options.Set = None,
     method: options.Method = None,
     teacher: options.Teacher = None,
@@ -27,33 +28,33 @@ def reproduce(
 ) -> None:
     """Train what PROFILE publishes and say PASS if the mean over seeds lies within the band around the published figure.
 
-    Runs that are finished are taken; the same command continues what was stopped. Exit code 0 for PASS, 1 otherwise.
+    The runs are those of `train --seeds`: finished ones are taken, and the same command continues what was stopped.
+    Exit code 0 for PASS, 1 otherwise.
 
     Examples:
         distillctl reproduce profiles/cifar100/resnet32x4_resnet8x4.toml
 
         distillctl reproduce profiles/cub/distilled.toml --method mgd --seeds 1
     """
-    from distillctl.cli.display import audience
+    from distillctl.cli.sweep import print_head, teller
+    from distillctl.commands.reproduce import reproduce as run
+    from distillctl.commands.sweep import Plan
+    from distillctl.commands.sweep_runner import Event
     from distillctl.plugin.registry import Registry
+    from distillctl.slurm.request import Request
 
     registry = Registry.load()
     if allow_code:
         registry.allow_code()
-    with render.loading():
-        from distillctl.commands.reproduce import reproduce as run
-    with audience(quiet=quiet or json) as shown:
-        found = run(
-            profile,
-            registry,
-            shown,
-            seeds=seeds,
-            overrides=set_ or (),
-            method=method,
-            teacher=teacher,
-            device=device,
-            command=sys.argv,
-        )
+    request = Request(profile, tuple(set_ or ()), method, teacher, device=device)
+
+    def told(plan: Plan) -> Callable[[Event], object]:
+        if quiet or json:
+            return lambda _: None
+        print_head(plan)
+        return teller(plan)
+
+    found = run(request, registry, seeds=seeds, jobs=jobs, teller=told, flags=["--allow-code"] if allow_code else [])
     if json:
         render.as_json(as_dict(found))
     else:

@@ -66,6 +66,7 @@ def sweep(
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Processes for each run.")] = 1,
     track: options.Track = None,
     accept_change: options.AcceptChange = False,
+    track: options.Track = None,
     allow_code: options.AllowCode = False,
     slurm: Annotated[
         list[str] | None,
@@ -150,16 +151,17 @@ def _run(
         return
     talks = not (quiet or json)
     if talks:
-        _print_head(made)
+        print_head(made)
     source = sweep_search.Search(made) if search else Listed(made.cells)
-    runner = Runner(made, source, _teller(made) if talks else _say_nothing, ["--allow-code"] if allow_code else [])
+    runner = Runner(made, source, teller(made) if talks else _say_nothing, ["--allow-code"] if allow_code else [])
     try:
         runner.run()
     finally:
         _print_table(made, runner.cells, json=json)
 
 
-def _print_head(made: Plan) -> None:
+def print_head(made: Plan) -> None:
+    """Where the runs are, and what is to be said of them."""
     there = sum(cell.finished for cell in made.cells)
     render.words(f"sweep      {made.folder}: {counted(made.total, 'run')}" + (f", {there} of them finished" if there else ""), 11)
     for note in made.notes:
@@ -170,7 +172,7 @@ def _say_nothing(event: Event) -> None:
     pass
 
 
-def _teller(made: Plan) -> Callable[[Event], None]:
+def teller(made: Plan) -> Callable[[Event], None]:
     """Prints a line at the beginning and at the end of each run."""
 
     def tell(event: Event) -> None:
@@ -221,7 +223,7 @@ def _as_data(row: Row) -> dict[str, Any]:
 def _print_plan(made: Plan) -> None:
     from distillctl.commands.sweep import Book, seconds_left, state_of
 
-    _print_head(made)
+    print_head(made)
     book = Book(made)
     table = [[cell.name, str(cell.seed), state_of(cell, book), cell.path.name] for cell in made.cells]
     render.table(["run", "seed", "state", "folder"], table, less=["folder"])
@@ -251,7 +253,7 @@ def _submit(
         _print_plan(made)
         return
     require(local=False)
-    _print_head(made)
+    print_head(made)
 
     def send(requests: Any) -> list[str]:
         at_once = wanted.jobs if wanted.jobs > 1 else None

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distillctl.analysis.records import RunRecord
-from distillctl.api.tracker import Tracker
-from distillctl.commands.train import train
+from distillctl.commands.sweep import Plan, plan
+from distillctl.commands.sweep_runner import Event, Listed, Runner
 from distillctl.errors import ProfileError, RunError
 from distillctl.plugin.registry import Registry
 from distillctl.profile.published import Figure
 from distillctl.profile.published_table import asked
-from distillctl.profile.reading import load
-from distillctl.profile.schema import Profile
-from distillctl.rundir.directory import ROOT
-from distillctl.text import counted
+from distillctl.profile.sweep import Sweep
+from distillctl.slurm.request import Request
 
 
 @dataclass(frozen=True)
@@ -79,66 +77,59 @@ class Reproduction:
 
 
 def reproduce(
-    profile: str | Path,
+    request: Request,
     registry: Registry,
-    display: Tracker,
     *,
     seeds: int = 3,
-    overrides: Sequence[str] = (),
-    method: str | None = None,
-    teacher: str | None = None,
-    device: str = "auto",
-    root: Path = ROOT,
-    command: Sequence[str] = (),
+    jobs: int = 1,
+    teller: Callable[[Plan], Callable[[Event], object]] = lambda _: lambda _: None,
+    flags: Sequence[str] = (),
 ) -> Reproduction:
-    """Trains the profile with the seeds 0, 1, …, or finds those runs finished, and compares.
+    """Trains the profile with the seeds 0, 1, …, as `train --seeds` does and in the same folder, and compares. Finished runs are taken.
 
     Args:
-        profile: a profile with a [published] table.
-        registry: where its names are found.
-        display: is told what happens.
+        request: what `train` would be asked for, without a seed. Other values than published ones make another experiment, but for where
+            data lie; another method has its own figure.
+        registry: where names are found.
         seeds: how many.
-        overrides: `KEY=VALUE` as for `load`. Others than published ones make another experiment, but for where data lie.
-        method: another method; the figure is that of `[published.methods]`.
-        teacher: another teacher.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        root: where runs lie.
-        command: the command line, for the record.
+        jobs: how many are trained at once.
+        teller: makes of the checked runs who is told of every beginning and end.
+        flags: further options for each `train`.
 
     Raises:
         ProfileError: nothing is published for this.
-        DistillError: a run failed; those that are there stay.
+        RunError: some runs failed; the others stay.
         StoppedError: a signal ended it; the same call continues.
     """
-
-    def profile_of(seed: int, method: str | None = method) -> Profile:
-        return load(profile, registry=registry, overrides=overrides, method=method, teacher=teacher, seed=seed)
-
-    first = profile_of(0)
-    named = method
+    profile, method = request.load(registry), request.method
     if method is not None:
-        with suppress(ProfileError):  # one that teaches may need a method that is named
-            named = None if profile_of(0, None).digest == first.digest else method  # the profile's own, named once more
-    figure, exact = first.published.of(asked(named, teacher, overrides))
+        with suppress(ProfileError):  # a profile that teaches nobody may need its method named
+            if replace(request, method=None).load(registry).digest == profile.digest:
+                method = None  # the profile's own, named once more
+    figure, exact = profile.published.of(asked(method, request.teacher, request.overrides))
     if figure is None:
-        methods = ", ".join(f"`{one.method}`" for one in first.published.figures if one.method and not one.values)
+        methods = ", ".join(f"`{one.method}`" for one in profile.published.figures if one.method and not one.values)
         hint = f"figures are there for the methods {methods}" if methods else "a [published] table states `top1 = 73.33` and its `source`"
         what = f" for the method `{method}`" if method else ""
-        raise ProfileError(f"`{profile}` states no published figure{what}", where=str(profile), hint=hint)
+        raise ProfileError(f"`{request.profile}` states no published figure{what}", where=request.profile, hint=hint)
+    made = plan(request, Sweep({}, tuple(range(seeds)), jobs=jobs), registry)
+    Runner(made, Listed(made.cells), teller(made), flags).run()
+    runs = [(cell.seed, RunRecord.read(cell.path)) for cell in made.cells]
     others = [] if exact else ["options that were not published"]
-    reached = []
-    for seed in range(seeds):
-        display.note(f"seed {seed}: {seed + 1} of {counted(seeds, 'run')}")
-        result = train(profile_of(seed), registry, display, device=device, root=root, command=command)
-        run = RunRecord.read(result.path)
-        percent = run.show(figure.name, 1.0).endswith("%")
-        found = run.figures(figure.table.split, figure.table.epoch).get(figure.name)
-        if found is None:
-            raise RunError(f"the run `{run.path}` has no `{figure.name}` on {figure.table.split}, which was published")
-        of_teacher = run.result.get("teacher", {}).get(figure.name)
-        scale = 100 if percent else 1
-        reached.append(Reached(seed, run.path, scale * found, None if of_teacher is None else scale * of_teacher))
-        if run.info.get("changes"):
-            others.append(f"`{run.path}` went on after an accepted change")
-    words, unit = run.names.get(figure.name, figure.name), " %" if percent else ""
-    return Reproduction(figure, words, unit, first.published.teacher, tuple(reached), tuple(others))
+    others += [f"`{run.path}` went on after an accepted change" for _, run in runs if run.info.get("changes")]
+    first = runs[0][1]
+    percent = first.show(figure.name, 1.0).endswith("%")
+    words, unit = first.names.get(figure.name, figure.name), " %" if percent else ""
+    reached = tuple(_reached(seed, run, figure, 100 if percent else 1) for seed, run in runs)
+    return Reproduction(figure, words, unit, profile.published.teacher, reached, tuple(others))
+
+
+def _reached(seed: int, run: RunRecord, figure: Figure, scale: int) -> Reached:
+    """Raises:
+    RunError: the run does not have the figure.
+    """
+    found = run.figures(figure.table.split, figure.table.epoch).get(figure.name)
+    if found is None:
+        raise RunError(f"the run `{run.path}` has no `{figure.name}` on {figure.table.split}, which was published")
+    of_teacher = run.result.get("teacher", {}).get(figure.name)
+    return Reached(seed, run.path, scale * found, scale * of_teacher if isinstance(of_teacher, float) else None)

@@ -191,9 +191,9 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         check_unlabelled(check, methods, train)
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
-    sweep = read_sweep(check)
     task = check.registry.tasks.get(dataset.task) if dataset is not None and dataset.task in check.registry.tasks else None
     published = read_published(check, () if task is None else task.figures)
+    sweep = read_sweep(check)
     if check.problems.found:
         return None
     assert dataset is not None
@@ -221,8 +221,8 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         origins=check.origins,
         digest=digest_of(check.resolved),
         trackers=trackers,
-        sweep=sweep,
         published=published,
+        sweep=sweep,
     )
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distillctl.api.task import Task
-from distillctl.api.tracker import Tracker
 from distillctl.cli import run as cli
 from distillctl.commands import reproduce as module
-from distillctl.commands.reproduce import reproduce
+from distillctl.commands.reproduce import Reproduction, reproduce
+from distillctl.commands.sweep import Plan
 from distillctl.errors import ProfileError, RunError
 from distillctl.plugin.registry import Registry, load_class
 from distillctl.rundir.directory import RunDirectory
+from distillctl.slurm.request import Request
 
 PROFILE = """
 [dataset]
@@ -50,10 +50,10 @@ def last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     for name in ("p.toml", "t.toml"):
         (tmp_path / name).write_text(PROFILE)
 
-    def trained(profile: Any, *_: Any, **__: Any) -> Any:
-        state = {"name": "p", "digest": profile.digest, "shown": SHOWN, "changes": [{}] if len(figures) > 3 else []}
-        made = RunDirectory.create(tmp_path / f"run-{profile.seed}", profile=b"", resolved="", environment={}, state=state)
-        figure = figures[profile.seed]
+    def trained(path: Path, seed: int) -> None:
+        state = {"name": "p", "digest": "", "shown": SHOWN, "changes": [{}] if len(figures) > 3 else []}
+        made = RunDirectory.create(path, profile=b"", resolved="", environment={}, state=state)
+        figure = figures[seed]
         result = {
             "split": "test",
             "teacher": {"top1": 0.9},
@@ -61,10 +61,23 @@ def last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
             "best": {"epoch": 1, "top1": figure + 0.1},
         }
         made.update(state="finished", result=result)
-        return SimpleNamespace(path=made.path)
 
-    monkeypatch.setattr(module, "train", trained)
+    class Stub:
+        def __init__(self, plan: Plan, *_: Any) -> None:
+            self.cells = plan.cells
+
+        def run(self) -> None:
+            self.cells[0].path.parent.mkdir(parents=True, exist_ok=True)
+            (self.cells[0].path.parent / "sweep.json").write_text("{}")
+            for cell in self.cells:
+                trained(cell.path, cell.seed)
+
+    monkeypatch.setattr(module, "Runner", Stub)
     return figures
+
+
+def asked(registry: Registry, profile: str = "p.toml", *, seeds: int = 1, **request: Any) -> Reproduction:
+    return reproduce(Request(profile, **request), registry, seeds=seeds)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +86,18 @@ def last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 )
 def test_the_mean_of_the_last_epochs_decides(registry: Registry, last: list[float], figures: list[float], passed: bool) -> None:
     last[:] = figures
-    found = reproduce("p.toml", registry, Tracker(), seeds=len(figures))
+    found = asked(registry, seeds=len(figures))
     assert found.passed is passed
     assert found.mean == pytest.approx(100 * sum(figures) / len(figures))
     assert found.sd == (pytest.approx(1.1547, abs=1e-4) if len(figures) > 1 else None)
-    assert [(one.seed, one.path.name, one.teacher) for one in found.seeds] == [(i, f"run-{i}", 90.0) for i in range(len(figures))]
+    assert [(one.seed, one.path.name, one.teacher) for one in found.seeds] == [
+        (i, found.seeds[i].path.name, 90.0) for i in range(len(figures))
+    ]
 
 
 def test_a_method_has_its_own_figure_and_epoch(registry: Registry, last: list[float]) -> None:
     last[:] = [0.69]
-    found = reproduce("p.toml", registry, Tracker(), seeds=1, method="kd", overrides=["teacher.profile=t.toml"])
+    found = asked(registry, method="kd", overrides=("teacher.profile=t.toml",))
     assert (found.figure.value, found.mean, found.band, found.within) == (80, pytest.approx(79), 2, True)
     assert not found.passed  # for the teacher was not published
     assert found.others == ("options that were not published",)
@@ -90,37 +105,37 @@ def test_a_method_has_its_own_figure_and_epoch(registry: Registry, last: list[fl
 
 def test_the_profiles_own_method_is_the_profile(registry: Registry, last: list[float]) -> None:
     last[:] = [0.7333]
-    assert reproduce("p.toml", registry, Tracker(), seeds=1, method="none").figure.value == 73.33
+    assert asked(registry, method="none").figure.value == 73.33
 
 
 def test_other_values_never_pass(registry: Registry, last: list[float]) -> None:
     last[:] = [0.7333]
-    found = reproduce("p.toml", registry, Tracker(), seeds=1, overrides=["train.epochs=2"])
+    found = asked(registry, overrides=("train.epochs=2",))
     assert (found.within, found.passed) == (True, False)
-    assert reproduce("p.toml", registry, Tracker(), seeds=1, overrides=["train.workers=0"]).passed
+    assert asked(registry, overrides=("train.workers=0",)).passed
 
 
 def test_a_run_with_accepted_changes_never_passes(registry: Registry, last: list[float]) -> None:
     last[:] = [0.7333] * 4
-    found = reproduce("p.toml", registry, Tracker(), seeds=1)
+    found = asked(registry)
     assert not found.passed
-    assert found.others[0].endswith("run-0` went on after an accepted change")
+    assert found.others == (f"`{found.seeds[0].path}` went on after an accepted change",)
 
 
 def test_what_has_no_figure_is_refused_before_training(registry: Registry, last: list[float]) -> None:
     with pytest.raises(ProfileError, match="states no published figure for the method `dkd`") as caught:
-        reproduce("p.toml", registry, Tracker(), method="dkd", overrides=["teacher.profile=t.toml"])
+        asked(registry, method="dkd", overrides=("teacher.profile=t.toml",))
     assert "`none`, `kd`" in caught.value.problems[0].hint
     Path("q.toml").write_text(PROFILE.partition("[published]")[0])
     with pytest.raises(ProfileError, match=r"`q\.toml` states no published figure"):
-        reproduce("q.toml", registry, Tracker())
+        asked(registry, "q.toml")
 
 
 def test_a_figure_that_the_run_has_not_is_told(registry: Registry, last: list[float]) -> None:
     last[:] = [0.7]
     Path("p.toml").write_text(PROFILE.replace('source = "a paper"', 'source = "a paper"\nsplit = "val"'))
     with pytest.raises(RunError, match="has no `top1` on val, which was published"):
-        reproduce("p.toml", registry, Tracker(), seeds=1)
+        asked(registry)
 
 
 def test_what_is_printed(last: list[float], capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,8 +171,10 @@ def test_runs_that_are_there_are_taken(tmp_path: Path, monkeypatch: pytest.Monke
     (one,) = json.loads(capsys.readouterr().out)["seeds"]
     Path("p.toml").write_text(Path("p.toml").read_text().replace("73.33", f"{one['value']}"))
     assert cli(["reproduce", "p.toml", "--seeds", "1", "--device", "cpu"]) == 0
-    assert "PASS" in capsys.readouterr().out
-    assert [path.name for path in Path("runs").iterdir()] == [Path(one["run"]).name]
+    printed = capsys.readouterr().out
+    assert "1 run, 1 of them finished" in printed
+    assert "PASS       0.00 points" in printed
+    assert [path.parent for path in Path("runs").rglob("run.json")] == [Path(one["run"])]
 
 
 def test_figures_that_a_task_declares_are_those_that_it_tells(registry: Registry) -> None:
