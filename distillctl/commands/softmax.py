@@ -18,7 +18,8 @@ from distillctl.api.method import Batch
 from distillctl.api.task import Task
 from distillctl.build.data import build_task, evaluation_loader, inspected_task, teacher_run
 from distillctl.build.device import pick_device
-from distillctl.build.models import TeacherModel, build_teacher
+from distillctl.build.models import build_teacher
+from distillctl.build.teachers import one_network
 from distillctl.commands.evaluate import images_of, teacher_of_run, with_data_found
 from distillctl.commands.pictures import encoded, pixels
 from distillctl.data.deployed_view import Preprocessing, description
@@ -123,9 +124,10 @@ def _of_profile(path: Path, registry: Registry, root: Path) -> _Found:
     if profile.teacher is None:
         hint = "name a profile with a [teacher], or a run directory"
         raise ProfileError(f"`{path}` has no [teacher], so nothing answers yet", where="softmax", hint=hint)
-    folder = teacher_run(profile, registry, root)
+    folders = [teacher_run(one, registry, root) for one in profile.by_teacher]
     profile, task, _ = inspected_task(profile, registry, root=root)
-    teacher: TeacherModel = build_teacher(profile, registry, task, folder)
+    made = zip(profile.by_teacher, folders, strict=True)
+    teacher = one_network([build_teacher(one, registry, task, folder) for one, folder in made])
     return profile, task, {"teacher": teacher.model}, {"teacher": teacher.shown}
 
 
