@@ -37,6 +37,16 @@ SHORT = (
     *("--set", "teacher.overrides.train.epochs=1", "--set", "teacher.overrides.dataset.limit=200"),
     *UNTRAINED,
 )
+TWO = (
+    *("--set", "train.epochs=1", "--set", "dataset.limit=100"),
+    *(
+        part
+        for n in "01"
+        for key in ("overrides.train.epochs=1", "overrides.dataset.limit=200")
+        for part in ("--set", f"teacher.{n}.{key}")
+    ),
+    *("--set", "teacher.0.allow_untrained=true", "--set", "teacher.1.allow_untrained=true"),
+)
 PHOTOS = ("--set", "train.epochs=1", "--set", "dataset.image_size=32", "--set", "train.workers=0", *UNTRAINED)
 CIFAR = (
     *("--set", "train.epochs=1", "--set", "student.name=resnet8", "--set", "method.negatives=64"),
@@ -49,6 +59,8 @@ RUN = {
     "distillctl check profiles/quickstart.toml --set train.epochs=2": (),
     "distillctl train profiles/quickstart.toml --set method.temperature=2": SHORT,
     "distillctl train profiles/quickstart.toml --method dkd": SHORT,
+    "distillctl train profiles/digits_two_teachers.toml": TWO,
+    "distillctl train profiles/digits_two_teachers.toml --set method.kd.teacher_weights=[0.7,0.3]": TWO,
     "distillctl train photos.toml --dry-run": PHOTOS,
     "distillctl train photos.toml": PHOTOS,
     "distillctl eval --tta": (),

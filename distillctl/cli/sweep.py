@@ -66,7 +66,6 @@ def sweep(
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Processes for each run.")] = 1,
     track: options.Track = None,
     accept_change: options.AcceptChange = False,
-    track: options.Track = None,
     allow_code: options.AllowCode = False,
     slurm: Annotated[
         list[str] | None,
