@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distillctl.api.data import Images
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Evaluation, Task
-from distillctl.build.data import Kind, build_task, evaluation_loader, tta_kind, tta_sizes
+from distillctl.build.data import Kind, build_task, evaluation_loader, teacher_run, tta_kind, tta_sizes
 from distillctl.build.device import channels_last, pick_device, placed
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.commands.resume_check import changed, changed_images, refuse
@@ -341,12 +341,8 @@ def teacher_of_run(
     profile = from_resolved(run.check_resolved(), registry, student_only=True, with_teacher=True, overrides=overrides)
     if profile.teacher is None:
         raise ProfileError(f"`{run.path}` was trained without a teacher", where="--against-teacher", hint="leave it out")
-    told = run.info().get("teacher_run")
-    folder = Path(told) if isinstance(told, str) else None
-    if folder is not None and not folder.exists():
-        folder = run.path.parent / folder.name  # all runs were moved together
     try:
-        teacher = build_teacher(profile, registry, task, folder)
+        teacher = build_teacher(profile, registry, task, teacher_folder(run, profile, registry))
         if not accept_change and teacher.source is not None:
             refuse(run, changed(run, {"teacher_sha256": sha256(teacher.source)}), _TEACHER_HINT)
     except DistillError as error:
@@ -355,6 +351,20 @@ def teacher_of_run(
     last, _ = channels_last(device, precision_on(device, profile.train.precision), task.data.view.size)
     placed(teacher.model, device, last)  # as in training
     return teacher
+
+
+def teacher_folder(run: RunDirectory, profile: Profile, registry: Registry) -> Path | None:
+    """The run directory of a run's teacher; None where its weights are named otherwise. profile: that of the run, with its [teacher].
+
+    Raises:
+        ProfileError: the run does not say it, as those of older versions, and the teacher's profile has no finished run beside it.
+    """
+    assert profile.teacher is not None
+    told = run.info().get("teacher_run")
+    if not isinstance(told, str):
+        return profile.teacher.table.run or teacher_run(profile, registry, run.path.parent)
+    folder = Path(told)
+    return folder if folder.exists() else run.path.parent / folder.name  # all runs were moved together
 
 
 def _meant(path: Path | None, checkpoint: str, root: Path) -> RunDirectory:

@@ -221,7 +221,7 @@ class _Plan:
             for note in (*notes, *seen_by_teacher(profile, registry, task.data, folder)):
                 trackers.note(note)
             judged = self._judge_teacher(task, teacher, trackers)
-            if task.compares and folder is not None:
+            if folder is not None:
                 facts["teacher_run"] = str(folder.absolute())
             with closing(assemble(profile, task, teacher, self.device, processes)) as experiment:
                 accepted = () if run is None else run.digests
