@@ -25,7 +25,7 @@ FLOORS = (
     ("plugin", "rundir", "weights"),
     ("data", "models", "profile"),
     ("builtin", "engine", "slurm"),
-    ("build", "testing"),
+    ("analysis", "build", "testing"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -35,6 +35,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Built-in plugins stand on the API like all others; what large data sets and foreign files need is shared with them.
 BUILTIN_MAY = {"errors", "text", "files", "api", "data", "weights"}
 WITHOUT_TORCH = (
+    "analysis",
     "errors",
     "text",
     "files",

@@ -269,6 +269,14 @@ class Task:
         """
         return self.meter()
 
+    def kept(self, predictions: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """What a run keeps of the answers to a batch, with a row for each image: `label` (B,), `classes` (B, k) with the likeliest first,
+        their `probabilities` (B, k), and `own` (B,), that of the label. Empty where answers are not classes.
+
+        predictions: what `predict` gave; where the meter is handed pairs, the pair.
+        """
+        return {}
+
     def average(self, answers: Sequence[Any]) -> Any:
         """One answer of several that `predict` gave for the same images, each in another size: the mean of the logits.
 

@@ -20,6 +20,9 @@ from distillctl.builtin.classification_loss import LabelLoss
 from distillctl.builtin.classification_meter import ClassificationMeter
 from distillctl.errors import ProfileError, RunError
 
+KEPT = 5
+"""Classes that are kept of the answer to an image."""
+
 
 class Classification(Task):
     """One label for each image, logits (B, classes), cross entropy with label smoothing."""
@@ -119,6 +122,13 @@ class Classification(Task):
 
     def details(self, *, teacher: bool = False) -> DetailedMeter:
         return DetailedMeter(self.data.num_classes, teacher=teacher)
+
+    def kept(self, predictions: Any, batch: Batch) -> Mapping[str, Tensor]:
+        logits = predictions[0] if isinstance(predictions, tuple) else predictions
+        shares = logits.float().softmax(1)
+        classes = logits.topk(min(KEPT, logits.shape[1]), dim=1).indices  # as the meter asks, so that ties are the same
+        own = shares.gather(1, batch.labels[:, None])[:, 0]
+        return {"label": batch.labels, "classes": classes, "probabilities": shares.gather(1, classes), "own": own}
 
     def average(self, answers: Sequence[Any]) -> Tensor:
         return torch.stack(list(answers)).mean(0)

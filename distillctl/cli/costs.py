@@ -13,7 +13,8 @@ _INDENT, _LABEL = 11, 12
 
 def print_costs(info: Mapping[str, Any]) -> None:
     """A small table of `costs` in a `run.json`; of older runs, which have none, their parameters."""
-    costs: Mapping[str, Mapping[str, Any]] = info.get("costs") or {
+    told = info.get("costs", {})
+    costs: Mapping[str, Mapping[str, Any]] = {name: told[name] for name in ("student", "teacher") if name in told} or {
         name: {"parameters": count} for name, count in info.get("result", {}).get("parameters", {}).items()
     }
     if not costs:

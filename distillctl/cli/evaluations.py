@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from distillctl.cli.class_table import csv_text
 from distillctl.errors import MachineError, ProfileError
 from distillctl.files import write_json, write_text
+from distillctl.rundir.answers import FOLDER as PREDICTIONS
+from distillctl.rundir.answers import write_answers
 
 if TYPE_CHECKING:
     from distillctl.commands.evaluate import Report
@@ -34,7 +36,8 @@ def check_folder(path: Path) -> None:
 
 def write_evaluation(folder: Path, report: Report) -> None:
     """Writes `<split>-<checkpoint>[-tta].json`, what `--json` prints; where there are classes, `….csv` with a line for each, and
-    `…-confusion.csv` with rows of true and columns of predicted classes. Earlier files of the same names are replaced.
+    `…-confusion.csv` with rows of true and columns of predicted classes. In a run's own folder the answers to all images, too, to
+    `predictions/….npz`. Earlier files of the same names are replaced.
 
     Raises:
         MachineError: the folder cannot be written.
@@ -45,6 +48,10 @@ def write_evaluation(folder: Path, report: Report) -> None:
         write_json(folder / f"{name}.json", report.as_dict())
         if report.classes:
             write_text(folder / f"{name}.csv", csv_text(_columns(report), _lines(report)))
+        if report.run is not None and folder == report.run / FOLDER:
+            for who, answers in report.answers.items():
+                if who == "student" or not report.tta:
+                    write_answers(report.run / PREDICTIONS / f"{name if who == 'student' else f'{report.split}-{who}'}.npz", answers)
         if report.confusion is not None:
             names = [str(line["name"]) for line in report.classes]
             rows = ((name, *counts) for name, counts in zip(names, report.confusion.tolist(), strict=True))

@@ -152,8 +152,7 @@ def print_result(result: Result) -> None:
 
 def _print_gain(result: Result, best: Mapping[str, float]) -> None:
     """How much better the best student is than guessing, and than what learns from labels alone."""
-    from distillctl.commands.control import control_of
-    from distillctl.rundir.directory import RunDirectory
+    from distillctl.analysis.control import control_beside
 
     metric, summary = result.task.metric, result.summary
     figure = best[metric]
@@ -163,8 +162,8 @@ def _print_gain(result: Result, best: Mapping[str, float]) -> None:
             _say(f"warning    the student is no better than chance, which reaches {guess}: lower `optimizer.lr`, or train longer?")
         else:
             _say(f"gain       {_points(result, figure - summary['chance'])} over chance, which reaches {guess}")
-    control = control_of(RunDirectory.open(result.path))
-    found = {} if control is None else control.info().get("result", {})
+    control = control_beside(result.path)
+    found = {} if control is None else control.result
     if control is not None and "best" in found and found.get("split") == summary["split"]:
         alone = found["best"][metric]
         less = "less" if figure > alone else "more"

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from distillctl.api.data import Images
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Evaluation, Task
-from distillctl.build.data import Kind, build_task, evaluation_loader, teacher_run, tta_kind, tta_sizes
+from distillctl.build.data import Kind, build_task, evaluation_loader, tta_kind, tta_sizes
 from distillctl.build.device import channels_last, pick_device, placed
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.commands.resume_check import changed, changed_images, refuse
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Comparison, evaluate
 from distillctl.engine.experiment import MAIN
+from distillctl.engine.kept_answers import KeepingMeter, answers_of, keeping
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.engine.precision import precision_on
 from distillctl.errors import DataError, DistillError, Problem, ProfileError
@@ -35,6 +36,7 @@ from distillctl.profile.reading import from_resolved
 from distillctl.profile.schema import Profile
 from distillctl.profile.teacher import has_fixed_size
 from distillctl.rundir import digests
+from distillctl.rundir.answers import Answers
 from distillctl.rundir.directory import ROOT, RunDirectory, runs_in
 from distillctl.weights import read_file, state_dict
 
@@ -58,6 +60,7 @@ class Report:
     notes: what had to be changed to load the weights or to show the images.
     confusion: int64, (C, C): images of class i that were taken for class j; None where there are no classes, or very many.
     changes: what the command line said of data and evaluation, as `KEY=VALUE`.
+    answers: to each image of the split, of `student` and, where it was asked, `teacher`; empty where answers are not classes.
     """
 
     run: Path | None
@@ -77,6 +80,7 @@ class Report:
     class_figures: Mapping[str, str] = field(default_factory=dict)
     counts: str = "images"
     changes: Sequence[str] = ()
+    answers: Mapping[str, Answers] = field(default_factory=dict)
 
     @property
     def called(self) -> str:
@@ -283,6 +287,8 @@ def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, ag
     for size in sizes:
         _try(part, size)
 
+    kept: dict[str, Answers] = {}
+
     def evaluated(kind: Kind, sizes: Sequence[int]) -> Evaluation:
         with ExitStack() as stack:
             loader = stack.enter_context(closing(evaluation_loader(profile, task, images, part.device, tta=kind)))
@@ -291,10 +297,16 @@ def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, ag
                 beside = task.data.labelled
                 labelled = () if beside is None else stack.enter_context(closing(evaluation_loader(profile, task, beside, part.device)))
                 comparison = Comparison(part.spec, part.teacher.model, part.teacher.spec, labelled)
-            meter = task.details(teacher=against_teacher)
-            return evaluate(task, part.model, loader, comparison=comparison, meter=meter, sizes=sizes)
+            meters = {"student": keeping(task, task.details(teacher=against_teacher))}
+            if against_teacher:
+                meters["teacher"] = KeepingMeter(meters["student"], lambda pair, batch: task.kept(pair[1], batch))
+            evaluation = evaluate(task, part.model, loader, comparison=comparison, meter=[*meters.values()][-1], sizes=sizes)
+            kept.clear()
+            kept.update({who: answers_of(found) for who, meter in meters.items() if (found := meter.kept())})
+            return evaluation
 
-    evaluation, plain = evaluated(kind, sizes), evaluated("", ()) if kind else None
+    plain = evaluated("", ()) if kind else None
+    evaluation = evaluated(kind, sizes)
     doubt, hint = task.doubt(evaluation, images) if part.stranger and not task.compares else ("", "")
     names = {name: words for name, words in task.names.items() if name in evaluation.figures}
     beside = {} if plain is None else {name: f" ({task.show(name, plain.figures[name])} without)" for name in names}
@@ -312,6 +324,7 @@ def figures_of(part: Part, split: str, tta: str, overrides: Sequence[str], *, ag
         "shown": [(words, task.show(name, evaluation.figures[name]) + beside.get(name, "")) for name, words in names.items()],
         "more": [f"{words} {task.show(name, evaluation.figures[name])}" for name, words in details.items() if name in evaluation.figures],
         "confusion": task.confusion(evaluation),
+        "answers": kept,
     }
 
 
@@ -342,7 +355,8 @@ def teacher_of_run(
     if profile.teacher is None:
         raise ProfileError(f"`{run.path}` was trained without a teacher", where="--against-teacher", hint="leave it out")
     try:
-        teacher = build_teacher(profile, registry, task, teacher_folder(run, profile, registry))
+        by_profile = profile.teacher.table.profile is not None
+        teacher = build_teacher(profile, registry, task, run_of_teacher(run) if by_profile else None)
         if not accept_change and teacher.source is not None:
             refuse(run, changed(run, {"teacher_sha256": sha256(teacher.source)}), _TEACHER_HINT)
     except DistillError as error:
@@ -353,18 +367,21 @@ def teacher_of_run(
     return teacher
 
 
-def teacher_folder(run: RunDirectory, profile: Profile, registry: Registry) -> Path | None:
-    """The run directory of a run's teacher; None where its weights are named otherwise. profile: that of the run, with its [teacher].
+def run_of_teacher(run: RunDirectory) -> Path:
+    """The run that made the teacher of another one.
 
     Raises:
-        ProfileError: the run does not say it, as those of older versions, and the teacher's profile has no finished run beside it.
+        DataError: it is gone.
     """
-    assert profile.teacher is not None
-    told = run.info().get("teacher_run")
-    if not isinstance(told, str):
-        return profile.teacher.table.run or teacher_run(profile, registry, run.path.parent)
-    folder = Path(told)
-    return folder if folder.exists() else run.path.parent / folder.name  # all runs were moved together
+    info = run.info()
+    if isinstance(told := info.get("teacher_run"), str):
+        folder = Path(told)
+        return folder if folder.exists() else run.path.parent / folder.name  # all runs were moved together
+    for other in runs_in(run.path.parent):  # older runs do not say where it lies
+        with suppress(DataError):
+            if other.info().get("digest") == info.get("teacher_profile"):
+                return other.path
+    raise DataError("the run of its teacher is not beside it")
 
 
 def _meant(path: Path | None, checkpoint: str, root: Path) -> RunDirectory:

@@ -18,7 +18,7 @@ from distillctl.api.task import Task
 from distillctl.build.data import evaluation_loader
 from distillctl.build.device import pick_device
 from distillctl.build.models import build_deployed
-from distillctl.commands.evaluate import check_images, teacher_folder
+from distillctl.commands.evaluate import check_images, run_of_teacher
 from distillctl.commands.resume_check import listing
 from distillctl.commands.run_images import RunImages
 from distillctl.data.workers import worker_deaths
@@ -169,7 +169,9 @@ def open_run(run: str | Path, *, device: str = "auto", overrides: Sequence[str] 
 def _teacher(run: RunDirectory, registry: Registry) -> Path | None:
     with suppress(DistillError):  # it may be gone, and its packages with it
         profile = from_resolved(run.check_resolved(), registry, student_only=True, with_teacher=True)
-        folder = None if profile.teacher is None else teacher_folder(run, profile, registry)
+        if profile.teacher is None:
+            return None
+        folder = profile.teacher.table.run if profile.teacher.table.profile is None else run_of_teacher(run)
         return folder if folder is not None and (folder / "run.json").is_file() else None
     return None
 

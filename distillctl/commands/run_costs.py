@@ -1,17 +1,21 @@
-"""What student and teacher of a finished run cost, for the last screen and `run.json`."""
+"""What the networks and methods of a run cost, for the last screen, a dry run and `run.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from distillctl.api.method import Batch
 from distillctl.build.device import channels_last, placed
 from distillctl.engine.experiment import Experiment
-from distillctl.models.cost import forward_latency, images_of, macs, parameters
+from distillctl.engine.step import Step
+from distillctl.models.cost import forward_latency, images_of, macs, macs_of, parameters
 from distillctl.models.fake_quantise import restore
+from distillctl.models.features import evaluating
 
 _SECONDS, _MOST = 0.4, 20
 """For timing one side, and the forwards that are enough for it."""
@@ -37,3 +41,30 @@ def run_costs(experiment: Experiment, sides: Mapping[str, nn.Module]) -> dict[st
             continue
         found[name] |= {"ms": time.median * 1000, "device": str(device), "threads": torch.get_num_threads()}
     return found
+
+
+def method_costs(step: Step, batch: Batch | None) -> dict[str, int]:
+    """Of all methods of the main part together `parameters`, beside the student's own, and `macs`: multiply-accumulates of their losses for
+    an image, forward, beside those of the networks.
+
+    What it computes changes statistics and buffers: a run is over, or is a trial.
+
+    batch: one that the step was trained on; without it, or where methods cannot be computed once more, `macs` is left out.
+    """
+    experiment, objective = step.experiment, step.learner.objective
+    student = {id(p) for p in experiment.model.parameters()}
+    found = {"parameters": sum(p.numel() for p in objective.methods.parameters() if id(p) not in student)}
+    if batch is None:
+        return found
+    piece = step.first_piece(batch)
+    try:
+        # Alone: the other processes do not come along.
+        with evaluating(objective) if experiment.processes.count > 1 else nullcontext():
+            with torch.no_grad():
+                looks = step.look(piece)
+                learnt = objective.relabelled(piece, looks, step.progress)
+                outputs = objective.observe(learnt)
+            counted = macs_of(lambda: objective.losses(piece, outputs, looks, step.progress, learnt), objective.parameters())
+    except Exception:  # noqa: BLE001 - as above
+        return found
+    return {**found, "macs": counted // piece.count}

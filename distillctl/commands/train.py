@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,6 @@ import torch
 from torch import nn
 
 from distillctl.api.data import Images
-from distillctl.api.method import Batch
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.build.advice import advice, average_advice
@@ -24,7 +24,7 @@ from distillctl.build.models import TeacherModel, build_deployed, build_teacher
 from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
 from distillctl.commands.resume_check import adopt, changed, changed_profile, file_facts, listing, measured_white, packages, refuse
-from distillctl.commands.run_costs import run_costs
+from distillctl.commands.run_costs import method_costs, run_costs
 from distillctl.commands.seen_images import seen_by_teacher
 from distillctl.data import EvalLoader
 from distillctl.data.deployed_view import description
@@ -33,8 +33,9 @@ from distillctl.distributed.process_group import ProcessGroup, join, losses_of_p
 from distillctl.engine.determinism import prepare, promise, same_threads
 from distillctl.engine.evaluate import Comparison, evaluate
 from distillctl.engine.experiment import Experiment
+from distillctl.engine.kept_answers import answers_of, keeping
 from distillctl.engine.loop import Loop
-from distillctl.engine.memory import keep_freed_memory
+from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.state import restore_student
 from distillctl.engine.trackers import Trackers
 from distillctl.errors import DataError, Problem, ProfileError, RunError
@@ -48,6 +49,7 @@ from distillctl.profile.reading import load_teacher_profile
 from distillctl.profile.schema import Profile
 from distillctl.profile.writing import write_toml
 from distillctl.rundir import digests
+from distillctl.rundir.answers import answers_file, write_answers
 from distillctl.rundir.directory import ROOT, RunDirectory, place
 from distillctl.rundir.lock import BusyError, locked
 
@@ -226,7 +228,8 @@ class _Plan:
             with closing(assemble(profile, task, teacher, self.device, processes)) as experiment:
                 accepted = () if run is None else run.digests
                 run = self._begin(run, experiment, facts)
-                loop = Loop(experiment, run, trackers, previous=from_previous, accepted=accepted)
+                evaluations = {} if judged is None else judged.evaluations
+                loop = Loop(experiment, run, trackers, previous=from_previous, accepted=accepted, teacher=evaluations)
                 if processes.first and accepted:
                     adopt(run, profile, {**facts, "epochs": experiment.epochs}, lines)
                 for text in average_advice(profile, experiment.loader.steps):
@@ -276,6 +279,9 @@ class _Plan:
                     "epoch": 0,
                     "head": experiment.head,
                     "method": "+".join(m.spec.name for m in profile.methods),
+                    "student": profile.student.spec.name,
+                    **({} if experiment.network is None else {"teacher": experiment.network.spec.name}),
+                    "shown": _shown(experiment.task),
                     "data": experiment.splits.description,
                     "reproducible": promise(experiment),
                     "threads": torch.get_num_threads(),
@@ -310,8 +316,8 @@ class _Plan:
         self.display.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
         return result.path
 
-    def _judge_teacher(self, task: Task, teacher: TeacherModel | None, trackers: Trackers) -> tuple[Evaluation, str] | None:
-        """Evaluates the teacher before anything is learnt from it."""
+    def _judge_teacher(self, task: Task, teacher: TeacherModel | None, trackers: Trackers) -> _Judged | None:
+        """Evaluates the teacher before anything is learnt from it, and once more on the images by which epochs are chosen."""
         profile = self.profile
         if teacher is None or profile.teacher is None:
             return None
@@ -319,11 +325,8 @@ class _Plan:
         images = getattr(task.data, split)
         model, view = teacher.model.to(self.device), task.data.view
         explained = explained_forward((task.data.channels, *view.shape), ("the teacher ", teacher.spec, model))
-        with ExitStack() as stack:
-            loader = stack.enter_context(self._loader(task, images))
-            labelled = () if task.data.labelled is None else stack.enter_context(self._loader(task, task.data.labelled))
-            stack.enter_context(explained)
-            evaluation = self._evaluate_teacher(teacher, split, task, model, loader, labelled)
+        with explained:
+            evaluation, kept = self._evaluate_teacher(teacher, split, task, model)
         figure, floor = evaluation.figures[task.metric], task.floor(images)
         if not task.compares:  # with itself
             trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
@@ -341,17 +344,26 @@ class _Plan:
                 f"where guessing reaches {task.show(task.metric, floor)}",
                 hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
             )
-        return evaluation, split
+        evaluations = {split: evaluation}
+        agrees = not task.compares and task.agreement(evaluation, evaluation) is not None
+        if agrees and split != "val" and task.data.val is not None:
+            evaluations["val"], _ = self._evaluate_teacher(teacher, "val", task, model)
+        return _Judged(split, evaluations, kept)
 
     def _loader(self, task: Task, images: Images) -> closing[EvalLoader]:
         return closing(evaluation_loader(self.profile, task, images, self.device, processes=self.processes))
 
     def _evaluate_teacher(
-        self, teacher: TeacherModel, split: str, task: Task, model: nn.Module, loader: EvalLoader, labelled: Iterable[Batch]
-    ) -> Evaluation:
+        self, teacher: TeacherModel, split: str, task: Task, model: nn.Module
+    ) -> tuple[Evaluation, Mapping[str, torch.Tensor]]:
+        """The teacher on a split, and what is kept of its answers."""
+        meter = keeping(task)
         try:
-            comparison = Comparison(teacher.spec, model, teacher.spec, labelled) if task.compares else None
-            return evaluate(task, model, loader, self.processes, comparison)
+            with ExitStack() as stack:
+                loader = stack.enter_context(self._loader(task, getattr(task.data, split)))
+                labelled = () if task.data.labelled is None else stack.enter_context(self._loader(task, task.data.labelled))
+                comparison = Comparison(teacher.spec, model, teacher.spec, labelled) if task.compares else None
+                return evaluate(task, model, loader, self.processes, comparison, meter=meter), meter.kept()
         except RunError as error:
             raise RunError(
                 f"the teacher {teacher.called} cannot be judged on {split}: {error.problems[0].message}",
@@ -370,9 +382,7 @@ class _Plan:
         told = ", ".join(f"{words} {task.show(name, figures[name])}" for name, words in task.names.items() if name in figures)
         trackers.note(f"before training on {split}: {told}")
 
-    def _finish(
-        self, run: RunDirectory, loop: Loop, judged: tuple[Evaluation, str] | None, classes_of_teacher: Sequence[str]
-    ) -> dict[str, Any]:
+    def _finish(self, run: RunDirectory, loop: Loop, judged: _Judged | None, classes_of_teacher: Sequence[str]) -> dict[str, Any]:
         """Writes the deployed student, evaluates the last and the best epoch, and writes the result."""
         experiment, profile = loop.experiment, self.profile
         task, head = experiment.task, experiment.head
@@ -385,8 +395,9 @@ class _Plan:
         best_epoch = restore_student(model, digests.check(run.best))
         if self.processes.first:
             _deploy(profile, self.registry, run, model, task, head, classes_of_teacher if task.compares else task.data.classes)
+        meter = keeping(task)
         with _student_is_written(run, best_epoch):
-            last = best = loop.evaluate(model, split) if split else None
+            last = best = loop.evaluate(model, split, meter=meter) if split else None
             if split and best_epoch != epochs:
                 restore_student(model, digests.check(run.last))
                 last = loop.evaluate(model, split)
@@ -395,9 +406,9 @@ class _Plan:
         if task.data.skipped:
             summary["skipped"] = {name: len(paths) for name, paths in task.data.skipped.items()}
         if judged is not None and not task.compares:
-            summary["teacher"] = dict(judged[0].figures)
-        elif judged is not None and "knn" in judged[0].figures:
-            summary["teacher_knn"] = judged[0].figures["knn"]
+            summary["teacher"] = dict(judged.evaluation.figures)
+        elif judged is not None and "knn" in judged.evaluation.figures:
+            summary["teacher_knn"] = judged.evaluation.figures["knn"]
         if task.compares and (start := self.processes.broadcast(run.info().get("start"))):
             summary["start"] = start
         if best is not None and last is not None:
@@ -406,7 +417,7 @@ class _Plan:
             images = getattr(task.data, split)
             if not task.compares:  # there is no label that one could guess
                 summary |= {"chance": task.chance(images), "floor": task.floor(images)}
-            if judged is not None and judged[1] == split and (agreement := task.agreement(judged[0], best)) is not None:
+            if judged is not None and judged.split == split and (agreement := task.agreement(judged.evaluation, best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}
         summary["parameters"] = {name: parameters(side) for name, side in sides.items() if side is not None}
@@ -414,10 +425,61 @@ class _Plan:
             summary["accepted_changes"] = sum(len(note["changes"]) for note in changes)
         if self.processes.first:
             # Beside the result, which another machine would reach as well.
+            self._keep_answers(run, split, {"best": meter.kept(), "teacher": {} if judged is None else judged.kept})
             costs = run_costs(experiment, {name: side for name, side in sides.items() if side is not None})
-            run.update(state="finished", result=summary, costs=costs)
+            run.update(state="finished", result=summary, costs={**costs, **self._spent(run, loop, judged, best, last)})
         self.processes.broadcast(None)
         return summary
+
+    def _keep_answers(self, run: RunDirectory, split: str, kept: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Writes what student and teacher answered, from which others draw figures and tables. A run is finished without them, too."""
+        for who, answers in kept.items():
+            if answers and split:
+                try:
+                    write_answers(answers_file(run.path, split, who), answers_of(answers))
+                except OSError as error:
+                    self.display.note(f"warning: the answers on {split} cannot be written: {(error.strerror or str(error)).lower()}")
+                    return
+
+    def _spent(
+        self, run: RunDirectory, loop: Loop, judged: _Judged | None, best: Evaluation | None, last: Evaluation | None
+    ) -> dict[str, Any]:
+        """What the methods cost, the most memory, and how many images went forward through student and teacher in the whole run."""
+        records = run.records()
+        forwards: Counter[str] = Counter()
+        for record in records:
+            forwards.update(record.get("forwards", {}))
+        ends = [one for one in (best, None if last is best else last) if one is not None]
+        forwards["student"] += int(sum(evaluation.figures["count"] for evaluation in ends))
+        if judged is not None:
+            forwards["teacher"] += int(sum(evaluation.figures["count"] for evaluation in judged.evaluations.values()))
+        seen = len(loop.experiment.splits.train) * len(records)
+        peak = peak_memory(self.device)
+        return {
+            "methods": method_costs(loop.step, loop.batch),
+            "forwards": dict(forwards),
+            "images": seen,
+            **({} if peak is None else {"peak_memory": peak}),
+        }
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The teacher's evaluations by split. split: the one by which it was judged. kept: of its answers on that one."""
+
+    split: str
+    evaluations: Mapping[str, Evaluation]
+    kept: Mapping[str, torch.Tensor]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.evaluations[self.split]
+
+
+def _shown(task: Task) -> dict[str, Any]:
+    """How the figures of a run are shown where nobody loads torch."""
+    percent = [name for name in task.names if task.show(name, 0.5).endswith("%")]
+    return {"metric": task.metric, "names": dict(task.names), "percent": percent}
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from distillctl.api.method import Batch
-from distillctl.api.task import Evaluation
+from distillctl.api.task import Evaluation, Meter
 from distillctl.api.tracker import StepReport, Tracker
 from distillctl.distributed.stop_signals import exit_code
 from distillctl.engine import checkpoint
@@ -38,13 +38,25 @@ class Loop:
     tracker: is told what happens, beside the record.
     previous: go on from the checkpoint before the newest.
     accepted: digests of other profiles whose checkpoints are taken.
+    teacher: its evaluations by split, with which those of the student are compared.
+
+    Its attribute `batch` is the last one of the run, if this process trained on it.
     """
 
     def __init__(
-        self, experiment: Experiment, run: RunDirectory, tracker: Tracker, *, previous: bool = False, accepted: Sequence[str] = ()
+        self,
+        experiment: Experiment,
+        run: RunDirectory,
+        tracker: Tracker,
+        *,
+        previous: bool = False,
+        accepted: Sequence[str] = (),
+        teacher: Mapping[str, Evaluation] | None = None,
     ) -> None:
         self.experiment = experiment
         self.run = run
+        self.batch: Batch | None = None
+        self._teacher = teacher or {}
         self._record = Record(run) if experiment.processes.first else Tracker()
         self._tracker = tracker
         processes = experiment.processes
@@ -100,10 +112,14 @@ class Loop:
         last = position.epoch + 1 == experiment.epochs
         self.step.check()
         self._agree_on_buffers()
+        self._clock.tick()
+        trained = position.epoch_seconds
         if part.phase is None and (last or record["epoch"] % experiment.settings.evaluate_every == 0):
             record |= self._evaluate()
         self._clock.tick()
-        record |= {"seconds": round(position.epoch_seconds, 3)}
+        whole = position.epoch_seconds
+        record["forwards"] = self._forwards(record)
+        record |= {"seconds": round(whole, 3), "train_seconds": round(trained, 3), "evaluation_seconds": round(whole - trained, 3)}
         self._finish_epoch(record, last)
         if number := self._interrupts.stopping():
             raise self._stopped(number)
@@ -119,6 +135,8 @@ class Loop:
         for done, batch in enumerate(experiment.loader.epoch(position.epoch, position.step), start=first):
             self.step(batch, within * steps + done - 1)
             position.step = done
+            if done == steps and position.epoch + 1 == experiment.epochs:
+                self.batch = batch
             if experiment.settings.compiled and done in (first, steps):  # the steps that compile, which takes some processes longer
                 experiment.processes.all_gather(None, patient=True)
             pause = self._interrupts.after_step()
@@ -144,6 +162,16 @@ class Loop:
             "images_per_second": round(rate, 1),
         }
 
+    def _forwards(self, record: Mapping[str, Any]) -> dict[str, int]:
+        """How many images went forward through either network in an epoch and its evaluation, over all processes."""
+        experiment, learner = self.experiment, self.step.learner
+        images, network = len(experiment.splits.train), experiment.network
+        evaluated = int(sum(record[split].get("count", 0) for split in ("val", "test") if split in record))
+        student = images * learner.objective.student_forwards + evaluated
+        if network is None:
+            return {"student": student}
+        return {"student": student, "teacher": images * len(learner.objective.teacher_norms) + evaluated * experiment.task.compares}
+
     def _report(self, part: Part, epoch: int, done: int, reading: Reading, rate: float) -> StepReport:
         steps = self.experiment.loader.steps
         return StepReport(part.name, epoch, done, steps, reading.total, reading.terms, reading.figures, reading.images, rate, self._lr)
@@ -162,10 +190,15 @@ class Loop:
         images, name = (splits.val, "val") if splits.val is not None else (splits.test, "test")
         if images is None:
             return {}
-        return {name: dict(self.evaluate(self.step.learner.evaluated, name, interruptible=True).figures)}
+        evaluation = self.evaluate(self.step.learner.evaluated, name, interruptible=True)
+        found: dict[str, Any] = {name: dict(evaluation.figures)}
+        teacher = self._teacher.get(name)
+        if teacher is not None and (agreement := self.experiment.task.agreement(teacher, evaluation)) is not None:
+            found["agreement"] = agreement
+        return found
 
-    def evaluate(self, model: nn.Module, split: str, *, interruptible: bool = False) -> Evaluation:
-        """Evaluates a model on `val` or `test`."""
+    def evaluate(self, model: nn.Module, split: str, *, interruptible: bool = False, meter: Meter | None = None) -> Evaluation:
+        """Evaluates a model on `val` or `test`. meter: takes the place of the task's own."""
         experiment = self.experiment
         experiment.processes.broadcast_tensors(list(model.buffers()))  # statistics of batch normalisation are those of the first process
         with ExitStack() as stack:
@@ -178,7 +211,7 @@ class Loop:
                 comparison = Comparison(experiment.student.spec, network.model, network.spec, labelled)
             stack.enter_context(explained_shortage(experiment))
             batches = self._until_stopped(loader) if interruptible else loader
-            return evaluate(experiment.task, model, batches, experiment.processes, comparison)
+            return evaluate(experiment.task, model, batches, experiment.processes, comparison, meter=meter)
 
     def _until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; a signal ends a long evaluation, which the next run begins anew. Several processes finish it together."""

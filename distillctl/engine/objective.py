@@ -136,9 +136,14 @@ class Objective(nn.Module):
         """Forward passes of the student over a batch."""
         return 1 if self._phase is not None else max((m.passes for m in self.active), default=1)
 
+    @property
+    def student_forwards(self) -> int:
+        """How often the student sees each image of a batch now."""
+        return 0 if self._phase is not None and not self._phase.student else self.passes
+
     def observe(self, batch: Batch) -> Outputs:
         """What the student computes for a batch; with several passes, features of shape (passes, B, …)."""
-        if self._phase is not None and not self._phase.student:
+        if not self.student_forwards:
             return {}
         if self.passes == 1:
             return self.task.forward(self.student, batch)

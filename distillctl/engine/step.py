@@ -137,6 +137,11 @@ class Step:
             return batch
         return replace(batch, seeds=hash_index(batch.index, self.experiment.settings.seed, DRAWS, self._before + step))
 
+    def first_piece(self, batch: Batch) -> Batch:
+        """The first of the parts in which a batch of this process is computed, ready for the networks, as if it were alone."""
+        piece = self._pieces(self._seeded(batch, 0))[0]
+        return replace(piece, start=0, total=0, whole=0)
+
     def _pieces(self, batch: Batch) -> list[Batch]:
         """The parts of this process's images that are computed one after the other."""
         whole = batch.total or batch.count

@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,15 +37,21 @@ def macs(model: nn.Module, shape: Sequence[int]) -> int:
     most published figures. The model may lie on any device, `meta` too, where nothing is computed.
     """
     images = torch.zeros(1, *shape, device=_device(model))
+    with evaluating(model):
+        return macs_of(lambda: model(images), model.parameters())
+
+
+def macs_of(call: Callable[[], object], parameters: Iterable[nn.Parameter] = ()) -> int:
+    """Multiply-accumulates of whatever a call computes, without gradients; see `macs`. parameters: those that it uses."""
     fast = torch.backends.mha.get_fastpath_enabled()
     # The fused kernels of attention are not counted by every version of torch, and the parts that they consist of are.
     torch.backends.mha.set_fastpath_enabled(False)
-    trained = [value for value in model.parameters() if value.requires_grad]
+    trained = [value for value in parameters if value.requires_grad]
     try:
         for value in trained:  # torch's counter asks what is handed to a module and wants a gradient for how it came about
             value.requires_grad_(False)
-        with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(images)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            call()
     finally:
         for value in trained:
             value.requires_grad_(True)

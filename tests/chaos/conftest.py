@@ -179,7 +179,7 @@ class Chaos:
         result: dict[str, Any] = {
             "student.safetensors": (run / "student.safetensors").read_bytes(),
             "model.json": (run / "model.json").read_bytes(),
-            "metrics": [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines],
+            "metrics": [{k: v for k, v in line.items() if not k.endswith(("seconds", "per_second"))} for line in lines],
             "result": info["result"],
             "files": sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file() and p.name != "previous.pt"),
         }

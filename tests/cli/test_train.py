@@ -90,9 +90,11 @@ def test_train_prints_epochs_and_what_came_out(trained: tuple[Path, str]) -> Non
     assert len({line.index(end) + len(end) for line, end in ((sizes, "student"), (counts, "78,042"))}) == 1
     info = json.loads((student_run(folder) / "run.json").read_text())
     costs, result = info["costs"], info["result"]
-    assert list(costs) == ["student", "teacher"]
-    assert all(set(cost) == {"parameters", "macs", "ms", "device", "threads"} for cost in costs.values())
-    assert {side: cost["parameters"] for side, cost in costs.items()} == result["parameters"]
+    assert list(costs) == ["student", "teacher", "methods", "forwards", "images", "peak_memory"]
+    sides = {side: costs[side] for side in ("student", "teacher")}
+    assert all(set(cost) == {"parameters", "macs", "ms", "device", "threads"} for cost in sides.values())
+    assert {side: cost["parameters"] for side, cost in sides.items()} == result["parameters"]
+    assert costs["methods"] == {"parameters": 0, "macs": 0}
     assert costs["student"]["macs"] == macs_of(load_student(student_run(folder)).model, (3, 8, 8))
     assert lines[-2].split()[1] == f"{lines[-1].split()[1]}/student.safetensors"
     assert any(line.startswith("teacher    ") for line in lines)

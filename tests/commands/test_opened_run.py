@@ -156,5 +156,5 @@ def test_runs_of_older_versions_did_not_note_their_teacher(opened: OpenedRun, fo
     report = evaluate_run(opened.path, Registry.load(), device="cpu", against_teacher=True)
     assert report.figures["teacher_agreement"] >= 0
     next(path for path in (folder / "runs").iterdir() if path.name.startswith("teacher")).rename("elsewhere")
-    with pytest.raises(DataError, match="is not trained yet"):
+    with pytest.raises(DataError, match="the run of its teacher is not beside it"):
         evaluate_run(opened.path, Registry.load(), device="cpu", against_teacher=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,8 +21,11 @@ from distillctl.commands.dry_run import dry_run
 from distillctl.commands.evaluate import evaluate_run
 from distillctl.commands.train import Result, train
 from distillctl.errors import DataError, DistillError, ProfileError, RunError
+from distillctl.files import write_json
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
+from distillctl.rundir.answers import answers_file, read_answers
+from distillctl.rundir.directory import RunDirectory
 from distillctl.rundir.lock import BusyError
 
 TEACHER = """
@@ -113,6 +117,7 @@ def test_a_run_leaves_its_directory_and_its_teachers(finished: tuple[Path, Resul
     names = {p.relative_to(result.path).as_posix() for p in result.path.rglob("*") if p.is_file()}
     assert names == {
         "profile.toml", "resolved.toml", "environment.json", "run.json", "metrics.jsonl", "run.lock",
+        "predictions/test-best.npz", "predictions/test-teacher.npz",
         *(f"{name}{end}" for end in ("", ".sha256") for name in (
             "student.safetensors", "model.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt",
         )),
@@ -136,6 +141,36 @@ def test_the_result_names_teacher_student_and_agreement(finished: tuple[Path, Re
     assert (summary["split"], summary["last"]["epoch"]) == ("test", 3)
 
 
+def test_what_student_and_teacher_answered_is_kept_and_gives_the_figures(finished: tuple[Path, Result]) -> None:
+    path, summary = finished[1].path, finished[1].summary
+    best, teacher = (read_answers(answers_file(path, "test", who)) for who in ("best", "teacher"))
+    assert best.right.mean() == pytest.approx(summary["best"]["top1"], abs=1e-12)
+    assert teacher.right.mean() == pytest.approx(summary["teacher"]["top1"], abs=1e-12)
+    assert (best.classes[:, 0] == teacher.classes[:, 0]).mean() == pytest.approx(summary["agreement"], abs=1e-12)
+    assert -np.log(best.own).mean() == pytest.approx(summary["best"]["loss"], rel=1e-5)
+    assert best.index.tolist() == list(range(summary["best"]["count"]))
+    assert (best.probabilities[:, :-1] >= best.probabilities[:, 1:]).all()
+
+
+def test_what_a_run_spent_is_told(finished: tuple[Path, Result]) -> None:
+    """Of 600 training images three epochs, of 198 validation images one evaluation each; tests of the best and the last epoch, and the
+    teacher's on both splits."""
+    path, summary = finished[1].path, finished[1].summary
+    lines = RunDirectory.open(path).records()
+    counts = {"train": 600, "val": int(lines[0]["val"]["count"]), "test": int(summary["best"]["count"])}
+    assert [line["forwards"] for line in lines] == [{"student": 600 + counts["val"], "teacher": 600}] * 3
+    costs = RunDirectory.open(path).info()["costs"]
+    assert costs["forwards"] == {
+        "student": 3 * (600 + counts["val"]) + 2 * counts["test"],
+        "teacher": 3 * 600 + counts["val"] + counts["test"],
+    }
+    assert costs["images"] == 1800
+    assert costs["peak_memory"] > 1 << 20
+    for line in lines:
+        assert line["train_seconds"] + line["evaluation_seconds"] == pytest.approx(line["seconds"], abs=2e-3)
+        assert 0 <= line["agreement"] <= 1
+
+
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_eval_gives_the_number_that_training_gave(finished: tuple[Path, Result], registry: Registry, which: str) -> None:
     _, result = finished
@@ -145,6 +180,23 @@ def test_eval_gives_the_number_that_training_gave(finished: tuple[Path, Result],
     assert report.figures.keys() - expected.keys() == set(Classification.detail_names)
     assert report.epoch == result.summary[which]["epoch"]
     assert sum(line["count"] for line in report.classes) == expected["count"]
+
+
+def test_eval_asks_the_teacher_that_a_profile_made(finished: tuple[Path, Result], registry: Registry, tmp_path: Path) -> None:
+    base, result = finished
+    report = evaluate_run(result.path, registry, against_teacher=True, device="cpu")
+    assert report.figures["teacher_agreement"] == result.summary["agreement"]
+    kept = read_answers(answers_file(result.path, "test", "teacher"))
+    assert (report.answers["teacher"].classes == kept.classes).all()
+    assert (report.answers["student"].classes == read_answers(answers_file(result.path, "test")).classes).all()
+    moved = tmp_path / "runs"
+    shutil.copytree(base / "runs", moved)
+    run = RunDirectory.open(moved / result.path.name)
+    write_json(run.path / "run.json", {k: v for k, v in run.info().items() if k not in ("teacher_run", "checksum")})  # an older run
+    assert evaluate_run(run.path, registry, against_teacher=True, device="cpu").figures == report.figures
+    shutil.rmtree(next(path for path in moved.iterdir() if path.name.startswith("teacher")))
+    with pytest.raises(DataError, match="the run of its teacher is not beside it"):
+        evaluate_run(run.path, registry, against_teacher=True, device="cpu")
 
 
 def test_eval_gives_the_number_of_a_run_in_bf16_to_the_last_digit(folder: Path, registry: Registry) -> None:

@@ -92,7 +92,7 @@ def folder(finished: tuple[Path, Result, list[str]], tmp_path: Path, monkeypatch
 
 def records(path: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.endswith(("seconds", "per_second"))} for line in lines]
 
 
 def place(result: Result, folder: Path) -> Path:

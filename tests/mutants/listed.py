@@ -405,7 +405,7 @@ MUTANTS = (
     ),
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
-    Mutant('a run that went on after a change is a control', 'distillctl/commands/control.py', 'info.get("method") == "none" and "changes" not in info', 'info.get("method") == "none"', 'tests/commands/test_control.py'),
+    Mutant('a run that went on after a change is a control', 'distillctl/analysis/control.py', 'other.method == LABELS_ALONE and "changes" not in other.info', 'other.method == LABELS_ALONE', 'tests/analysis/test_control.py'),
     Mutant('a dry run counts a head twice', 'distillctl/commands/dry_run.py', 'methods.parameters() if id(p) not in student)', 'methods.parameters())', 'tests/commands/test_dry_run.py'),
     Mutant('a command in backticks is broken', 'distillctl/cli/render.py', 'quoted[0].replace(" ", "\\0")', 'quoted[0]', 'tests/cli/test_render.py'),
     Mutant('a shell is offered names that mean two models', 'distillctl/cli/completion.py', '(catalog.shown_name(spec), spec.summary)', '(spec.name, spec.summary)', 'tests/cli/test_completion.py'),

@@ -36,8 +36,10 @@ TOLERANCE = 0.1
 """Relative, and for shares of images absolute: other kernels round otherwise, and two epochs at a large rate amplify that."""
 _BITS = {"bits", "file_bits"}
 """Hashes that say nothing on another machine."""
-_TIMES = {"seconds", "images_per_second", "costs"}
+_TIMES = {"seconds", "train_seconds", "evaluation_seconds", "images_per_second", "costs"}
 _LATER = {"macro_precision", "macro_recall", "macro_f1", "ece", "precision", "recall", "f1"}
+_LATER_IN_RECORDS, _LATER_FOLDER = {"agreement", "forwards"}, "predictions"
+"""What was not told when all was recorded."""
 PROFILE = """
 seed = 5
 [dataset]
@@ -293,12 +295,12 @@ def _left(run: Path) -> dict[str, Any]:
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
-        "files": sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()),
+        "files": sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and p.parent.name != _LATER_FOLDER),
         "student": {**_tensors(load_file(run / "student.safetensors")), "file_bits": _hash((run / "student.safetensors").read_bytes())},
         "model.json": _hash((run / "model.json").read_bytes()),
         "resolved": _text_hash((run / "resolved.toml").read_text(encoding="utf-8")),
         "state": {part: _tensors(_flat(state[part])) for part in ("student", "methods", "optimizer", "ema")},
-        "metrics": [_plain(record) for record in records],
+        "metrics": [_plain({key: value for key, value in record.items() if key not in _LATER_IN_RECORDS}) for record in records],
         "result": _plain(json.loads((run / "run.json").read_text(encoding="utf-8"))["result"]),
     }
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from distillctl.analysis.control import control_beside
 from distillctl.builtin.classification_task import Classification
 from distillctl.cli.train import print_result
-from distillctl.commands.control import control_of
 from distillctl.commands.train import Result
 from distillctl.rundir.directory import RunDirectory
 
@@ -46,15 +46,15 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def test_one_beside_it_that_learnt_from_labels_alone(run: RunDirectory) -> None:
-    assert control_of(run) is None
+    assert control_beside(run.path) is None
     control = made(run.path.with_name("a-2"), "none", workers=4)  # which changes nothing
-    found = control_of(run)
+    found = control_beside(run.path)
     assert found is not None
     assert found.path == control.path
-    assert control_of(control) is None, "a control has none"
+    assert control_beside(control.path) is None, "a control has none"
     newer = made(run.path.with_name("a-3"), "none")
     os.utime(control.path / "run.json", (1, 1))
-    assert control_of(run).path == newer.path  # type: ignore[union-attr]
+    assert control_beside(run.path).path == newer.path  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_one_beside_it_that_learnt_from_labels_alone(run: RunDirectory) -> None:
 )
 def test_nothing_else_may_differ(run: RunDirectory, other: dict[str, Any]) -> None:
     made(run.path.with_name("a-2"), **{"method": "none", **other})
-    assert control_of(run) is None
+    assert control_beside(run.path) is None
 
 
 def test_damaged_runs_are_passed_over(run: RunDirectory) -> None:
@@ -80,7 +80,7 @@ def test_damaged_runs_are_passed_over(run: RunDirectory) -> None:
     (broken.path / "run.json").write_text("{")
     with edited.resolved.open("a") as file:
         file.write("# edited\n")
-    assert control_of(run) is None
+    assert control_beside(run.path) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What finished and unfinished runs say, read from their directories without torch."""
