@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,9 +54,9 @@ class OpenedRun:
     records: Mapping[int, Mapping[str, Any]]
     kept: tuple[int, ...]
     teacher: Path | None
-    _run: RunDirectory
-    _registry: Registry
-    _found: RunImages
+    _run: RunDirectory = field(repr=False)
+    _registry: Registry = field(repr=False)
+    _found: RunImages = field(repr=False)
 
     def images(self, split: Split) -> Images:
         """The images of a split.
