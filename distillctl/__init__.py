@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from distillctl.api.task import Answer, Evaluation, Meter, Outputs, Seen, Task
     from distillctl.api.tracker import RunStart, StepReport, Tracker
     from distillctl.build.student import Student, load_student
+    from distillctl.commands.compare import compare
     from distillctl.commands.export import export
     from distillctl.commands.from_python import evaluate, train
     from distillctl.commands.opened_run import OpenedRun, open_run
@@ -112,6 +113,7 @@ _WHERE = {
     "distillctl.api.task": ("Answer", "Evaluation", "Meter", "Outputs", "Seen", "Task"),
     "distillctl.api.tracker": ("RunStart", "StepReport", "Tracker"),
     "distillctl.build.student": ("Student", "load_student"),
+    "distillctl.commands.compare": ("compare",),
     "distillctl.commands.export": ("export",),
     "distillctl.commands.from_python": ("evaluate", "train"),
     "distillctl.commands.opened_run": ("OpenedRun", "open_run"),
@@ -134,8 +136,9 @@ __all__ = [
     "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student", "Task",
     "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "UnequalViews", "View", "Wants", "WeightsInput", "Wrapper",
     "__version__",
-    "cache_folder", "check_image_sizes", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32", "gather_rows",
-    "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student", "match_size",
+    "cache_folder", "check_image_sizes", "compare", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32",
+    "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student",
+    "match_size",
     "matching_convolution", "open_image", "open_run", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum",
     "predict", "require_folder", "require_positions", "scan_classes", "size_between", "split_decay", "split_target", "stratified_split",
     "target_divergence", "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",

@@ -47,6 +47,13 @@ def milliseconds(seconds: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def some(names: Sequence[str]) -> str:
     """The first names in backticks, and how many there are besides."""
     shown = ", ".join(f"`{name}`" for name in names[:3])

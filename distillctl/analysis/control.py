@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,20 @@ def control_of(run: RunRecord, among: Iterable[RunRecord]) -> RunRecord | None:
         return None
     wanted = _without_teaching(run)
     return next((other for other in among if _is_control(other, run) and _without_teaching(other) == wanted), None)
+
+
+def controls_among(runs: Sequence[RunRecord]) -> dict[Path, RunRecord]:
+    """For every run that has one its control among these, by the run's path; the first where there are several."""
+    alone: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        if run.method == LABELS_ALONE:
+            alone[_key(run)].append(run)
+    found = {run.path: control_of(run, alone.get(_key(run), ())) for run in runs if run.method != LABELS_ALONE}
+    return {path: control for path, control in found.items() if control is not None}
+
+
+def _key(run: RunRecord) -> str:
+    return json.dumps(_without_teaching(run), sort_keys=True, default=str)
 
 
 def _is_control(other: RunRecord, run: RunRecord) -> bool:

@@ -78,8 +78,8 @@ class RunRecord:
 
     @property
     def student(self) -> str:
-        """The student's model."""
-        return self._name("student")
+        """The student's model, without the family in front of its name."""
+        return str(self.info.get("student") or self._name("student").rpartition("/")[2])
 
     @property
     def teacher(self) -> str:
@@ -198,7 +198,13 @@ class RunRecord:
     @property
     def _shown(self) -> Mapping[str, Any]:
         told = self.info.get("shown")
-        return told if isinstance(told, dict) and {"metric", "names", "percent"} <= told.keys() else _CLASSIFICATION
+        if isinstance(told, dict) and {"metric", "names", "percent"} <= told.keys():
+            return told
+        best = self.result.get("best", {})
+        metric = next((name for name in best if name != "epoch"), "top1") if isinstance(best, dict) else "top1"
+        if metric == "top1":
+            return _CLASSIFICATION
+        return {"metric": metric, "names": {name: name for name in best if name not in ("epoch", "count")}, "percent": [metric]}
 
     def _name(self, table: str) -> str:
         found = self.resolved.get(table)

@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command("train:train", "Train a student, or continue an unfinished run."),
     "launch": Command("launch:launch", "Submit a training to SLURM."),
     "eval": Command("eval:eval_", "Evaluate a run."),
+    "runs": Command("runs:runs", "List the runs with their figures."),
+    "compare": Command("compare:compare", "Compare runs over their seeds with a control."),
     "predict": Command("predict:predict", "Classify images, or find objects, with a student."),
     "export": Command("export:export", "Write a student as ONNX, torch.export or safetensors."),
     "bench": Command("bench:bench", "Measure the speed of a training step."),

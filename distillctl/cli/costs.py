@@ -33,6 +33,10 @@ def print_costs(info: Mapping[str, Any]) -> None:
         line = f"{'':<{_INDENT}}{label:<{_LABEL}}{'  '.join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))}"
         more = [text for text in (_ratio(costs, label.lower(), words), _where(costs) if label == "ms" else "") if text]
         render.words(f"{line}{'  ' if more else ''}{', '.join(more)}", _INDENT + _LABEL)
+    methods: Mapping[str, int] = told.get("methods", {})
+    if any(methods.values()):
+        counted = f", {magnitude(methods['macs'])} MACs an image" if "macs" in methods else ""
+        render.words(f"{'methods':<{_INDENT}}{methods['parameters']:,} parameters{counted}, in training alone", _INDENT)
 
 
 def _ratio(costs: Mapping[str, Mapping[str, Any]], key: str, words: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from distillctl.api.tracker import RunStart, StepReport, Tracker
 from distillctl.cli.render import width, wrapped
 from distillctl.engine.experiment import MAIN
-from distillctl.text import counted, one_line
+from distillctl.text import counted, duration, one_line
 
 
 @contextmanager
@@ -27,13 +27,6 @@ def audience(*, quiet: bool, talks: bool = True) -> Iterator[Tracker]:
             yield shown
     else:
         yield Plain()
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Quiet(Tracker):

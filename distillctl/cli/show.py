@@ -15,6 +15,7 @@ from distillctl.errors import PluginError, ProfileError
 from distillctl.plugin.catalog import Catalog
 from distillctl.plugin.registry import Registry
 from distillctl.profile.problems import no_run
+from distillctl.text import counted, magnitude
 
 _WIDE = 160
 """Columns from which a description fits beside the other cells of a table of options."""
@@ -30,6 +31,15 @@ def show(
             autocompletion=completion.objects_and_runs,
         ),
     ],
+    pair: Annotated[
+        str,
+        typer.Option(
+            "--pair",
+            metavar="TEACHER:STUDENT",
+            help="What a method costs between two models.",
+            show_default=False,
+        ),
+    ] = "",
     cite: Annotated[bool, typer.Option("--bibtex", help="Print how its paper is cited, and nothing else.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -38,11 +48,14 @@ def show(
     Of a run directory: what was trained, its figures, and what student and teacher cost.
 
     Examples:
-        distillctl show torchvision/resnet18
+        distillctl show crd --pair cifar/resnet32x4:cifar/resnet8x4
 
         distillctl show runs/NAME
     """
     registry = Registry.load()
+    if pair:
+        _show_pair(registry, name, pair, as_json=json)
+        return
     if is_run(Path(name)):
         if cite:
             raise ProfileError(f"`{name}` is a run, which has no paper", where="--bibtex", hint="leave it out")
@@ -64,6 +77,29 @@ def show(
         if i:
             render.line()
         _print(entry)
+
+
+def _show_pair(registry: Registry, name: str, pair: str, *, as_json: bool) -> None:
+    """What a method costs between two models."""
+    teacher, colon, student = pair.partition(":")
+    if not colon:
+        raise ProfileError(f"`{pair}` does not name two models", where="--pair", hint="for example `--pair cifar/wrn_40_2:cifar/wrn_16_2`")
+    method = registry.methods.get(name)
+    one, other = registry.models.get(teacher), registry.models.get(student)
+    with render.loading():
+        from distillctl.commands.pair_costs import pair_costs
+    found = pair_costs(method, one, other, registry)
+    if as_json:
+        render.as_json({"method": name, "pair": pair, "costs": found.as_dict()})
+        return
+    wraps = f" around {found.inner}" if found.inner else ""
+    data = f"images of {found.size} pixels in batches of {found.batch}, {counted(found.classes, 'class', 'es')}"
+    render.heading(f"{name}{wraps} between {teacher} and {student}: {data}")
+    rows = {"student": found.student, "teacher": found.teacher, "method": found.method}
+    lines = [(side, f"{cost['parameters']:,}", magnitude(cost["macs"]) if "macs" in cost else "") for side, cost in rows.items() if cost]
+    render.table(("", "parameters", "MACs an image"), lines, indent=2)
+    if found.teacher is None:
+        render.words(f"  `{name}` needs no teacher", 2)
 
 
 def find(registry: Registry, name: str) -> list[tuple[Catalog[Any], Any]]:

@@ -13,7 +13,7 @@ from distillctl.cli import options, render
 from distillctl.cli.costs import print_costs
 from distillctl.distributed import heartbeat
 from distillctl.errors import MachineError, ProfileError
-from distillctl.text import counted
+from distillctl.text import counted, duration, magnitude
 
 if TYPE_CHECKING:
     from distillctl.commands.dry_run import Plan
@@ -114,7 +114,6 @@ def _say(text: str) -> None:
 
 def print_result(result: Result) -> None:
     """Teacher, student and agreement, and where the run lies."""
-    from distillctl.cli.display import duration
     from distillctl.rundir.directory import RunDirectory
 
     summary: dict[str, Any] = dict(result.summary)
@@ -192,8 +191,6 @@ def _told(result: Result, figures: Mapping[str, float]) -> list[str]:
 
 def _times(plan: Plan) -> list[str]:
     """What the time goes into."""
-    from distillctl.cli.display import duration
-
     named = {"steps": plan.step_seconds, "evaluations": plan.evaluation_seconds, "the teacher's training": plan.teacher_seconds}
     return [f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds]
 
@@ -202,23 +199,27 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
+def _counted(macs: int | None) -> str:
+    return "" if macs is None else f", {magnitude(macs)} MACs an image"
+
+
 def print_plan(plan: Plan) -> None:
     """What a dry run found."""
     from distillctl.api.method import OUTPUT
-    from distillctl.cli.display import duration, terms_line
+    from distillctl.cli.display import terms_line
 
     _say(f"run        {plan.path} (nothing is written by a dry run)")
     _say(f"data       {plan.data}")
     outputs = {side.taps[OUTPUT] for side in plan.sides}
     for side in plan.sides:
-        _say(f"{side.role:<10} {side.name}: {side.parameters:,} parameters")
+        _say(f"{side.role:<10} {side.name}: {side.parameters:,} parameters{_counted(side.macs)}")
         for name, shape in side.taps.items():
             if name == OUTPUT and len(outputs) == 1:
                 continue
             render.line(f"             {name:<14} {_shape(shape)}")
     if len(outputs) == 1:
         _say(f"logits     {_shape(*outputs)}")
-    _say(f"methods    {plan.method_parameters:,} parameters beside the student")
+    _say(f"methods    {plan.methods['parameters']:,} parameters beside the student{_counted(plan.methods.get('macs'))}")
     for part in plan.parts:
         name = "" if part.name == "main" else f"{part.name}: "
         steps = plan.steps_per_epoch * part.epochs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from distillctl.build.data import inspected_task
 from distillctl.build.device import check_precision, pick_device, unused_gpu
 from distillctl.build.experiment import assemble, sides
 from distillctl.build.models import TeacherModel, build_model, build_teacher
+from distillctl.commands.run_costs import method_costs
 from distillctl.data import train_loader
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.determinism import deterministic_algorithms, prepare
@@ -28,6 +30,7 @@ from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.meter import Reading
 from distillctl.engine.precision import ieee
 from distillctl.engine.step import Step
+from distillctl.models.cost import macs, parameters
 from distillctl.models.features import evaluating
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load_teacher_profile
@@ -42,12 +45,14 @@ _CALIBRATION, _CALIBRATION_BATCHES = 32, 4
 class SidePlan:
     """One network of the run.
 
+    macs: multiply-accumulates of an image, forward; None where the network does not compute one image alone.
     taps: shape without the batch dimension of every captured feature.
     """
 
     role: str
     name: str
     parameters: int
+    macs: int | None
     taps: dict[str, tuple[int, ...]]
 
 
@@ -69,7 +74,8 @@ class PartPlan:
 class Plan:
     """What a run would be.
 
-    method_parameters: of all methods, without the head that one of them may have given to the student.
+    methods: of all methods together, `parameters`, without the head that one of them may have given to the student, and where it could be
+        counted `macs`, multiply-accumulates of their losses for an image, beside those of the networks.
     parts: in their order; the main part is the last.
     memory: bytes at the peak of two steps of each part; None where the system does not count them.
     evaluation_seconds: estimate for all evaluations of the run, by one batch of each split.
@@ -80,7 +86,7 @@ class Plan:
     path: Path
     data: str
     sides: tuple[SidePlan, ...]
-    method_parameters: int
+    methods: Mapping[str, int]
     steps_per_epoch: int
     parts: tuple[PartPlan, ...]
     memory: int | None
@@ -116,43 +122,46 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     trainer = untrained_teacher(profile, registry, root)
     teacher = stand_in_teacher(profile, registry, task, root, notes, chosen)
     with closing(assemble(profile, task, teacher, chosen)) as experiment, deterministic_algorithms(experiment):
-        parts = tuple(_try_part(experiment, part) for part in experiment.parts)
+        tried = [_try_part(experiment, part) for part in experiment.parts]
         networks = tuple(
-            SidePlan(role, side.name, sum(p.numel() for p in side.model.parameters()), dict(side.shapes))
+            SidePlan(role, side.name, parameters(side.model), _macs(experiment, side.model), dict(side.shapes))
             for role, side in sides(experiment)
         )
+        _, step, batch = tried[-1]
         plan = Plan(
             path=path,
             data=task.data.overview,
             sides=networks,
-            method_parameters=_beside(experiment),
+            methods=method_costs(step, batch),
             steps_per_epoch=experiment.loader.steps,
-            parts=parts,
+            parts=tuple(part for part, _, _ in tried),
             memory=peak_memory(chosen),
             evaluation_seconds=_evaluation_seconds(experiment),
             notes=(*notes, *advice(profile, 1), *average_advice(profile, experiment.loader.steps), *experiment.notes),
         )
-    del experiment, teacher  # their memory
+    del experiment, teacher, tried, step, batch  # their memory
     return plan if trainer is None else replace(plan, teacher_seconds=dry_run(trainer, registry, device=device, root=root).seconds)
 
 
-def _beside(experiment: Experiment) -> int:
-    """How many parameters the methods have that are not the student's."""
-    student = {id(p) for p in experiment.model.parameters()}
-    return sum(p.numel() for p in experiment.objective.methods.parameters() if id(p) not in student)
+def _macs(experiment: Experiment, model: nn.Module) -> int | None:
+    data = experiment.task.data
+    try:
+        return macs(model, (data.channels, *data.view.shape))
+    except Exception:  # noqa: BLE001 - a figure that is left out; whatever a model has against one image of zeros
+        return None
 
 
-def _try_part(experiment: Experiment, part: Part) -> PartPlan:
-    """Two steps of a part."""
+def _try_part(experiment: Experiment, part: Part) -> tuple[PartPlan, Step, Batch | None]:
+    """Two steps of a part; the step, and the last batch."""
     step = Step(experiment, part)
-    seconds = 0.0
+    seconds, batch = 0.0, None
     for number, batch in zip(range(2), experiment.loader.epoch(part.begin), strict=False):
         batch = _largest(batch, experiment.splits.view)
         started = time.perf_counter()
         step(batch, number)
         synchronize(experiment.device)
         seconds = time.perf_counter() - started
-    return PartPlan(part.name, part.epochs, seconds, step.learner.meter.read())
+    return PartPlan(part.name, part.epochs, seconds, step.learner.meter.read()), step, batch
 
 
 def _largest(batch: Batch, view: View) -> Batch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
@@ -121,6 +122,15 @@ def from_resolved(
             continue
         document = document.without((name,))
     return _checked(document, overrides, registry, trusted=True)
+
+
+def from_tables(data: Mapping[str, Any], registry: Registry) -> Profile:
+    """The profile that these tables are, as those of a file would be. Files that they name need not be there.
+
+    Raises:
+        ProfileError: with every problem.
+    """
+    return _checked(Document(Path("profile.toml"), b"", data, {}), (), registry, trusted=True)
 
 
 def _edit(name: str, value: object) -> Edit:

@@ -56,6 +56,27 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def held(folder: Path) -> bool:
+    """Whether somebody trains the run in a folder just now; nothing is taken or made."""
+    file = folder / NAME
+    try:
+        status = file.stat()
+        if (status.st_dev, status.st_ino) in _held:
+            return True
+        if not hasattr(os, "lockf"):
+            return (folder / LIBRARY).exists()
+        descriptor = os.open(file, os.O_RDWR)
+    except OSError:  # no lock, or not ours to write: then nobody can tell
+        return False
+    try:
+        os.lockf(descriptor, os.F_TEST, 0)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def _locked_by_library(folder: Path) -> Iterator[None]:
     """The lock is on a file of its own, which the library removes: Windows lets nobody read a file that is locked."""

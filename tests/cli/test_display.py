@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from distillctl.api.tracker import RunStart, StepReport, Tracker
-from distillctl.cli.display import Live, Plain, Quiet, audience, duration, folded
+from distillctl.cli.display import Live, Plain, Quiet, audience, folded
 from distillctl.testing import make_task
+from distillctl.text import duration
 
 REPORT = StepReport("main", 2, 3, 9, 0.3625, {"task": 2.5, "kd": 0.125}, {"top1": 0.25}, 300, 50.0, 0.05)
 RECORD = {

@@ -289,6 +289,7 @@ class TestProcesses:
             ("['check', 'none.toml'], ['init', 'nothing']", "torch rich toml"),
             ("['train', 'none.toml'], ['bench', 'none.toml'], ['launch', 'none.toml'], ['eval', 'nowhere']", "torch rich"),
             ("['check-data', 'none.toml']", "torch rich"),
+            ("['compare', 'nowhere']", "torch rich numpy scipy"),
         ],
     )
     def test_light_commands_import_nothing_heavy(self, arguments, heavy):

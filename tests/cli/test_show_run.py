@@ -123,6 +123,11 @@ def test_costs_of_older_runs_and_of_what_could_not_be_timed(capsys: pytest.Captu
         ["parameters", "1,000", "2,500", "2.5", "times", "as", "many"],
     ]
     timed = {"parameters": 10, "macs": 2e9, "ms": 5.0, "device": "cuda", "threads": 8}
+    methods = {"parameters": 1500, "macs": 2_500_000}
+    print_costs({"costs": {"student": timed, "methods": methods, "forwards": {"student": 9}, "images": 9}})
+    assert capsys.readouterr().out.splitlines()[-1] == "methods    1,500 parameters, 2.50 M MACs an image, in training alone"
+    print_costs({"costs": {"student": timed, "methods": {"parameters": 0, "macs": 0}}})
+    assert "methods" not in capsys.readouterr().out
     print_costs({"costs": {"student": timed, "teacher": {"parameters": 20}}})
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [
         ["MACs", "2.00", "G"],
