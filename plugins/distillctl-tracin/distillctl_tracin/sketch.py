@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Sketch:
-    """A projection of named parts onto `width` numbers.
+    """A projection of named parts of one network onto `width` numbers.
 
     Places and signs are drawn once for each part, from `seed` and its name: 5 bytes for each parameter, and never a matrix.
     """

@@ -100,10 +100,10 @@ def trace(run: OpenedRun, other: OpenedRun | None, request: Request, out: Path, 
         _check_same(run, other, split)
     rates = _rates(runs, request.checkpoints)
     train, test = _images(run, request, split)
-    sketch = None if request.project is None else Sketch(request.project, request.seed)
     networks = []
     for key, one in zip(FILE, runs, strict=False):
         values = _values(out, FILE[key], (len(train), len(test)))
+        sketch = None if request.project is None else Sketch(request.project, request.seed)
         make = partial(gradients_of, classifier=one.spec.classifier, layers=request.layers, sketch=sketch)
         begin = time.perf_counter()
         count = add_influences(one, make, rates[one.path], train, test, split, values, partial(_tell, told, one))

@@ -97,6 +97,13 @@ def test_a_projection_is_not_exact_and_close(student, inside):
     assert not np.allclose(near, again)
 
 
+def test_networks_of_different_shapes_are_projected(student, teacher, inside):
+    found = traced(student, teacher, inside, layers=["layer1", "fc"], project=64, test=4)
+    assert found.run.parameters != found.other.parameters
+    assert found.run.values.any()
+    assert found.other.values.any()
+
+
 def test_what_is_printed_and_written(student, teacher, inside, capsys):
     out = inside / "files"
     assert run(RUN, "--train", "17,3", "--topk", "5,10,1000", "--out", str(out)) == 0
@@ -112,7 +119,9 @@ def test_what_is_printed_and_written(student, teacher, inside, capsys):
     overlap = found["overlap"][0]
     assert row[3] == f"{overlap['chance']:.1f}" == "0.6"
     assert float(row[1]) == overlap["proponents"]
-    assert row[-3:] == [str(overlap["above"]), "of", "2"]
+    tops = [[image["overlap"][0]["proponents"] for image in found["images"]], (overlap["chance_low"], overlap["chance_high"])]
+    assert row[-3:] == [str(overlap["above"]), "of", "2"] == [str(sum(count > tops[1][1] for count in tops[0])), "of", "2"]
+    assert overlap["below"] == sum(count < tops[1][0] for count in tops[0])
     assert found["run"]["rates"] == pytest.approx({"2": 0.1, "4": 0.01})
     assert found["run"]["ms_per_value"] > 0
     assert found["run"]["epochs"]["train_seconds"] > 0
