@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from distillctl.commands.compare import compare
     from distillctl.commands.export import export
     from distillctl.commands.from_python import evaluate, train
+    from distillctl.commands.opened_run import OpenedRun, open_run
     from distillctl.commands.predict import predict
     from distillctl.commands.report import report
     from distillctl.data.archives import unpacked
@@ -118,6 +119,7 @@ _WHERE = {
     "distillctl.commands.compare": ("compare",),
     "distillctl.commands.export": ("export",),
     "distillctl.commands.from_python": ("evaluate", "train"),
+    "distillctl.commands.opened_run": ("OpenedRun", "open_run"),
     "distillctl.commands.predict": ("predict",),
     "distillctl.commands.report": ("report",),
     "distillctl.api.pairing": ("pair_stages", "require_positions"),
@@ -133,15 +135,15 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "Answer", "ArrayImages", "Batch", "ClassFolders", "CommandSpec", "DataError", "DatasetSpec", "DistillError", "Epsilon", "Evaluation",
     "Factor", "Features", "FileAugment", "FileCache", "FileImages", "Guesses", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
-    "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Options", "Outputs",
+    "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OpenedRun", "OptimizerSpec", "Options", "Outputs",
     "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "Relabels", "RunError", "RunStart", "Seen",
     "SeparateGradients", "SeriesTracker", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student",
     "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "UnequalViews", "View", "Wants", "WeightsInput",
     "Wrapper", "__version__",
     "cache_folder", "check_image_sizes", "compare", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32",
     "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student",
-    "match_size",
-    "matching_convolution", "open_image", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict",
+    "match_size", "matching_convolution",
+    "open_image", "open_run", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum", "predict",
     "report", "require_folder", "require_positions", "scan_classes", "size_between", "split_decay", "split_target", "stratified_split",
     "target_divergence", "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",
 ]  # fmt: skip

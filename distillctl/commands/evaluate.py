@@ -364,7 +364,7 @@ def teacher_of_run(
         raise ProfileError(f"`{run.path}` was trained without a teacher", where="--against-teacher", hint="leave it out")
     try:
         teachers = [
-            build_teacher(one, registry, task, _run_of_teacher(run, number) if choice.table.profile is not None else None)
+            build_teacher(one, registry, task, run_of_teacher(run, number) if choice.table.profile is not None else None)
             for number, (choice, one) in enumerate(zip(profile.teachers, profile.by_teacher, strict=True))
         ]
         teacher = one_network(teachers)
@@ -378,7 +378,7 @@ def teacher_of_run(
     return teacher
 
 
-def _run_of_teacher(run: RunDirectory, number: int) -> Path:
+def run_of_teacher(run: RunDirectory, number: int = 0) -> Path:
     """The run that made the teacher of another one. number: of one among several.
 
     Raises:

@@ -61,12 +61,12 @@ class RunImages:
         """Batches of `count` images of the split, spread evenly over it: uint8, (B, C, size, size)."""
         total = len(self.images)
         spread = torch.arange(min(count, total)) * total // max(1, min(count, total))
-        yield from self._pixels(self.images.subset(spread))
+        yield from self.pixels(self.images.subset(spread))
 
     def trained(self, count: int) -> Iterator[Tensor]:
         """Batches of `count` training images, drawn by the seed of the run and not augmented: uint8, (B, C, size, size)."""
         images = self.task.data.train
-        yield from self._pixels(images.subset(epoch_order(len(images), self.profile.seed, 0, _CPU)[:count]))
+        yield from self.pixels(images.subset(epoch_order(len(images), self.profile.seed, 0, _CPU)[:count]))
 
     def figures(self, network: nn.Module) -> Mapping[str, float] | None:
         """Of a network that takes pixels, on the whole split; None where figures need more than its answers."""
@@ -75,7 +75,8 @@ class RunImages:
         with closing(self._loader(self.images)) as loader:
             return evaluate(self.task, _Bytes(network), loader).figures
 
-    def _pixels(self, images: Images) -> Iterator[Tensor]:
+    def pixels(self, images: Images) -> Iterator[Tensor]:
+        """Batches of these images of the run: uint8, (B, C, size, size)."""
         with closing(self._loader(images)) as loader:
             for batch in loader:
                 yield batch.images.to(torch.uint8)

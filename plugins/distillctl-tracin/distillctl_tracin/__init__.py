@@ -1,0 +1,1 @@
+"""TracIn over the checkpoints of runs, a distillctl command."""
