@@ -49,7 +49,7 @@ def offered(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("distillctl tr", ["train"]),
+        ("distillctl tra", ["train", "tracin"]),
         ("distillctl list-m", ["list-methods", "list-models"]),
         ("distillctl train --d", ["--device", "--dry-run"]),
         ("distillctl train a.toml --method dk", ["dkd"]),

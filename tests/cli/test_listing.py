@@ -180,7 +180,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "message", "hint"),
         [
-            (["trian"], "no command is called `trian`", "did you mean `train`? `distillctl --help`"),
+            (["trian"], "no command is called `trian`", "did you mean `train` or `tracin`? `distillctl --help`"),
             (
                 ["list-method"],
                 "no command is called `list-method`",
