@@ -102,7 +102,6 @@ MUTANTS = (
     Mutant("who is farther from the label counts more", "distillctl/models/ensemble.py", "(1 - losses.softmax(0)) / (len(logits) - 1)", "losses.softmax(0)", "tests/models/test_ensemble.py"),
     Mutant("each of several has the whole weight", "distillctl/build/methods.py", "choice.table.weight * asks.factor", "choice.table.weight", "tests/methods/test_several_teachers.py"),
     Mutant("a method for each is built for the first", "distillctl/build/methods.py", "sides[asks.teachers[0]]", "sides[0]", "tests/methods/test_several_teachers.py"),
-    Mutant("the draws of the first of several are its own", "distillctl/build/methods.py", "*((position,) if position else ())", "position", "tests/methods/test_several_teachers.py"),
     Mutant("one teacher in a list is several", "distillctl/profile/reading.py", "    return with_one_teacher(document)", "    return document", "tests/profile/test_several_teachers.py"),
     Mutant("a preset for a pair is that of the first teacher", "distillctl/profile/reading.py", "if all(name in other for other in others)", "if others or True", "tests/profile/test_several_teachers.py"),
     Mutant("parts of a batch weigh alike", _ENGINE + "learner.py", "share = self._processes.count * piece.share", "share = self._processes.count * 1.0", "tests/engine/test_accumulate.py"),
