@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from distillctl.api.pairing import pair_stages, require_positions
     from distillctl.api.pooling import pool_average, pool_maximum
     from distillctl.api.relabel import Guesses, Relabels
+    from distillctl.api.series import SeriesTracker
     from distillctl.api.specs import (
         CommandSpec,
         DatasetSpec,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from distillctl.commands.from_python import evaluate, train
     from distillctl.commands.opened_run import OpenedRun, open_run
     from distillctl.commands.predict import predict
+    from distillctl.commands.report import report
     from distillctl.data.archives import unpacked
     from distillctl.data.decode import open_image, to_rgb, upright_size
     from distillctl.data.splits import listing_hash, stratified_split, three_way_split
@@ -106,6 +108,7 @@ _WHERE = {
     ),
     "distillctl.api.distributed": ("draw_rows", "gather_rows"),
     "distillctl.api.relabel": ("Guesses", "Relabels"),
+    "distillctl.api.series": ("SeriesTracker",),
     "distillctl.api.specs": (
         "CommandSpec", "DatasetSpec", "MethodSpec", "ModelFamily", "ModelSpec", "OptimizerSpec", "Preset", "TaskSpec", "TrackerSpec",
         "WeightsInput",
@@ -118,6 +121,7 @@ _WHERE = {
     "distillctl.commands.from_python": ("evaluate", "train"),
     "distillctl.commands.opened_run": ("OpenedRun", "open_run"),
     "distillctl.commands.predict": ("predict",),
+    "distillctl.commands.report": ("report",),
     "distillctl.api.pairing": ("pair_stages", "require_positions"),
     "distillctl.api.pooling": ("pool_average", "pool_maximum"),
     "distillctl.data.archives": ("unpacked",),
@@ -133,15 +137,15 @@ __all__ = [
     "Factor", "Features", "FileAugment", "FileCache", "FileImages", "Guesses", "Head", "ImageStore", "Images", "JointViews", "LazyTargets",
     "LenientBatchNorm2d", "Meter", "Method", "MethodSpec", "ModelFamily", "ModelSpec", "OpenedRun", "OptimizerSpec", "Options",
     "Outputs", "PathOption", "Phase", "PluginError", "Preset", "Problem", "ProfileError", "Progress", "Relabels", "RunError", "RunStart",
-    "Seen", "SeparateGradients", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages", "Student", "Task",
-    "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "UnequalViews", "View", "Wants", "WeightsInput", "Wrapper",
-    "__version__",
+    "Seen", "SeparateGradients", "SeriesTracker", "Setup", "Side", "Splits", "StageName", "StageNames", "StepReport", "StoredImages",
+    "Student", "Task", "TaskSpec", "Temperature", "TemperatureMethod", "Tracker", "TrackerSpec", "UnequalViews", "View", "Wants", "WeightsInput",
+    "Wrapper", "__version__",
     "cache_folder", "check_image_sizes", "compare", "draw_rows", "end_after", "evaluate", "export", "find_folder_or_archive", "fp32",
     "gather_rows", "hookimpl", "input_of", "is_target", "kd_loss", "kl_divergence", "list_images", "listing_hash", "load_student",
     "match_size",
     "matching_convolution", "open_image", "open_run", "other_divergence", "others", "pair_stages", "pool_average", "pool_maximum",
-    "predict", "require_folder", "require_positions", "scan_classes", "size_between", "split_decay", "split_target", "stratified_split",
-    "target_divergence", "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",
+    "predict", "report", "require_folder", "require_positions", "scan_classes", "size_between", "split_decay", "split_target",
+    "stratified_split", "target_divergence", "three_way_split", "to_rgb", "train", "unit_rows", "unpacked", "upright_size", "widen",
 ]  # fmt: skip
 
 

@@ -37,6 +37,16 @@ SHORT = (
     *("--set", "teacher.overrides.train.epochs=1", "--set", "teacher.overrides.dataset.limit=200"),
     *UNTRAINED,
 )
+TWO = (
+    *("--set", "train.epochs=1", "--set", "dataset.limit=100"),
+    *(
+        part
+        for n in "01"
+        for key in ("overrides.train.epochs=1", "overrides.dataset.limit=200")
+        for part in ("--set", f"teacher.{n}.{key}")
+    ),
+    *("--set", "teacher.0.allow_untrained=true", "--set", "teacher.1.allow_untrained=true"),
+)
 PHOTOS = ("--set", "train.epochs=1", "--set", "dataset.image_size=32", "--set", "train.workers=0", *UNTRAINED)
 CIFAR = (
     *("--set", "train.epochs=1", "--set", "student.name=resnet8", "--set", "method.negatives=64"),
@@ -49,6 +59,8 @@ RUN = {
     "distillctl check profiles/quickstart.toml --set train.epochs=2": (),
     "distillctl train profiles/quickstart.toml --set method.temperature=2": SHORT,
     "distillctl train profiles/quickstart.toml --method dkd": SHORT,
+    "distillctl train profiles/digits_two_teachers.toml": TWO,
+    "distillctl train profiles/digits_two_teachers.toml --set method.kd.teacher_weights=[0.7,0.3]": TWO,
     "distillctl train photos.toml --dry-run": PHOTOS,
     "distillctl train photos.toml": PHOTOS,
     "distillctl eval --tta": (),
@@ -115,6 +127,11 @@ def commands() -> list[str]:
     """The commands of the READMEs in their order, each once."""
     lines = [line.strip() for path in (README, GUIDE) for block in blocks(path, "sh") for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if line))
+
+
+def day() -> set[str]:
+    """The commands of the researcher's day, which `tests/cli/test_research_day.py` reads and runs."""
+    return set(after("day").splitlines())
 
 
 @dataclass(frozen=True)
@@ -290,11 +307,11 @@ def test_mistakes_are_reported_as_shown(place):
 
 def test_no_command_is_left_over():
     shown = {re.sub(r"^.*uv run (?=distillctl)", "", c) for c in commands()}
-    assert (set(RUN) | set(JOURNEY) | set(ELSEWHERE)) == shown
+    assert (set(RUN) | set(JOURNEY) | set(ELSEWHERE) | day()) == shown
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command for command in commands() if command not in JOURNEY])
+@pytest.mark.parametrize("command", [command for command in commands() if command not in {*JOURNEY, *day()}])
 def test_command(command, place, quickstart):
     line = re.sub(r"^.*uv run (?=distillctl)", "", command)
     if line in ELSEWHERE:

@@ -26,6 +26,7 @@ FLOORS = (
     ("data", "models", "profile"),
     ("builtin", "engine", "slurm"),
     ("analysis", "build", "testing"),
+    ("pages",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -36,6 +37,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BUILTIN_MAY = {"errors", "text", "files", "api", "data", "weights"}
 WITHOUT_TORCH = (
     "analysis",
+    "pages",
+    "commands.report",
     "errors",
     "text",
     "files",

@@ -15,6 +15,7 @@ from torchvision import models
 
 from distillctl import cli
 from distillctl.plugin.registry import Registry
+from distillctl.profile.published_table import asked
 from distillctl.profile.reading import load
 from distillctl.testing.trees import write_image
 
@@ -113,6 +114,84 @@ def test_a_row_has_the_published_values(row, registry):
         )
     else:
         assert (data.val_fraction, data.image_size, data.augment, data.rotation) == (0, 64, "crop_flip", 20)
+
+
+TABLE = re.compile(r"^\[published\]\n.*", re.M | re.S)
+STATED = sorted(path for path in (ROOT / "profiles").rglob("*.toml") if TABLE.search(path.read_text(encoding="utf-8")))
+OF_METHOD = {None: "KD", "none": "student alone", "crd": "CRD", "dkd": "DKD", "at": "AT"}
+
+
+def test_every_profile_whose_header_publishes_a_figure_states_it():
+    """Of patient distillation nothing is published on birds."""
+    without = [path for path in (ROOT / "profiles").rglob("*.toml") if path not in STATED and path.name != "patient.toml"]
+    headers = {path.name: path.read_text(encoding="utf-8").partition("seed =")[0] for path in without}
+    assert not [name for name, header in headers.items() if re.search(r"[Pp]ublished[^\n]*[ :]\d\d\.\d", header)]
+    assert len(STATED) >= 34
+
+
+@pytest.mark.parametrize("path", STATED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_published_figures_stand_in_the_header_too(path, registry):
+    """Each number of the table stands in the header beside its name; the table is no part of what a run is."""
+    text = path.read_text(encoding="utf-8")
+    header = " ".join(line.lstrip("# ") for line in text.partition("seed =")[0].splitlines())
+    profile = load(path, registry=registry)
+    assert profile.published.figures or profile.published.teacher
+    assert profile.published.teacher is None or re.search(
+        rf"teacher {profile.published.teacher:.2f}|teacher {profile.published.teacher}\b", header
+    )
+    pairs = path.parent.name in ("cifar100", "imagenet", "tiny_imagenet")
+    for what, figure in profile.published.figures.items():
+        if not what.values and what.teacher is None and (what.method is None or path.parent.name != "cub"):  # others are rows of README.md
+            number = f"{figure.value:.2f}" if figure.name == "top1" else f"{figure.value:.1f}"
+            assert re.search(rf"[ ,]{OF_METHOD[what.method]} {number}\b" if pairs else rf" {number}\b", header), what
+        assert figure.table.source
+
+
+def rows_with_figures():
+    """Command → the figure that README.md has for it: tables whose rows end with a command, pairs with DOT, and columns of a pair."""
+    found = {}
+    text = README.read_text(encoding="utf-8")
+    for figure, command in re.findall(
+        r"^\|[^|]*\|[^|]*\| ([\d.]+) / [\d.]+ \|[^|]*\| `distillctl train profiles/(cub/[^`]+)` \|$", text, re.M
+    ):
+        found[command] = float(figure)
+    tiny = re.findall(r"^\| (?:ResNet18 → (?:MobileNetV2|ShuffleNetV2))? ?\| KD(?: \+ DOT)? \| ([\d.]+) \|$", text, re.M)
+    for number, figure in enumerate(tiny):
+        pair = ("MobileNetV2", "ShuffleV2")[number // 2]
+        found[f"tiny_imagenet/ResNet18_{pair}.toml{' --set optimizer.name=dot' if number % 2 else ''}"] = float(figure)
+    methods = {
+        "KD": "",
+        "DKD": " --method dkd",
+        "KD + DOT": " --set optimizer.name=dot --set optimizer.delta=0.09",
+        "AT": " --method at",
+        "OFD": " --method ofd --set train.batch_size=128 --set optimizer.lr=0.05",
+        "CRD": " --method crd --set train.batch_size=256 --set optimizer.lr=0.1",
+        "ReviewKD": " --method reviewkd --set train.batch_size=256 --set optimizer.lr=0.1",
+    }
+    for name, *figures in re.findall(r"^\| ([A-Za-z+ ]+?) \| ([\d.]+) \| ([\d.]+) \| \d+, [\d.]+ \|", text, re.M):
+        for pair, figure in zip(("resnet34_resnet18", "resnet50_mobilenet_v1"), figures, strict=True):
+            found[f"imagenet/{pair}.toml{methods[name]}"] = float(figure)
+    return found
+
+
+WITH_FIGURES = rows_with_figures()
+
+
+def test_all_rows_are_found():
+    assert len([row for row in WITH_FIGURES if not row.startswith("cub/")]) == len(ROWS)
+    assert sum(row.startswith("cub/") for row in WITH_FIGURES) == 23
+
+
+@pytest.mark.parametrize("row", WITH_FIGURES)
+def test_a_row_has_the_figure_of_its_profile(row, registry):
+    """With the row's own options; so `reproduce` compares what the row trains."""
+    file, *options = shlex.split(row)
+    pairs = list(zip(options[::2], options[1::2], strict=True))
+    only = {flag: value for flag, value in pairs if flag != "--set"}
+    with contextlib.chdir(ROOT):
+        what = asked(only.get("--method"), only.get("--teacher"), [value for flag, value in pairs if flag == "--set"])
+        figure, exact = load(ROOT / "profiles" / file, registry=registry).published.of(what)
+    assert (exact, figure.value) == (True, WITH_FIGURES[row])
 
 
 IDS = ("n01440764", "n02119789", "n03000684")

@@ -1,96 +1,21 @@
-"""Groups of runs, their figures over seeds, and what a difference to the control is worth."""
+"""Groups of runs beside their controls, and what the differences are worth."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from distillctl.analysis.compute import Compute, compute_of, mean_compute
+from distillctl.analysis.baselines import controls_of
 from distillctl.analysis.control import LABELS_ALONE
+from distillctl.analysis.groups import Difference, Figure, Group, Pair, grouped, seeds_text
 from distillctl.analysis.records import RunRecord
-from distillctl.analysis.settings import METHOD, Differing, Facts, differing, key_of, value_of
-from distillctl.analysis.statistics import McNemar, PairedT, Wilcoxon, holm, mean, paired_t, sample_sd, wilcoxon
-from distillctl.errors import ProfileError
-from distillctl.profile.problems import nearest
-from distillctl.text import counted, some
+from distillctl.analysis.settings import METHOD, Differing
+from distillctl.analysis.statistics import McNemar, holm, paired_t, wilcoxon
+from distillctl.text import some
 
 ALPHA = 0.05
 _LOWER = frozenset({"loss", "ece", "kl"})
-_OF_OTHERS = (METHOD, "teacher")
-"""Tables that not every run has: a control has neither."""
-_DIGITS = 12
-"""Decimals of a difference: the rest is rounding, which would tell equal differences apart."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The figures of one seed."""
-
-    seed: int
-    control: float
-    value: float
-
-    @property
-    def difference(self) -> float:
-        """Of the group to its control."""
-        return round(self.value - self.control, _DIGITS)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A group beside its control, over the seeds that both have.
-
-    t: None where there are fewer than two pairs, or all differences are equal.
-    adjusted: the p of `t`, or of `mcnemar`, after Holm's correction for all differences of the same kind.
-    mcnemar: of a single pair whose answers are known; `control` is its first.
-    verdict: `better` or `worse`, if `t`, adjusted, is below `ALPHA`; else empty.
-    """
-
-    control: str
-    pairs: Sequence[Pair]
-    t: PairedT | None = None
-    wilcoxon: Wilcoxon | None = None
-    mcnemar: McNemar | None = None
-    adjusted: float | None = None
-    verdict: str = ""
-
-    @property
-    def mean(self) -> float:
-        """Of the differences."""
-        return mean([pair.difference for pair in self.pairs])
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in their seed alone, or in nothing by which runs were grouped.
-
-    values: by key what they have in common.
-    runs, copies: those that count, and those that repeat the results of one of them.
-    seeds: the figure of each seed.
-    compute: the mean of a run.
-    against: None for a control, and for a group without one.
-    """
-
-    name: str
-    values: Mapping[str, str]
-    runs: Sequence[RunRecord]
-    copies: Sequence[RunRecord]
-    seeds: Mapping[int, float]
-    compute: Compute
-    against: Difference | None = None
-
-    @property
-    def mean(self) -> float:
-        """Over seeds."""
-        return mean(list(self.seeds.values()))
-
-    @property
-    def sd(self) -> float | None:
-        """Of the sample of seeds; None of one seed."""
-        return sample_sd(list(self.seeds.values()))
 
 
 @dataclass(frozen=True)
@@ -119,19 +44,6 @@ class Comparison:
     budget: float | None = None
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Which figure of a run is compared, and how it is found."""
-
-    metric: str
-    words: str
-    percent: bool
-    split: str
-    at: str
-    of: Callable[[RunRecord], float | None]
-    budget: float | None = None
-
-
 def lower_is_better(metric: str) -> bool:
     """Whether a figure is an error."""
     return metric in _LOWER
@@ -157,11 +69,14 @@ def compare_runs(
     Raises:
         ProfileError: there is no such key or group.
     """
-    keys, groups, found, facts, notes = grouped(runs, figure, by)
-    chosen = _controls(groups, facts, keys, found, control, strict=not by)
-    notes += chosen.notes
-    notes += _unpaired(groups, chosen.of)
-    pairs = [_against(group, chosen.of[index], groups, notes, answers) for index, group in enumerate(groups)]
+    parts = grouped(runs, figure, by)
+    groups = parts.groups
+    chosen = controls_of(parts, control, strict=not by)
+    others = [one for one in parts.found if one.key not in parts.keys]
+    notes = [*parts.notes, *chosen.notes, *_confounded(groups, chosen.of, others), *_unpaired(groups, chosen.of)]
+    untested: dict[str, list[str]] = {}
+    pairs = [_against(group, chosen.of[index], groups, answers, untested) for index, group in enumerate(groups)]
+    notes += [f"no McNemar's test of {some(names)}: {why}" for why, names in untested.items()]
     groups = [replace(group, against=one) for group, one in zip(groups, _judged(pairs, lower_is_better(figure.metric)), strict=True)]
     return Comparison(
         figure.metric,
@@ -171,224 +86,35 @@ def compare_runs(
         figure.split,
         figure.at,
         " or ".join(sorted({str(run.result.get("chosen_on", "val")) for run in runs})),
-        keys,
+        parts.keys,
         groups,
-        [one for one in found if one.key not in keys],
+        others,
         notes,
         figure.budget,
     )
 
 
-class Grouped(NamedTuple):
-    """Runs by what they have in common. found: all that differs. facts: of each run by its directory."""
-
-    keys: Sequence[str]
-    groups: list[Group]
-    found: Sequence[Differing]
-    facts: Mapping[Path, Facts]
-    notes: list[str]
-
-
-def grouped(runs: Sequence[RunRecord], figure: Figure, by: Sequence[str] = ()) -> Grouped:
-    """The groups, without what their differences are worth; as `compare_runs`."""
-    known = [(run, Facts.of(run)) for run in runs]
-    found = differing(known)
-    keys = list(dict.fromkeys(key_of(name, known) for name in by)) or _telling(known, found)
-    groups, notes = _grouped(known, keys, figure)
-    return Grouped(keys, groups, found, {run.path: facts for run, facts in known}, notes)
+def _confounded(groups: Sequence[Group], controls: Sequence[int | None], others: Sequence[Differing]) -> list[str]:
+    """Which groups differ from their control in more than what tells groups apart; one sentence for those that are alike in it."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for group, control in zip(groups, controls, strict=True):
+        if control is None:
+            continue
+        mine, theirs = ({run.path for run in one.runs} for one in (group, groups[control]))
+        alone = {run.method for run in groups[control].runs} == {LABELS_ALONE}  # then a method is what is compared
+        keys = [one.key for one in others if _differ(one, mine, theirs) and not (alone and one.key == METHOD)]
+        if keys:
+            alike.setdefault((groups[control].name, some(keys)), []).append(group.name)
+    return [
+        f"{some(names)} and `{control}` differ in {keys}, too, which may be why their figures do"
+        for (control, keys), names in alike.items()
+    ]
 
 
-def _telling(runs: Sequence[tuple[RunRecord, Facts]], found: Sequence[Differing]) -> list[str]:
-    """As few of the settings that differ as tell all groups apart, the method first; the method alone where nothing differs."""
-    candidates = [one.key for one in found if one.kind == "setting"]
-    candidates.sort(key=lambda key: (key != METHOD, key.partition(".")[0] != METHOD))
-    keys: list[str] = []
-    parts = 1
-    for key in candidates:
-        more = len({tuple(value_of(one, facts) for one in [*keys, key]) for _, facts in runs})
-        if more > parts:
-            keys, parts = [*keys, key], more
-    return keys or [METHOD]
-
-
-def _grouped(runs: Sequence[tuple[RunRecord, Facts]], keys: Sequence[str], figure: Figure) -> tuple[list[Group], list[str]]:
-    parts: dict[tuple[str, ...], list[RunRecord]] = {}
-    for run, facts in runs:
-        parts.setdefault(tuple(value_of(key, facts) for key in keys), []).append(run)
-    groups: list[Group] = []
-    notes: list[str] = []
-    for values in sorted(parts, key=_order(keys)):
-        name = _name(keys, values)
-        kept, told = _one_a_seed(name, parts[values], figure)
-        notes += told
-        seeds = {seed: mean([_figure(figure, run) for run in of_seed]) for seed, of_seed in sorted(kept.items())}
-        every = [run for of_seed in kept.values() for run in of_seed]
-        copies = [run for run in parts[values] if not any(run is one for one in every)]
-        compute = mean_compute([compute_of(run) for run in every])
-        groups.append(Group(name, dict(zip(keys, values, strict=True)), every, copies, seeds, compute))
-    return groups, notes
-
-
-def _figure(figure: Figure, run: RunRecord) -> float:
-    value = figure.of(run)
-    assert value is not None, "runs without the figure are left out before"
-    return value
-
-
-def _order(keys: Sequence[str]) -> Callable[[tuple[str, ...]], tuple[object, ...]]:
-    """Controls first, then by values, numbers as numbers."""
-
-    def place(values: tuple[str, ...]) -> tuple[object, ...]:
-        control = METHOD in keys and values[list(keys).index(METHOD)] != LABELS_ALONE
-        return (control, *((0, float(value), "") if _is_number(value) else (1, 0.0, value) for value in values))
-
-    return place
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _name(keys: Sequence[str], values: Sequence[str]) -> str:
-    """`kd, temperature 4`: the method by its name alone, other values with the last part of their key; no options of other methods."""
-    parts = []
-    for key, value in zip(keys, values, strict=True):
-        if key == METHOD:
-            parts.append(value)
-        elif value or key.partition(".")[0] not in _OF_OTHERS:
-            parts.append(f"{short(key)} {value or 'not set'}")
-    return ", ".join(parts) or LABELS_ALONE
-
-
-def short(key: str) -> str:
-    """The last part of a key."""
-    return key.removeprefix("package ").rpartition(".")[2]
-
-
-def seeds_text(seeds: Iterable[int]) -> str:
-    """`seed 3`, `seeds 0–4, 7`."""
-    ordered = sorted(seeds)
-    runs: list[list[int]] = []
-    for seed in ordered:
-        if runs and runs[-1][-1] == seed - 1:
-            runs[-1].append(seed)
-        else:
-            runs.append([seed])
-    parts = [str(run[0]) if len(run) == 1 else f"{run[0]}{', ' if len(run) == 2 else '–'}{run[-1]}" for run in runs]
-    return f"seed{'' if len(ordered) == 1 else 's'} {', '.join(parts)}"
-
-
-def _one_a_seed(name: str, runs: Sequence[RunRecord], figure: Figure) -> tuple[dict[int, list[RunRecord]], list[str]]:
-    """The runs of a group by seed; of runs with the same results one is left."""
-    by_seed: dict[int, dict[str, RunRecord]] = {}
-    for run in runs:
-        results = repr((run.result.get("best"), run.result.get("last"), figure.of(run)))
-        by_seed.setdefault(run.seed, {})[results] = run
-    kept = {seed: list(of_seed.values()) for seed, of_seed in by_seed.items()}
-    notes = []
-    if copies := len(runs) - sum(map(len, kept.values())):
-        told = f"{copies} repeat{'s' if copies == 1 else ''} the seed and the results of another: left out"
-        notes.append(f"`{name}` has {counted(len(runs), 'run')}, of which {told}")
-    if several := sorted(seed for seed, of_seed in kept.items() if len(of_seed) > 1):
-        most = max(map(len, kept.values()))
-        told = f"up to {most} runs of one seed with different results (of {seeds_text(several)})"
-        notes.append(f"`{name}` has {told}, which count as one by their mean")
-    return kept, notes
-
-
-@dataclass(frozen=True)
-class _Controls:
-    """of: for each group the place of its control; None where there is none."""
-
-    of: Sequence[int | None]
-    notes: list[str]
-
-
-def _controls(
-    groups: Sequence[Group],
-    facts: Mapping[Path, Facts],
-    keys: Sequence[str],
-    found: Sequence[Differing],
-    control: str,
-    *,
-    strict: bool,
-) -> _Controls:
-    if control:
-        chosen = _named(control, groups)
-        return _Controls([None if index == chosen else chosen for index in range(len(groups))], [])
-    candidates = [index for index, group in enumerate(groups) if {run.method for run in group.runs} == {LABELS_ALONE}]
-    compared = [one.key for one in found if one.kind == "setting"] if strict else list(keys)
-    compared = [key for key in compared if key.partition(".")[0] not in _OF_OTHERS]
-    common = [[value_of(key, facts[group.runs[0].path]) if strict else group.values[key] for key in compared] for group in groups]
-    of: list[int | None] = []
-    without: list[int] = []
-    for index in range(len(groups)):
-        same = [one for one in candidates if one != index and common[one] == common[index]]
-        of.append(same[0] if same and index not in candidates else None)
-        if index not in candidates and not same:
-            without.append(index)
-    if not without or len(groups) < 2:
-        return _Controls(of, [])
-    names = some([groups[index].name for index in without])
-    if not candidates:
-        return _Controls(of, [f"no control for {names}: no run has the method `none`; `--control NAME` chooses a baseline"])
-    other = sorted(
-        {key for index in without for key, mine, theirs in _nearest_control(index, candidates, common, compared) if mine != theirs}
-    )
-    return _Controls(
-        of,
-        [
-            f"no control for {names}: the runs from labels alone differ from it in {some(other)}; "
-            f"`--control {_quoted(groups[candidates[0]].name)}` compares with one all the same"
-        ],
-    )
-
-
-def _nearest_control(
-    index: int, candidates: Sequence[int], common: Sequence[Sequence[str]], compared: Sequence[str]
-) -> list[tuple[str, str, str]]:
-    """Key, value and the control's value, of the control that differs in the fewest settings."""
-    ways = [list(zip(compared, common[index], common[one], strict=True)) for one in candidates]
-    return min(ways, key=lambda way: sum(mine != theirs for _, mine, theirs in way))
-
-
-def _quoted(name: str) -> str:
-    return f"'{name}'" if " " in name else name
-
-
-def _named(control: str, groups: Sequence[Group]) -> int:
-    """The group of this name, with this method or other value alone, or with this run."""
-    ways = (
-        [index for index, group in enumerate(groups) if group.name == control],
-        [index for index, group in enumerate(groups) if control in group.values.values()],
-        [
-            index
-            for index, group in enumerate(groups)
-            if any(control in (str(run.path), run.path.name) for run in (*group.runs, *group.copies))
-        ],
-        [index for index, group in enumerate(groups) if any(_same_place(control, run) for run in (*group.runs, *group.copies))],
-    )
-    found = next((way for way in ways if way), [])
-    names = [group.name for group in groups]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ProfileError(f"`{control}` may mean {some([names[index] for index in found])}", where="--control")
-    raise ProfileError(
-        f"no group and no compared run is called `{control}`",
-        where="--control",
-        hint=nearest(control, names) or f"groups are {some(names)}",
-    )
-
-
-def _same_place(control: str, run: RunRecord) -> bool:
-    try:
-        return run.path.resolve() == Path(control).resolve()
-    except (OSError, ValueError):
-        return False
+def _differ(one: Differing, mine: Set[Path], theirs: Set[Path]) -> bool:
+    """Whether two groups that both have a key have other values of it."""
+    values = [{value for value, runs in one.values.items() if not group.isdisjoint(run.path for run in runs)} for group in (mine, theirs)]
+    return bool(values[0] and values[1] and values[0] != values[1])
 
 
 def _unpaired(groups: Sequence[Group], controls: Sequence[int | None]) -> list[str]:
@@ -408,9 +134,10 @@ def _against(
     group: Group,
     control: int | None,
     groups: Sequence[Group],
-    notes: list[str],
     answers: Callable[[RunRecord, RunRecord], McNemar | str] | None,
+    untested: dict[str, list[str]],
 ) -> Difference | None:
+    """A group beside its control. untested: by the reason the groups without McNemar's test, which is added to."""
     if control is None:
         return None
     other = groups[control]
@@ -426,7 +153,7 @@ def _against(
         if all(len(runs) == 1 for runs in of_seed):
             told = answers(of_seed[0][0], of_seed[1][0])
             if isinstance(told, str):
-                notes.append(f"no McNemar's test of `{group.name}`: {told}")
+                untested.setdefault(told, []).append(group.name)
             else:
                 mcnemar = told
     return Difference(other.name, pairs, mcnemar=mcnemar)

@@ -266,9 +266,12 @@ class TaskSpec(Spec):
 
     implementation: a subclass of `distillctl.Task`, which the engine builds for the data sets whose spec names the task.
     labelled: whether there is a label loss. Without one, all is learnt from a teacher, and what would change the loss is refused.
+    figures: names of what evaluations tell, the one that chooses the best epoch first, by which `[published]` is checked; they may be left
+        out.
     """
 
     labelled: bool = True
+    figures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

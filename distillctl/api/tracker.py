@@ -24,6 +24,7 @@ class RunStart:
     names: words for the figures, where there are some.
     show: a figure's name and value as text.
     records: of the epochs that are finished already, oldest first.
+    id: the same whenever the run goes on, and of no other run: what a service calls it.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class RunStart:
     names: Mapping[str, str]
     show: Callable[[str, float], str]
     records: Sequence[Mapping[str, Any]] = ()
+    id: str = ""
 
     @property
     def epochs(self) -> int:
@@ -73,7 +75,8 @@ class StepReport:
 class Tracker:
     """The base of trackers; every method does nothing unless it is overridden.
 
-    A tracker cannot stop a run or change it: if a method of a plugin's tracker raises, the run says so once and goes on without it.
+    A tracker cannot stop a run, hold it up or change it. One of a plugin is told everything in order in a thread of its own; if one of its
+    methods raises, the run says so once and goes on without it. It draws from no generator that the whole process shares.
     Where several processes train together, only the first has trackers.
     """
 

@@ -38,12 +38,12 @@ def build_splits(profile: Profile, *, skips: bool = True) -> Splits:
     skips: whether `on_error` counts.
     """
     choice = profile.dataset
-    splits: Splits = load(choice.spec.implementation, choice.spec.name)(choice.options, profile.seed)
+    splits: Splits = load(choice.spec.implementation, choice.spec.name)(choice.options, profile.split_seed)
     if not isinstance(splits, Splits):
         raise PluginError(f"the builder of the data set `{choice.spec.name}` returned {described(splits)}, where `Splits` is expected")
     if skips and getattr(choice.options, "on_error", None) == "skip":
         splits = without_broken(splits, profile.train.workers)
-    return limit_training(splits, choice.table.limit, profile.seed) if choice.table.limit else splits
+    return limit_training(splits, choice.table.limit, profile.split_seed) if choice.table.limit else splits
 
 
 def task_class(profile: Profile, registry: Registry) -> type[Task]:

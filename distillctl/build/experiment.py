@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from distillctl.api.method import OUTPUT, Setup, Side, Wants
+from distillctl.api.method import OUTPUT, Setup, Side
 from distillctl.api.pooling import pools_in_order
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Task
@@ -35,13 +35,14 @@ from distillctl.build.methods import build_methods, gives_head, wants_of
 from distillctl.build.mixing import mixing_of
 from distillctl.build.models import TeacherModel, build_student
 from distillctl.build.parts import build_optimizer, build_parts
+from distillctl.build.teachers import check_several, features_of, mean_side, names_of, one_network
 from distillctl.data import Share, train_loader
 from distillctl.distributed.process_group import ALONE, ProcessGroup
 from distillctl.engine.batch_norm import synchronise
 from distillctl.engine.experiment import Experiment, Settings
 from distillctl.engine.objective import Objective, Weighted
-from distillctl.engine.precision import precision_on
-from distillctl.engine.teacher import LiveTeacher
+from distillctl.engine.precision import Precision, precision_on
+from distillctl.engine.teacher import LiveTeacher, LiveTeachers
 from distillctl.errors import MachineError
 from distillctl.models import heads
 from distillctl.models.fake_quantise import quantise
@@ -53,9 +54,15 @@ _COMPILE_REPAYS = 20_000
 
 
 def assemble(
-    profile: Profile, task: Task, teacher: TeacherModel | None, device: torch.device, processes: ProcessGroup = ALONE
+    profile: Profile,
+    task: Task,
+    teacher: TeacherModel | Sequence[TeacherModel] | None,
+    device: torch.device,
+    processes: ProcessGroup = ALONE,
 ) -> Experiment:
     """Builds everything for a run on one device, for this one of the processes that train together.
+
+    teacher: or several.
 
     Raises:
         DistillError: something does not fit; the message says what.
@@ -63,31 +70,33 @@ def assemble(
     train = profile.train
     check_reads(profile, task)
     check_relabels(profile, task)
+    check_several(profile, task)
     check_patience(profile, task)
     check_sampler(profile, task)
     precision = precision_on(device, train.precision)
     last, last_beside = channels_last(device, precision, task.data.view.size)
-    network = None
-    if teacher is not None:
-        frozen = placed(teacher.model, device, last).eval().requires_grad_(False)
-        network = Tapped(frozen, teacher.spec, _wants(profile).teacher)
+    teachers = () if teacher is None else (teacher,) if isinstance(teacher, TeacherModel) else tuple(teacher)
+    names, networks = names_of(one.shown for one in teachers), []
+    for number, one in enumerate(teachers):
+        frozen = placed(one.model, device, last).eval().requires_grad_(False)
+        networks.append(Tapped(frozen, one.spec, features_of(profile, number, len(teachers))))
     model, notes = build_student(profile, task)
     model = placed(model, device, last)
     if profile.student.starts_from_weights:
         notes += unfold(model, task, device, profile.seed)
-    student, methods, head = _student_with_methods(profile, task, model, network, teacher, device)
-    if teacher is not None:
-        check_teacher_norm(methods, teacher.model, teacher.shown)
+    student, methods, head = _student_with_methods(profile, task, model, networks, teachers, device)
+    for number, one in enumerate(teachers):
+        check_teacher_norm([entry for entry in methods if number in entry.teachers], one.model, one.shown)
     if train.quantize is not None:
         check_quantise(profile, processes)
         quantise(model)
     still, scales = apply_depth(profile, model, _shape(task), head_replaced=head is not None)
-    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=network, frozen=still, lr_scales=scales)
+    objective = Objective(task, student, methods, task_weight=profile.task_weight, teacher=networks or None, frozen=still, lr_scales=scales)
     placed(objective, device, last_beside)
     if train.deterministic:
         pools_in_order(objective)
     if train.sync_batchnorm and processes.count > 1:
-        for module in (objective, *(() if network is None else (network,))):
+        for module in (objective, *networks):
             synchronise(module, device)
     loader = train_loader(
         task.data,
@@ -104,7 +113,7 @@ def assemble(
     graph = cuda_graph(profile, device, precision, processes, draws=draws)
     return Experiment(
         task=task,
-        teacher=None if network is None else LiveTeacher(task, network, device=device, precision=precision),
+        teacher=_live(task, networks, teachers, device, precision),
         objectives=(objective,),
         loader=loader,
         evaluation=lambda images: evaluation_loader(profile, task, images, device, processes=processes),
@@ -118,24 +127,37 @@ def assemble(
             *([f'`train.precision = "auto"` is {precision} here'] if train.precision == "auto" else []),
             *said,
             *notes,
-            *(teacher.notes if teacher is not None else ()),
+            *(f"{name}: {note}" if len(teachers) > 1 else note for name, one in zip(names, teachers, strict=True) for note in one.notes),
             *(note for entry in methods for note in entry.method.notes),
         ),
-        teacher_called="" if teacher is None else teacher.called,
+        teacher_called=tuple(one.called for one in teachers),
         processes=processes,
     )
 
 
+def _live(
+    task: Task, networks: Sequence[Tapped], teachers: Sequence[TeacherModel], device: torch.device, precision: Precision
+) -> LiveTeacher | LiveTeachers | None:
+    live = [LiveTeacher(task, network, device=device, precision=precision) for network in networks]
+    if len(live) < 2:
+        return live[0] if live else None
+    whole = one_network(teachers)
+    return LiveTeachers(live, Tapped(whole.model.eval(), whole.spec, ()), names_of(one.shown for one in teachers))
+
+
 def _student_with_methods(
-    profile: Profile, task: Task, model: nn.Module, network: Tapped | None, teacher: TeacherModel | None, device: torch.device
+    profile: Profile, task: Task, model: nn.Module, networks: Sequence[Tapped], teachers: Sequence[TeacherModel], device: torch.device
 ) -> tuple[Tapped, list[Weighted], Mapping[str, Any] | None]:
     """The tapped student, the methods that are built for it, and the description of the head that one of them gave it."""
-    spec, wanted = profile.student.spec, _wants(profile).student
+    spec = profile.student.spec
+    wanted = tuple(name for choice in profile.methods if choice.table.weight > 0 for name in wants_of(choice).student)
     student = Tapped(model, spec, [name for name in wanted if not name.startswith(HEAD)])
     side = _side(student, task, spec.name)
+    theirs = [_side(network, task, one.shown) for network, one in zip(networks, teachers, strict=True)]
+    several = dict(zip(names_of(one.shown for one in teachers), theirs, strict=True)) if len(theirs) > 1 else {}
     setup = Setup(
         student=side,
-        teacher=None if network is None or teacher is None else _side(network, task, teacher.shown),
+        teacher=mean_side(several, one_network(teachers)) if several else theirs[0] if theirs else None,
         num_classes=side.shapes[OUTPUT][0] if OUTPUT in side.shapes else task.outputs,
         labels=task.data.train.labels,
         epochs=profile.train.epochs,
@@ -143,23 +165,17 @@ def _student_with_methods(
     )
     # A head first: what the classifier received, and what the head's layers give, are captured at new places then, and all other
     # methods are built for the student as it is.
-    owner = head_owner(build_methods(profile, setup, gives_head), spec)
+    owner = head_owner(build_methods(profile, setup, gives_head, teachers=several), spec)
     head = None
     if owner is not None or any(name.startswith(HEAD) for name in wanted):
         student.close()
         head = None if owner is None else _install_head(owner, model, spec, device)
         student = Tapped(model, spec, wanted)
         setup = replace(setup, student=_side(student, task, spec.name))
-    methods = build_methods(profile, setup, built=owner)
+    methods = build_methods(profile, setup, built=owner, teachers=several)
     check_effects(profile.task_weight, methods, labelled=not task.compares)
     check_passes(methods, owner, model, spec.name, _shape(task), draws=task.draws)
     return student, methods, head
-
-
-def _wants(profile: Profile) -> Wants:
-    """What all methods together want of either side."""
-    wanted = [wants_of(choice) for choice in profile.methods if choice.table.weight > 0]
-    return Wants(tuple(name for one in wanted for name in one.student), tuple(name for one in wanted for name in one.teacher))
 
 
 def _shape(task: Task) -> tuple[int, int, int]:
@@ -220,6 +236,5 @@ def _compiled(
 def sides(experiment: Experiment) -> list[tuple[str, Side]]:
     """Student and teacher with the shapes of their taps, for display."""
     result = [("student", _side(experiment.student, experiment.task, experiment.student.spec.name))]
-    if experiment.network is not None:
-        result.append(("teacher", _side(experiment.network, experiment.task, experiment.network.spec.name)))
+    result += [("teacher", _side(network, experiment.task, network.spec.name)) for network in experiment.networks]
     return result

@@ -166,7 +166,7 @@ def build_teacher(profile: Profile, registry: Registry, task: Task, run: Path | 
         found = registry.models.get(info["qualified"]).ending_after(info["options"].get("stages"))
         notes = task.check_teacher(info["num_classes"], info["classes"], str(folder))
         size = info["options"].get("image_size") if has_fixed_size(found) else None
-        notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size)
+        notes += _adapted(model, task.data, choice.table, str(folder), info["input"], size, key=choice.key)
         one_size = has_fixed_size(found) or choice.table.image_size is not None
         return TeacherModel(found, model, info["model"], folder / "student.safetensors", notes, tuple(info["classes"]), one_size)
     return build_named(choice, task)
@@ -195,7 +195,7 @@ def build_named(choice: TeacherChoice, task: Task, called: Side = "teacher") -> 
             notes += state_dict.load_into(model, state, what=f"{called} `{spec.name}`", classifier=spec.classifier)
     seen = spec.weights_input.get(choice.table.weights)
     told = {} if seen is None else {"mean": list(seen.mean), "std": list(seen.std), "size": seen.size}
-    notes += _adapted(model, task.data, choice.table, choice.table.weights, told, called=called)
+    notes += _adapted(model, task.data, choice.table, choice.table.weights, told, called=called, key=choice.key)
     one_size = has_fixed_size(spec) or choice.table.image_size is not None
     return TeacherModel(spec, model, spec.name, choice.table.checkpoint, tuple(notes), one_size=one_size)
 
@@ -221,28 +221,30 @@ def _adapted(
     told: Mapping[str, Any],
     size: int | None = None,
     called: str = "teacher",
+    key: str = "teacher",
 ) -> tuple[str, ...]:
     """Makes a network see what it was trained with: what its table states, or else what its weights or its run tell.
 
-    source: whose `told` it is. size: the only one at which the model works, unless the table states another. called: the table's name.
+    source: whose `told` it is. size: the only one at which the model works, unless the table states another. called: what the network is.
+    key: its table.
 
     Raises:
         ProfileError: there are not as many numbers as the images have channels, or views of unequal sizes are to be resized.
     """
     for name in ("mean", "std"):
         if (stated := getattr(table, name)) is not None and len(stated) != data.channels:
-            message = f"`{called}.{name}` must have {data.channels} numbers, one for each channel, not {len(stated)}"
+            message = f"`{key}.{name}` must have {data.channels} numbers, one for each channel, not {len(stated)}"
             hint = f"{source} has them" if stated == told.get(name) else ""
-            raise ProfileError(message, where=f"[{called}]", hint=hint)
+            raise ProfileError(message, where=f"[{key}]", hint=hint)
     own = _numbers(told.get("mean"), data.channels, -math.inf), _numbers(told.get("std"), data.channels, 0.0)
     mean, std, size = table.mean or own[0], table.std or own[1], table.image_size or size
     if size is not None and data.view.largest is not None:
-        raise ProfileError(f"`{called}.image_size` resizes square views, and those of this data set differ in size", where=f"[{called}]")
+        raise ProfileError(f"`{key}.image_size` resizes square views, and those of this data set differ in size", where=f"[{key}]")
     notes = adapt_input(model, data, mean, std, size, source if (mean, std) == own else "", called)
     trained = told.get("size")
     if size is None and data.view.largest is None and isinstance(trained, int) and trained not in (0, data.view.size):
         # Not done by itself: a convolutional net takes any size, and resized small images would cost many times as much.
-        notes += (f"{source} was made for {trained} pixels and sees {data.view.size}: `{called}.image_size = {trained}` resizes for it",)
+        notes += (f"{source} was made for {trained} pixels and sees {data.view.size}: `{key}.image_size = {trained}` resizes for it",)
     return notes
 
 

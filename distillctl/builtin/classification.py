@@ -13,4 +13,5 @@ def register_task() -> TaskSpec:
         name="classification",
         summary="every image belongs to one class: cross entropy, top-1, top-5, mean accuracy of the classes",
         implementation="distillctl.builtin.classification_task:Classification",
+        figures=("top1", "top5", "mpa", "loss"),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from distillctl.api.options import Options
+from distillctl.api.series import flat
 from distillctl.api.tracker import RunStart, Tracker
 from distillctl.files import write_text
 
@@ -30,22 +31,13 @@ class CSVTracker(Tracker):
 
     def begin(self, run: RunStart) -> None:
         self._path = run.path / "metrics.csv"
-        self._rows = [dict(_flat(record)) for record in run.records]
+        self._rows = [dict(flat(record)) for record in run.records]
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        self._rows.append(dict(_flat(record)))
+        self._rows.append(dict(flat(record)))
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", delimiter=self.options.separator, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
         write_text(self._path, text.getvalue())
-
-
-def _flat(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"val": {"top1": 0.5}}` → `val.top1`, 0.5."""
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value

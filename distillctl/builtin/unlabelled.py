@@ -14,4 +14,5 @@ def register_task() -> TaskSpec:
         summary="images without labels, learnt from a teacher alone: agreement with it, KL, cosine of logits and features, k-NN accuracy",
         implementation="distillctl.builtin.unlabelled_task:Unlabelled",
         labelled=False,
+        figures=("agreement", "kl", "cosine", "feature_cosine", "knn"),
     )

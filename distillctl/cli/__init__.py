@@ -49,6 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception:
         heartbeat.let_the_first_speak()
         raise
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the program: at once where a tracker hangs, whose client would wait for its service when Python ends."""
+    trackers = sys.modules.get("distillctl.engine.trackers")
+    if trackers is not None and trackers.left_behind:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

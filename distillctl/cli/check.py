@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distillctl.cli import options, render
+from distillctl.cli.reproduce import in_words
 from distillctl.plugin.registry import Registry
 from distillctl.profile.schema import Profile
 
@@ -24,6 +25,7 @@ def check(
     """
     from distillctl.build.advice import advice
     from distillctl.plugin.registry import load as load_object
+    from distillctl.profile.published_table import asked
     from distillctl.profile.reading import load
     from distillctl.profile.teacher import input_of_run
 
@@ -44,12 +46,20 @@ def check(
     if dataset.preview:
         found = load_object(dataset.preview, dataset.name)(checked.dataset.options)
         render.words(f"data: {found}")
-    run = checked.teacher and checked.teacher.table.run
-    told = input_of_run(run) if run else {}
-    if run and told.get("mean") and told.get("std"):
-        render.words(f"teacher: sees mean {told['mean']} and std {told['std']} of its run (`{run.name}/model.json`) where none is stated")
+    for choice in checked.teachers:
+        run = choice.table.run
+        told = input_of_run(run) if run else {}
+        if run and told.get("mean") and told.get("std"):
+            seen = f"mean {told['mean']} and std {told['std']} of its run (`{run.name}/model.json`)"
+            render.words(f"{choice.key}: sees {seen} where none is stated")
     for text in advice(checked):
         render.words(f"warning: {text}")
+    figure, exact = checked.published.of(asked(method, teacher, set_ or ()))
+    if figure is not None and exact:
+        value = f"{figure.name} {figure.value:g} ± {figure.band(1):.3g} for one seed {in_words(figure)}"
+        render.words(f"published: {value}; `distillctl reproduce` compares")
+    if checked.sweep.model_fields_set:
+        render.words("sweep: `distillctl sweep` reads [sweep]; `train` does not")
     render.words(f"ok: {checked.path} has no problems")
 
 

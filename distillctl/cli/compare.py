@@ -14,7 +14,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN|FOLDER]...",
+            metavar="RUN|FOLDER...",
             help="Runs, sweeps, folders or patterns, also by their names below runs/; all runs there without them.",
             show_default=False,
             autocompletion=completion.runs,
@@ -28,7 +28,7 @@ def compare(
     ] = None,
     metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="The figure; else the one that chose the best epoch.")] = "",
     last: Annotated[
-        bool, typer.Option("--last/--best", help="Figures of the last epoch, or of the one that was chosen.", show_default="--best")
+        bool, typer.Option("--last/--best", help="Of the last epoch, or (the default) of the chosen one.", show_default=False)
     ] = False,
     split: Annotated[str, typer.Option("--split", metavar="[test|val]", help="Of which images; test where all runs have it.")] = "",
     control: Annotated[

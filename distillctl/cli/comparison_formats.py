@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from distillctl.analysis.comparison import Comparison, Group
+from distillctl.analysis.comparison import Comparison
+from distillctl.analysis.groups import Group
 from distillctl.cli import render
 from distillctl.cli.class_table import csv_text
 from distillctl.cli.comparison_table import (
@@ -83,7 +84,7 @@ def as_html(comparison: Comparison) -> str:
     """A page that needs nothing else."""
     compute = compute_table(comparison)
     more = f"{_html_table(compute)}<p>{html_text(compute_legend(comparison))}</p>" if compute.rows else ""
-    items = "".join(f"<li>{html_text(text)}</li>" for text in notes(comparison, "bold"))
+    items = "".join(f"<li>{_html_words(text)}</li>" for text in notes(comparison, "bold"))
     return _PAGE.format(title=html_text(title(comparison)), table=_html_table(table_of(comparison)), notes=items, more=more)
 
 
@@ -137,7 +138,7 @@ def _print(table: Table, less: Sequence[str] = ()) -> None:
     widths = [max(map(len, (head, *texts))) for head, texts in zip(table.heads, columns, strict=True)]
     needed = sum(width + 2 for head, width in zip(table.heads, widths, strict=True) if head not in less) - 2
     if 0 < render.width() < needed:
-        _print_blocks(table.heads, list(zip(*columns, strict=True)))
+        _print_blocks(table, columns)
         return
     numbers = [cell.number for cell in table.rows[0]]
     placed = [
@@ -148,15 +149,17 @@ def _print(table: Table, less: Sequence[str] = ()) -> None:
     render.table(list(names.values()), placed, less=[names[head] for head in less if head in names])
 
 
-def _print_blocks(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    margin = max(map(len, heads[1:])) + 4
-    for number, row in enumerate(rows):
+def _print_blocks(table: Table, columns: Sequence[Sequence[str]]) -> None:
+    keys = [cell.number for cell in table.rows[0]].index(True)  # what names a group stands in front
+    margin = max(map(len, table.heads[keys:])) + 4
+    for number, row in enumerate(zip(*columns, strict=True)):
         if number:
             render.line()
-        render.heading(f"{heads[0]} {row[0]}")
-        for head, text in zip(heads[1:], row[1:], strict=True):
+        told = list(zip(table.heads, row, strict=True))
+        render.heading(", ".join(f"{head} {text}" for head, text in told[:keys]))
+        for head, text in told[keys:]:
             if text:
-                render.words(f"  {head:<{margin - 2}}{text}", margin)
+                render.words(f"  {head:<{margin - 2}}{text.strip()}", margin)
 
 
 def _md_table(table: Table) -> str:
@@ -183,6 +186,10 @@ def _latex(text: str) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     return f"\\textbf{{{_latex(cell.text)}}}" if cell.strong else _latex(cell.text)
+
+
+def _html_words(text: str) -> str:
+    return re.sub("`([^`]*)`", r"<code>\1</code>", html_text(text))
 
 
 def _html_table(table: Table) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from distillctl.analysis.comparison import ALPHA, Comparison, Difference, Group, short
+from distillctl.analysis.comparison import ALPHA, Comparison
+from distillctl.analysis.groups import Difference, Group, short
 from distillctl.analysis.settings import METHOD, Differing
 from distillctl.text import counted, duration, magnitude, one_line
 

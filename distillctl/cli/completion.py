@@ -23,6 +23,11 @@ def models() -> list[tuple[str, str]]:
     return _of(Registry.load().models)
 
 
+def trackers() -> list[tuple[str, str]]:
+    """The trackers."""
+    return _of(Registry.load().trackers)
+
+
 def objects() -> list[tuple[str, str]]:
     """The methods, models, data sets and optimizers."""
     registry = Registry.load()

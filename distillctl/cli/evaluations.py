@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distillctl.analysis.differing import write_pictures
 from distillctl.cli.class_table import csv_text
 from distillctl.errors import MachineError, ProfileError
 from distillctl.files import write_json, write_text
@@ -37,7 +38,7 @@ def check_folder(path: Path) -> None:
 def write_evaluation(folder: Path, report: Report) -> None:
     """Writes `<split>-<checkpoint>[-tta].json`, what `--json` prints; where there are classes, `….csv` with a line for each, and
     `…-confusion.csv` with rows of true and columns of predicted classes. In a run's own folder the answers to all images, too, to
-    `predictions/….npz`. Earlier files of the same names are replaced.
+    `predictions/….npz`, and where the teacher was asked pictures for the report. Earlier files of the same names are replaced.
 
     Raises:
         MachineError: the folder cannot be written.
@@ -52,6 +53,8 @@ def write_evaluation(folder: Path, report: Report) -> None:
             for who, answers in report.answers.items():
                 if who == "student" or not report.tta:
                     write_answers(report.run / PREDICTIONS / f"{name if who == 'student' else f'{report.split}-{who}'}.npz", answers)
+            if report.pictures is not None:
+                write_pictures(report.run, report.pictures)
         if report.confusion is not None:
             names = [str(line["name"]) for line in report.classes]
             rows = ((name, *counts) for name, counts in zip(names, report.confusion.tolist(), strict=True))

@@ -24,6 +24,7 @@ def launch(
     teacher: options.Teacher = None,
     seed: options.Seed = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="N,N,…", help="One job for each seed.", show_default=False)] = None,
+    track: options.Track = None,
     out: options.Out = None,
     device: options.Device = "auto",
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Processes on the node, one a GPU.")] = 1,
@@ -67,7 +68,7 @@ def launch(
     resources = read_resources(slurm or ())
     if nproc > 1 and device != "cpu" and resources.gpus is not None and 0 < resources.gpus < nproc:
         raise ProfileError(f"`--nproc {nproc}` needs {nproc} GPUs, and the job asks for {resources.gpus}", where="--nproc")
-    request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
+    request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change, tuple(track or ()))
     registry = Registry.load()
     ready = []
     for one in [request] if seeds is None else _for_seeds(request, seeds):
@@ -102,13 +103,13 @@ def launch(
 
 def _for_seeds(request: Request, seeds: str) -> list[Request]:
     """The same training with every seed."""
-    numbers = [part.strip() for part in seeds.split(",")]
-    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
-        raise ProfileError(f"`--seeds {seeds}` is not a list of different whole numbers", where="--seeds", hint="such as `--seeds 0,1,2`")
+    from distillctl.profile.sweep import read_seeds
+
+    numbers = read_seeds(seeds)
     others = (("--seed", request.seed), ("--out", request.out))
     if beside := [Problem(f"`{name}` cannot be given together with `--seeds`", name) for name, value in others if value is not None]:
         raise ProfileError(beside)
-    return [replace(request, seed=int(number)) for number in numbers]
+    return [replace(request, seed=number) for number in numbers]
 
 
 def _tell(resources: Resources, device: str, local: bool) -> None:

@@ -39,6 +39,16 @@ Teacher = Annotated[
         autocompletion=completion.runs,
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Tell a tracker of the run, such as tensorboard; needs its package. May be given several times.",
+        show_default=False,
+        autocompletion=completion.trackers,
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory, instead of one below runs/.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 AcceptChange = Annotated[bool, typer.Option("--accept-change", help="Continue a run although something changed; it is noted in the run.")]

@@ -33,7 +33,9 @@ def run_description(path: Path) -> dict[str, Any]:
         profile = tomllib.loads(run.check_resolved().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"`{run.resolved}` cannot be read: {error}") from error
-    tables = {name: table if isinstance(table := profile.get(name), dict) else {} for name in ("student", "teacher", "dataset")}
+    tables = {name: table if isinstance(table := profile.get(name), dict) else {} for name in ("student", "dataset")}
+    taught = profile.get("teacher", {})
+    teachers = [_teacher(table) for table in (taught if isinstance(taught, list) else [taught])]
     records = run.records()
     return {
         "run": str(path),
@@ -43,7 +45,7 @@ def run_description(path: Path) -> dict[str, Any]:
         "epochs": info.get("epochs"),
         "best_epoch": info.get("best_epoch"),
         "student": tables["student"].get("name"),
-        "teacher": _teacher(tables["teacher"]),
+        "teacher": teachers if len(teachers) > 1 else teachers[0],
         "method": info.get("method"),
         "dataset": tables["dataset"].get("name"),
         "data": info.get("data"),
@@ -75,8 +77,9 @@ def print_run(path: Path, registry: Registry) -> None:
     data = ": ".join(filter(None, (told["dataset"], told["data"])))
     facts = {name: told[name] for name in ("student", "teacher", "method")} | {"data": data, "seed": told["seed"], "begun": told["created"]}
     for name, value in facts.items():
-        if value not in (None, ""):
-            render.words(f"  {name:<11}{value}", 13)
+        for one in value if isinstance(value, list) else [value]:
+            if one not in (None, ""):
+                render.words(f"  {name:<11}{one}", 13)
     with render.loading():
         task = _task(path, registry)
     render.line()

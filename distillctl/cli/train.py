@@ -26,6 +26,10 @@ def train(
     method: options.Method = None,
     teacher: options.Teacher = None,
     seed: options.Seed = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="N,N,…", help="One run for each seed, and a table of all.", show_default=False)
+    ] = None,
+    track: options.Track = None,
     out: options.Out = None,
     device: options.Device = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one.")] = False,
@@ -48,11 +52,19 @@ def train(
     heartbeat.start()
     from distillctl.plugin.registry import Registry
     from distillctl.profile.reading import load
+    from distillctl.slurm.request import Request
 
     registry = Registry.load()
     if allow_code:
         registry.allow_code()
-    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed)
+    if seeds is not None:
+        from distillctl.cli.sweep import train_seeds
+
+        alone = {"--seed": seed is not None, "--fresh": fresh, "--from-previous": from_previous}
+        request = Request(profile, tuple(set_ or ()), method, teacher, None, None, device, nproc, accept_change, tuple(track or ()))
+        train_seeds(request, seeds, registry, out, alone, allow_code=allow_code, dry_run=dry_run, quiet=quiet)
+        return
+    checked = load(profile, registry=registry, overrides=set_ or (), method=method, teacher=teacher, seed=seed, track=track or ())
     if nproc > 1 and (dry_run or os.environ.get("WORLD_SIZE", str(nproc)) != str(nproc)):
         why = "with `--dry-run`, which looks at one process" if dry_run else "where a launcher has started the processes (`WORLD_SIZE`)"
         raise ProfileError(f"`--nproc {nproc}` has no effect {why}", where="--nproc", hint="leave it out")
@@ -67,11 +79,10 @@ def train(
             raise MachineError("`--nproc` starts several processes on Linux and macOS only", hint="without it one process trains")
         from distillctl.distributed.launcher import launcher
         from distillctl.rundir.directory import place
-        from distillctl.slurm.request import Request
 
         if fresh:  # decided here, since it would begin another run whenever the processes start again
             out, _ = place(checked.name, checked.digest, out=out, fresh=True)
-        request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change)
+        request = Request(profile, tuple(set_ or ()), method, teacher, seed, out, device, nproc, accept_change, tuple(track or ()))
         command, *arguments = request.arguments()
         flags = [
             *(["--quiet"] if quiet else []),
@@ -121,7 +132,9 @@ def print_result(result: Result) -> None:
         _say(f"this run is finished: {result.path} (`--fresh` starts a new one)")
     split = summary.get("split", "")
     if "teacher" in summary:
-        _say(f"teacher    {_headline(result, summary['teacher'])} on {split}")
+        each = [f"{name} {_headline(result, figures)}" for name, figures in summary.get("teachers", {}).items()]
+        of, alone = (f"mean of {len(each)} ", f"; {', '.join(each)}") if each else ("", "")
+        _say(f"teacher    {of}{_headline(result, summary['teacher'])} on {split}{alone}")
     if "teacher_knn" in summary:
         _say(f"teacher    k-NN {result.task.show('knn', summary['teacher_knn'])}")
     if "best" in summary:

@@ -24,7 +24,7 @@ from distillctl.api.task import Outputs
 from distillctl.build.data import inspected_task
 from distillctl.build.device import check_precision, pick_device
 from distillctl.build.experiment import assemble
-from distillctl.commands.dry_run import stand_in_teacher, synchronize
+from distillctl.commands.dry_run import stand_in_teachers, synchronize
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.determinism import deterministic_algorithms
 from distillctl.engine.experiment import Experiment
@@ -112,7 +112,7 @@ def bench_profile(
     profile, task, _ = inspected_task(profile, registry)
     results = []
     for compiled, graph in product((False, True) if compile_too else (False,), (False, True)):
-        with closing(assemble(profile, task, stand_in_teacher(profile, registry, task, ROOT, [], chosen), chosen)) as experiment:
+        with closing(assemble(profile, task, stand_in_teachers(profile, registry, task, ROOT, [], chosen), chosen)) as experiment:
             if graph and experiment.settings.cuda_graph == "off":
                 continue
             cuda_graph = experiment.settings.cuda_graph if graph else "off"

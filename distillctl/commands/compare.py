@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from distillctl.analysis.comparison import Comparison, Figure, compare_runs, grouped, lower_is_better
+from distillctl.analysis.comparison import Comparison, compare_runs, lower_is_better
 from distillctl.analysis.compute import best_within, compute_of
-from distillctl.analysis.places import named_runs
+from distillctl.analysis.groups import Figure, grouped
+from distillctl.analysis.places import missing_of_sweeps, named_runs, without_teachers
 from distillctl.analysis.records import At, RunRecord
 from distillctl.analysis.statistics import McNemar, mcnemar_of
 from distillctl.errors import DataError, ProfileError
@@ -64,12 +65,15 @@ def compare(
         told = ", ".join(f"`{run.path}` ({run.epoch} of {run.epochs})" for run in unfinished[:3])
         more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
         notes.append(f"{counted(len(unfinished), 'run')} left out, whose epochs are not finished: {told}{more}")
+    notes += missing_of_sweeps(found.runs)
     if not finished:
         raise ProfileError("none of the runs is finished", where="compare", hint="; ".join(notes))
     if per_compute and (split == "test" or at == "last"):
         raise ProfileError(
             "figures at equal compute are of the best epoch on the validation split: no other was evaluated on test", where="--per-compute"
         )
+    finished, teachers = without_teachers(finished, names)
+    notes += teachers
     figure, having, missing = _figure(finished, metric, at, "val" if per_compute else split)
     notes += missing
     if per_compute:

@@ -119,9 +119,10 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
     path, _ = place(profile.name, profile.digest, root=root, out=out)
     profile, task, said = inspected_task(profile, registry, root=root)
     notes = [*filter(None, [unused_gpu(device, chosen)]), *said]
-    trainer = untrained_teacher(profile, registry, root)
-    teacher = stand_in_teacher(profile, registry, task, root, notes, chosen)
-    with closing(assemble(profile, task, teacher, chosen)) as experiment, deterministic_algorithms(experiment):
+    untrained = [untrained_teacher(one, registry, root) for one in profile.by_teacher]
+    trainers = {trainer.digest: trainer for trainer in untrained if trainer is not None}
+    teachers = stand_in_teachers(profile, registry, task, root, notes, chosen)
+    with closing(assemble(profile, task, teachers, chosen)) as experiment, deterministic_algorithms(experiment):
         tried = [_try_part(experiment, part) for part in experiment.parts]
         networks = tuple(
             SidePlan(role, side.name, parameters(side.model), _macs(experiment, side.model), dict(side.shapes))
@@ -139,8 +140,9 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
             evaluation_seconds=_evaluation_seconds(experiment),
             notes=(*notes, *advice(profile, 1), *average_advice(profile, experiment.loader.steps), *experiment.notes),
         )
-    del experiment, teacher, tried, step, batch  # their memory
-    return plan if trainer is None else replace(plan, teacher_seconds=dry_run(trainer, registry, device=device, root=root).seconds)
+    del experiment, teachers, tried, step, batch  # their memory
+    times = [dry_run(trainer, registry, device=device, root=root).seconds for trainer in trainers.values()]
+    return replace(plan, teacher_seconds=sum(times)) if times else plan
 
 
 def _macs(experiment: Experiment, model: nn.Module) -> int | None:
@@ -181,7 +183,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def _evaluation_seconds(experiment: Experiment) -> float:
-    """For all evaluations of a run: of its epochs, of the last and the best student at the end, of the teacher at the beginning."""
+    """For all evaluations of a run: of its epochs, of the last and the best student at the end, of the teachers at the beginning."""
     splits, epochs = experiment.splits, experiment.main.epochs
     often, last = splits.val or splits.test, splits.test or splits.val
     total = 0.0
@@ -189,7 +191,8 @@ def _evaluation_seconds(experiment: Experiment) -> float:
         times = math.ceil(epochs / experiment.settings.evaluate_every)
         total = times * _seconds_of(experiment, experiment.model, often) + 2 * _seconds_of(experiment, experiment.model, last)
     if experiment.network is not None:
-        total += _seconds_of(experiment, experiment.network.model, last or splits.train)
+        whole = _seconds_of(experiment, experiment.network.model, last or splits.train)
+        total += whole * (2 if len(experiment.networks) > 1 else 1)  # several by themselves, and together
     return total
 
 
@@ -218,19 +221,23 @@ def untrained_teacher(profile: Profile, registry: Registry, root: Path) -> Profi
     return None if run is not None and run.finished else other
 
 
-def stand_in_teacher(
+def stand_in_teachers(
     profile: Profile, registry: Registry, task: Task, root: Path, notes: list[str], device: torch.device
-) -> TeacherModel | None:
-    """The teacher; one that another profile has yet to train stands in with fresh weights, whose statistics are those of some images."""
-    if profile.teacher is None:
-        return None
+) -> list[TeacherModel]:
+    """The teachers; one that another profile has yet to train stands in with fresh weights, whose statistics are those of some images."""
+    return [_stand_in(one, registry, task, root, notes, device) for one in profile.by_teacher]
+
+
+def _stand_in(profile: Profile, registry: Registry, task: Task, root: Path, notes: list[str], device: torch.device) -> TeacherModel:
+    assert profile.teacher is not None
     other = untrained_teacher(profile, registry, root)
     if other is None:
         by_profile = profile.teacher.table.profile is not None
         trained = load_teacher_profile(profile, registry) if by_profile else None
         run = None if trained is None else place(trained.name, trained.digest, root=root)[1]
         return build_teacher(profile, registry, task, None if run is None else run.path)
-    notes.append(f"the teacher of {other.path.name} is not trained yet: fresh weights stand in")
+    which = f" (`{other.student.spec.name}`)" if "." in profile.teacher.key else ""
+    notes.append(f"the teacher of {other.path.name}{which} is not trained yet: fresh weights stand in")
     spec = other.student.spec
     model = build_model(task, spec, other.student.options)
     _calibrate(model, task, device, profile.seed)

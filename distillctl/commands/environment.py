@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from typing import Any
 
 import torch
 
 from distillctl import __version__
-from distillctl.profile.schema import Profile
+from distillctl.profile.schema import Profile, StudentChoice, TeacherChoice
 
 
-def environment(profile: Profile, command: Sequence[str], device: Any, teacher: str | None) -> dict[str, Any]:
-    """What `environment.json` says. teacher: hash of the file of its weights."""
+def environment(profile: Profile, command: Sequence[str], device: Any, teacher: str | Mapping[str, str | None] | None) -> dict[str, Any]:
+    """What `environment.json` says. teacher: hash of the file of its weights, of several by name."""
     ours = {d.name: d.version for d in distributions() if d.name.startswith(("distillctl", "torch", "timm"))}
     return {
         "command": list(command),
@@ -31,11 +31,11 @@ def environment(profile: Profile, command: Sequence[str], device: Any, teacher: 
 
 
 def _licenses(profile: Profile) -> dict[str, str]:
-    """`student` and `teacher` → licence of the pretrained weights by name that it starts from, where one is stated."""
-    named = {"student": profile.student, "teacher": profile.teacher}
-    seen = {
-        side: choice.spec.weights_input.get(choice.table.weights) for side, choice in named.items() if choice is not None and choice.spec
-    }
+    """`student` and `teacher` (of several `teacher.0`, …) → licence of the pretrained weights by name that it starts from, where one is
+    stated.
+    """
+    named: dict[str, StudentChoice | TeacherChoice] = {"student": profile.student, **{choice.key: choice for choice in profile.teachers}}
+    seen = {side: choice.spec.weights_input.get(choice.table.weights) for side, choice in named.items() if choice.spec}
     return {side: one.license for side, one in seen.items() if one is not None and one.license}
 
 

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distillctl.analysis.differing import Pictures
 from distillctl.api.data import Images
 from distillctl.api.specs import ModelSpec
 from distillctl.api.task import Evaluation, Task
 from distillctl.build.data import Kind, build_task, evaluation_loader, tta_kind, tta_sizes
 from distillctl.build.device import channels_last, pick_device, placed
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
+from distillctl.build.teachers import hashes_of, one_network
+from distillctl.commands.pictures import pictures_of
 from distillctl.commands.resume_check import changed, changed_images, refuse
 from distillctl.data.workers import worker_deaths
 from distillctl.engine.evaluate import Comparison, evaluate
@@ -25,7 +28,6 @@ from distillctl.engine.kept_answers import KeepingMeter, answers_of, keeping
 from distillctl.engine.memory import keep_freed_memory
 from distillctl.engine.precision import precision_on
 from distillctl.errors import DataError, DistillError, Problem, ProfileError
-from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.models.fake_quantise import has_ranges, restore
 from distillctl.models.features import evaluating
@@ -60,6 +62,7 @@ class Report:
     notes: what had to be changed to load the weights or to show the images.
     confusion: int64, (C, C): images of class i that were taken for class j; None where there are no classes, or very many.
     changes: what the command line said of data and evaluation, as `KEY=VALUE`.
+    pictures: of images to which student and teacher answer most differently, where both were asked.
     answers: to each image of the split, of `student` and, where it was asked, `teacher`; empty where answers are not classes.
     """
 
@@ -81,6 +84,7 @@ class Report:
     counts: str = "images"
     changes: Sequence[str] = ()
     answers: Mapping[str, Answers] = field(default_factory=dict)
+    pictures: Pictures | None = None
 
     @property
     def called(self) -> str:
@@ -170,7 +174,11 @@ def evaluate_run(
     spec = profile.student.spec
     part = Part(profile, task, images, chosen, spec, model.to(chosen), has_fixed_size(spec), teacher)
     found = figures_of(part, split, tta, overrides, against_teacher=against_teacher)
-    return Report(run=run.path, checkpoint=checkpoint, epoch=epoch, **found)
+    answers, pictures = found["answers"], None
+    told = run.info().get("result", {}).get("split") == split  # whose answers the report of the run is of
+    if told and checkpoint == "best" and not found["tta"] and {"student", "teacher"} <= answers.keys():
+        pictures = pictures_of(task, split, answers["student"], answers["teacher"])
+    return Report(run=run.path, checkpoint=checkpoint, epoch=epoch, pictures=pictures, **found)
 
 
 def check_keys(overrides: Sequence[str], *tables: str) -> None:
@@ -352,13 +360,16 @@ def teacher_of_run(
         DataError: it is gone, or it is another one. ProfileError: the run was trained without a teacher.
     """
     profile = from_resolved(run.check_resolved(), registry, student_only=True, with_teacher=True, overrides=overrides)
-    if profile.teacher is None:
+    if not profile.teachers:
         raise ProfileError(f"`{run.path}` was trained without a teacher", where="--against-teacher", hint="leave it out")
     try:
-        by_profile = profile.teacher.table.profile is not None
-        teacher = build_teacher(profile, registry, task, run_of_teacher(run) if by_profile else None)
-        if not accept_change and teacher.source is not None:
-            refuse(run, changed(run, {"teacher_sha256": sha256(teacher.source)}), _TEACHER_HINT)
+        teachers = [
+            build_teacher(one, registry, task, run_of_teacher(run, number) if choice.table.profile is not None else None)
+            for number, (choice, one) in enumerate(zip(profile.teachers, profile.by_teacher, strict=True))
+        ]
+        teacher = one_network(teachers)
+        if not accept_change and any(one.source is not None for one in teachers):
+            refuse(run, changed(run, {"teacher_sha256": hashes_of(teachers)}), _TEACHER_HINT)
     except DistillError as error:
         why = f"the figures of `{run.path}` are told by its teacher, which cannot be asked"
         raise DataError([Problem(why), *error.problems]) from error
@@ -367,14 +378,17 @@ def teacher_of_run(
     return teacher
 
 
-def run_of_teacher(run: RunDirectory) -> Path:
-    """The run that made the teacher of another one.
+def run_of_teacher(run: RunDirectory, number: int) -> Path:
+    """The run that made the teacher of another one. number: of one among several.
 
     Raises:
         DataError: it is gone.
     """
     info = run.info()
-    if isinstance(told := info.get("teacher_run"), str):
+    told = info.get("teacher_run")
+    if isinstance(told, list) and number < len(told):
+        told = told[number]
+    if isinstance(told, str):
         folder = Path(told)
         return folder if folder.exists() else run.path.parent / folder.name  # all runs were moved together
     for other in runs_in(run.path.parent):  # older runs do not say where it lies

@@ -10,6 +10,7 @@ import torch
 from distillctl.build.data import build_task, inspected_task, task_class, teacher_run
 from distillctl.build.device import pick_device
 from distillctl.build.models import build_named, build_teacher
+from distillctl.build.teachers import one_network
 from distillctl.commands.evaluate import (
     Part,
     Report,
@@ -81,7 +82,7 @@ def evaluate_model(
         data, name, registry=registry, checkpoint=checkpoint, weights=weights, with_teacher=against_teacher, overrides=overrides
     )
     compares = task_class(profile, registry).compares
-    if run is None and (compares or against_teacher) and profile.teacher is None:
+    if run is None and (compares or against_teacher) and not profile.teachers:
         why = "images without labels are judged by a teacher's answers" if compares else "there is no teacher to compare with"
         raise ProfileError(f"{why}, and `{data}` has no [teacher]", where="--data" if compares else "--against-teacher", hint=_NO_TEACHER)
     if run is None:
@@ -103,7 +104,7 @@ def evaluate_model(
     if compares or against_teacher:
         of_data = [text for text in overrides if not text.lstrip().startswith("model.")]
         if run is None:
-            teacher = build_teacher(profile, registry, task, teacher_run(profile, registry, root))
+            teacher = one_network([build_teacher(one, registry, task, teacher_run(one, registry, root)) for one in profile.by_teacher])
             teacher.model.to(chosen)
         else:
             teacher = teacher_of_run(run, registry, task, chosen, of_data, accept_change=accept_change)

@@ -32,6 +32,7 @@ def train(
     accept_change: bool = False,
     allow_code: bool = False,
     tracker: Tracker | None = None,
+    track: Sequence[str] = (),
     root: str | Path = ROOT,
 ) -> Result:
     """Trains what a profile says, or continues an unfinished run of it, or finds the finished one: what `distillctl train` does.
@@ -52,6 +53,7 @@ def train(
         accept_change: continue although something changed since the run began; noted in the run.
         allow_code: run the file of a model or data set that the profile names as `file:nets.py:Net`.
         tracker: is told what happens (`distillctl.Tracker`); by default nothing is printed.
+        track: names of trackers, such as `["tensorboard"]`, beside those of the profile.
         root: where runs lie.
 
     Returns:
@@ -64,7 +66,7 @@ def train(
     registry = Registry.load()
     if allow_code:
         registry.allow_code()
-    checked = load(profile, registry=registry, overrides=overrides, method=method, teacher=teacher, seed=seed)
+    checked = load(profile, registry=registry, overrides=overrides, method=method, teacher=teacher, seed=seed, track=track)
     return training.train(
         checked,
         registry,

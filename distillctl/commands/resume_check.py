@@ -52,8 +52,7 @@ def packages(profile: Profile, registry: Registry) -> dict[str, str]:
     plugins = [registry.datasets.plugin(profile.dataset.spec), registry.models.plugin(profile.student.spec)]
     plugins += [registry.optimizers.plugin(profile.optimizer.spec)]
     plugins += [registry.tasks.plugin(registry.tasks.get(profile.dataset.task))]
-    if profile.teacher is not None and profile.teacher.spec is not None:
-        plugins.append(registry.models.plugin(profile.teacher.spec))
+    plugins += [registry.models.plugin(teacher.spec) for teacher in profile.teachers if teacher.spec is not None]
     choices: list[MethodChoice] = list(profile.methods)
     while choices:
         choice = choices.pop()

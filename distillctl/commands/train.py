@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillctl.analysis.differing import write_pictures
 from distillctl.api.data import Images
 from distillctl.api.task import Evaluation, Task
 from distillctl.api.tracker import RunStart, Tracker
@@ -21,8 +22,11 @@ from distillctl.build.data import evaluation_loader, inspected_task, task_class
 from distillctl.build.device import check_precision, pick_device, unused_gpu
 from distillctl.build.experiment import assemble
 from distillctl.build.models import TeacherModel, build_deployed, build_teacher
+from distillctl.build.teachers import check_several, hashes_of, names_of, one_network
 from distillctl.build.trackers import build_trackers
 from distillctl.commands.environment import environment
+from distillctl.commands.pictures import pictures_of
+from distillctl.commands.report import write_run_report
 from distillctl.commands.resume_check import adopt, changed, changed_profile, file_facts, listing, measured_white, packages, refuse
 from distillctl.commands.run_costs import method_costs, run_costs
 from distillctl.commands.seen_images import seen_by_teacher
@@ -39,19 +43,19 @@ from distillctl.engine.memory import keep_freed_memory, peak_memory
 from distillctl.engine.state import restore_student
 from distillctl.engine.trackers import Trackers
 from distillctl.errors import DataError, Problem, ProfileError, RunError
-from distillctl.files import sha256
 from distillctl.models import deploy
 from distillctl.models.cost import parameters
 from distillctl.models.fake_quantise import ranges_of
 from distillctl.models.forward_errors import explained_forward
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load_teacher_profile
-from distillctl.profile.schema import Profile
+from distillctl.profile.schema import Profile, TeacherChoice
 from distillctl.profile.writing import write_toml
 from distillctl.rundir import digests
-from distillctl.rundir.answers import answers_file, write_answers
+from distillctl.rundir.answers import answers_file, read_answers, write_answers
 from distillctl.rundir.directory import ROOT, RunDirectory, place
 from distillctl.rundir.lock import BusyError, locked
+from distillctl.text import one_line
 
 _WAIT = 2.0
 """Seconds between two looks whether a teacher that somebody else trains is there."""
@@ -163,14 +167,29 @@ def _locked_for_all(path: Path, processes: ProcessGroup) -> Iterator[None]:
 
 def _refuse_finished(run: RunDirectory, profile: Profile, registry: Registry) -> None:
     """A finished run stands for its profile and its teacher's; what else changed since no longer matters."""
-    facts = {} if (trainer := _trainer(profile, registry)) is None else {"teacher_profile": trainer.digest}
+    trainers = _trainers(profile, registry)
+    facts = {"teacher_profile": _digests(trainers)} if any(trainers) else {}
     refuse(run, [*changed_profile(run, profile), *changed(run, facts)])
 
 
-def _trainer(profile: Profile, registry: Registry) -> Profile | None:
-    """The profile that makes the teacher, if one does."""
-    by_profile = profile.teacher is not None and profile.teacher.table.profile is not None
-    return load_teacher_profile(profile, registry) if by_profile else None
+def _trainers(profile: Profile, registry: Registry) -> list[Profile | None]:
+    """For each teacher the profile that makes it, if one does."""
+    made = [one.teacher is not None and one.teacher.table.profile is not None for one in profile.by_teacher]
+    return [load_teacher_profile(one, registry) if by_profile else None for one, by_profile in zip(profile.by_teacher, made, strict=True)]
+
+
+def _digests(trainers: Sequence[Profile | None]) -> str | dict[str, str] | None:
+    """Of the profile that makes the teacher; of several teachers by their models."""
+    if len(trainers) < 2:
+        return next((trainer.digest for trainer in trainers if trainer is not None), None)
+    there = [trainer for trainer in trainers if trainer is not None]
+    return {name: one.digest for name, one in zip(names_of(one.student.spec.name for one in there), there, strict=True)}
+
+
+def _same_weights(hashes: str | Mapping[str, str | None] | None) -> list[str]:
+    """A warning of teachers that are the same one."""
+    known = [one for one in hashes.values() if one is not None] if isinstance(hashes, Mapping) else []
+    return [] if len(set(known)) == len(known) else ["warning: two of the teachers have the same weights, and count as two"]
 
 
 @dataclass
@@ -191,7 +210,7 @@ class _Plan:
         """Does all of it; what may have changed is compared as soon as it is known."""
         profile, registry, processes = self.profile, self.registry, self.processes
         run = RunDirectory.open(self.path) if processes.broadcast((self.path / "run.json").is_file()) else None
-        trainer = _trainer(profile, registry)
+        trainers = _trainers(profile, registry)
         with processes.one_after_the_first():
             profile, task, notes = inspected_task(profile, registry, None if run is None else measured_white(run), self.root)
         self.profile = profile
@@ -210,22 +229,26 @@ class _Plan:
             data_listing=listing(task.data),
             **file_facts(task.data),
             **({"skipped": counts} if (counts := {name: len(paths) for name, paths in task.data.skipped.items()}) else {}),
-            teacher_profile=None if trainer is None else trainer.digest,
+            teacher_profile=_digests(trainers),
             processes=processes.count,
         )
         for text in advice(profile, processes.count):
             self.display.note(f"warning: {text}")
-        folder = None if trainer is None else self._train_teacher(trainer)
+        check_several(profile, task)
+        folders = [None if trainer is None else self._train_teacher(trainer) for trainer in trainers]
+        by_teacher = list(zip(profile.by_teacher, folders, strict=True))
         with processes.one_after_the_first():
-            teacher = build_teacher(profile, registry, task, folder) if profile.teacher is not None else None
-        compare(teacher_sha256=None if teacher is None or teacher.source is None else sha256(teacher.source))
+            teachers = [build_teacher(one, registry, task, folder) for one, folder in by_teacher]
+        compare(teacher_sha256=hashes_of(teachers))
         with closing(Trackers([self.display], build_trackers(profile) if processes.first else {})) as trackers:
-            for note in (*notes, *seen_by_teacher(profile, registry, task.data, folder)):
+            seen = [note for one, folder in by_teacher for note in seen_by_teacher(one, registry, task.data, folder)]
+            for note in (*notes, *seen, *_same_weights(facts["teacher_sha256"])):
                 trackers.note(note)
-            judged = self._judge_teacher(task, teacher, trackers)
-            if folder is not None:
-                facts["teacher_run"] = str(folder.absolute())
-            with closing(assemble(profile, task, teacher, self.device, processes)) as experiment:
+            judged = self._judge_teachers(task, teachers, trackers)
+            if any(folders):
+                runs = [None if folder is None else str(folder.absolute()) for folder in folders]
+                facts["teacher_run"] = runs if len(runs) > 1 else runs[0]
+            with closing(assemble(profile, task, teachers, self.device, processes)) as experiment:
                 accepted = () if run is None else run.digests
                 run = self._begin(run, experiment, facts)
                 evaluations = {} if judged is None else judged.evaluations
@@ -240,8 +263,10 @@ class _Plan:
                 if task.compares:
                     self._evaluate_start(run, loop, trackers)
                 loop.train()
-                summary = self._finish(run, loop, judged, () if teacher is None else teacher.classes)
+                summary = self._finish(run, loop, judged, one_network(teachers).classes if teachers else ())
                 trackers.end(summary)
+            if processes.first:
+                self._report(run, task, str(summary["split"]))
         return Result(run.path, False, type(task), summary)
 
     def _start(self, run: RunDirectory, experiment: Experiment, finished: int) -> RunStart:
@@ -261,6 +286,7 @@ class _Plan:
             names=task.names,
             show=task.show,
             records=run.records()[:finished],
+            id=run.id,
         )
 
     def _begin(self, run: RunDirectory | None, experiment: Experiment, facts: dict[str, Any]) -> RunDirectory:
@@ -316,12 +342,35 @@ class _Plan:
         self.display.note(f"teacher: {'found' if result.already else 'trained'} in {result.path}")
         return result.path
 
-    def _judge_teacher(self, task: Task, teacher: TeacherModel | None, trackers: Trackers) -> _Judged | None:
-        """Evaluates the teacher before anything is learnt from it, and once more on the images by which epochs are chosen."""
-        profile = self.profile
-        if teacher is None or profile.teacher is None:
+    def _judge_teachers(self, task: Task, teachers: Sequence[TeacherModel], trackers: Trackers) -> _Judged | None:
+        """Evaluates the teachers before anything is learnt from them, and the one, or all as one, also on the images by which epochs are
+        chosen.
+        """
+        if not teachers:
             return None
         split = next(name for name in ("test", "val", "train") if getattr(task.data, name) is not None)
+        whole, several = one_network(teachers), len(teachers) > 1
+        names = names_of(one.shown for one in teachers) if several else [""]
+        each = {}
+        for choice, teacher, name in zip(self.profile.teachers, teachers, names, strict=True):
+            evaluation, kept = self._judge(task, teacher, split, choice, trackers, name)
+            each[name] = evaluation
+        if several and task.compares:  # all as one agree with themselves
+            return _Judged(split, {}, {}, each)
+        if several:
+            evaluation, kept = self._evaluate_teacher(whole, split, task, whole.model.to(self.device))
+            figure = evaluation.figures[task.metric]
+            trackers.teacher(split, evaluation.figures, f"mean of {len(teachers)} {task.show(task.metric, figure)}")
+        evaluations = {split: evaluation}
+        agrees = not task.compares and task.agreement(evaluation, evaluation) is not None
+        if agrees and split != "val" and task.data.val is not None:
+            evaluations["val"], _ = self._evaluate_teacher(whole, "val", task, whole.model)
+        return _Judged(split, evaluations, kept, each if several else {})
+
+    def _judge(
+        self, task: Task, teacher: TeacherModel, split: str, choice: TeacherChoice, trackers: Trackers, name: str
+    ) -> tuple[Evaluation, Mapping[str, torch.Tensor]]:
+        """Evaluates one teacher, and refuses it where nothing should be learnt from it. name: of one of several."""
         images = getattr(task.data, split)
         model, view = teacher.model.to(self.device), task.data.view
         explained = explained_forward((task.data.channels, *view.shape), ("the teacher ", teacher.spec, model))
@@ -329,26 +378,24 @@ class _Plan:
             evaluation, kept = self._evaluate_teacher(teacher, split, task, model)
         figure, floor = evaluation.figures[task.metric], task.floor(images)
         if not task.compares:  # with itself
-            trackers.teacher(split, evaluation.figures, task.show(task.metric, figure))
+            trackers.teacher(split, evaluation.figures, f"{name} {task.show(task.metric, figure)}".lstrip())
         elif "knn" in evaluation.figures:
-            trackers.note(f"the teacher's {task.names['knn']} is {task.show('knn', evaluation.figures['knn'])}")
-        why, hint = ("", "") if profile.teacher.table.allow_untrained else task.doubt(evaluation, images)
+            whose = f"the teacher's {task.names['knn']}" if not name else f"the {task.names['knn']} of the teacher {name}"
+            trackers.note(f"{whose} is {task.show('knn', evaluation.figures['knn'])}")
+        why, hint = ("", "") if choice.table.allow_untrained else task.doubt(evaluation, images)
         if why:
             raise RunError(
                 f"the teacher `{teacher.shown}` {why}",
-                hint=f"{hint}; `teacher.allow_untrained = true` goes on all the same",
+                hint=f"{hint}; `{choice.key}.allow_untrained = true` goes on all the same",
             )
-        if figure <= floor and not profile.teacher.table.allow_untrained:
+        if figure <= floor and not choice.table.allow_untrained:
             raise RunError(
                 f"the teacher `{teacher.shown}` is no better than chance: {task.show(task.metric, figure)} on {split}, "
                 f"where guessing reaches {task.show(task.metric, floor)}",
-                hint="are its weights trained, for these classes in this order? `teacher.allow_untrained = true` goes on all the same",
+                hint="are its weights trained, for these classes in this order? "
+                f"`{choice.key}.allow_untrained = true` goes on all the same",
             )
-        evaluations = {split: evaluation}
-        agrees = not task.compares and task.agreement(evaluation, evaluation) is not None
-        if agrees and split != "val" and task.data.val is not None:
-            evaluations["val"], _ = self._evaluate_teacher(teacher, "val", task, model)
-        return _Judged(split, evaluations, kept)
+        return evaluation, kept
 
     def _loader(self, task: Task, images: Images) -> closing[EvalLoader]:
         return closing(evaluation_loader(self.profile, task, images, self.device, processes=self.processes))
@@ -407,7 +454,9 @@ class _Plan:
             summary["skipped"] = {name: len(paths) for name, paths in task.data.skipped.items()}
         if judged is not None and not task.compares:
             summary["teacher"] = dict(judged.evaluation.figures)
-        elif judged is not None and "knn" in judged.evaluation.figures:
+            if judged.each:
+                summary["teachers"] = {name: dict(evaluation.figures) for name, evaluation in judged.each.items()}
+        elif judged is not None and not judged.each and "knn" in judged.evaluation.figures:
             summary["teacher_knn"] = judged.evaluation.figures["knn"]
         if task.compares and (start := self.processes.broadcast(run.info().get("start"))):
             summary["start"] = start
@@ -417,7 +466,7 @@ class _Plan:
             images = getattr(task.data, split)
             if not task.compares:  # there is no label that one could guess
                 summary |= {"chance": task.chance(images), "floor": task.floor(images)}
-            if judged is not None and judged.split == split and (agreement := task.agreement(judged.evaluation, best)) is not None:
+            if judged is not None and split in judged.evaluations and (agreement := task.agreement(judged.evaluation, best)) is not None:
                 summary["agreement"] = agreement
         sides = {"student": model, "teacher": None if experiment.network is None else experiment.network.model}
         summary["parameters"] = {name: parameters(side) for name, side in sides.items() if side is not None}
@@ -426,6 +475,8 @@ class _Plan:
         if self.processes.first:
             # Beside the result, which another machine would reach as well.
             self._keep_answers(run, split, {"best": meter.kept(), "teacher": {} if judged is None else judged.kept})
+            alone = zip(experiment.teacher_names, experiment.networks, strict=False)
+            sides |= {f"teacher.{name}": network.model for name, network in alone}
             costs = run_costs(experiment, {name: side for name, side in sides.items() if side is not None})
             run.update(state="finished", result=summary, costs={**costs, **self._spent(run, loop, judged, best, last)})
         self.processes.broadcast(None)
@@ -441,6 +492,17 @@ class _Plan:
                     self.display.note(f"warning: the answers on {split} cannot be written: {(error.strerror or str(error)).lower()}")
                     return
 
+    def _report(self, run: RunDirectory, task: Task, split: str) -> None:
+        """Writes `report.html`, and the pictures in it. It can be made again, so that nothing that happens here is the run's error."""
+        try:
+            files = [answers_file(run.path, split, who) for who in ("best", "teacher")]
+            if all(file.is_file() for file in files) and (pictures := pictures_of(task, split, *map(read_answers, files))) is not None:
+                write_pictures(run.path, pictures)
+            write_run_report(run.path)
+        except Exception as error:  # noqa: BLE001 - the training is done and written
+            why = one_line(f"{type(error).__name__}: {error}".removesuffix(": "), 200)
+            self.display.note(f"warning: the run is complete, but its report could not be written: {why}")
+
     def _spent(
         self, run: RunDirectory, loop: Loop, judged: _Judged | None, best: Evaluation | None, last: Evaluation | None
     ) -> dict[str, Any]:
@@ -452,7 +514,10 @@ class _Plan:
         ends = [one for one in (best, None if last is best else last) if one is not None]
         forwards["student"] += int(sum(evaluation.figures["count"] for evaluation in ends))
         if judged is not None:
-            forwards["teacher"] += int(sum(evaluation.figures["count"] for evaluation in judged.evaluations.values()))
+            whole = int(sum(evaluation.figures["count"] for evaluation in judged.evaluations.values()))
+            alone = {name: int(evaluation.figures["count"]) for name, evaluation in judged.each.items()}
+            forwards["teacher"] += whole + max(alone.values(), default=0)
+            forwards.update({f"teacher.{name}": whole + count for name, count in alone.items()})
         seen = len(loop.experiment.splits.train) * len(records)
         peak = peak_memory(self.device)
         return {
@@ -465,11 +530,15 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Judged:
-    """The teacher's evaluations by split. split: the one by which it was judged. kept: of its answers on that one."""
+    """The teacher's evaluations by split; of several, those of all as one, if there are any.
+
+    split: the one by which they were judged. kept: of the answers on that one. each: of several, their evaluations on it by name.
+    """
 
     split: str
     evaluations: Mapping[str, Evaluation]
     kept: Mapping[str, torch.Tensor]
+    each: Mapping[str, Evaluation]
 
     @property
     def evaluation(self) -> Evaluation:

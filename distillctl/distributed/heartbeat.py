@@ -15,6 +15,8 @@ GROUP = "DISTILLCTL_GROUP"
 """Names the launcher's folder, in which each process of the group has a file whose time of change is its last sign of life."""
 LAUNCHER = "DISTILLCTL_LAUNCHER"
 """The launcher's process number: it may be gone before a process of its group looks for it."""
+STARTER = "DISTILLCTL_STARTER"
+"""The process number of a sweep that has started this process, as one of many runs."""
 PATIENCE = 45.0
 """Seconds for which processes wait for each other in the middle of training."""
 GRACE = 5.0
@@ -61,8 +63,10 @@ def said(folder: str | Path, rank: int | str) -> Path:
 
 
 def start() -> None:
-    """Begins to give signs, if there is a launcher to give them to. A process whose launcher is gone stops as by SIGTERM."""
+    """Begins to give signs, if there is a launcher to give them to. A process whose launcher or sweep is gone stops as by SIGTERM."""
     global _group
+    if not supervised() and (starter := os.environ.get(STARTER)) == str(os.getppid()):
+        threading.Thread(target=_end_with, args=(int(starter),), daemon=True, name="starter").start()
     if supervised():
         _group = folder, rank = os.environ[GROUP], os.environ["LOCAL_RANK"]
         if rank != "0":
@@ -86,6 +90,12 @@ def let_the_first_speak() -> None:
     deadline = time.monotonic() + GRACE
     while first.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def _end_with(starter: int) -> None:
+    while os.getppid() == starter:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _beat(own: Path, launcher: int) -> None:

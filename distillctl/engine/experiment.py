@@ -18,7 +18,7 @@ from distillctl.engine.mixing import Mixing
 from distillctl.engine.objective import Objective
 from distillctl.engine.precision import Precision
 from distillctl.engine.schedule import Schedule
-from distillctl.engine.teacher import LiveTeacher, Teacher
+from distillctl.engine.teacher import LiveTeacher, LiveTeachers, Teacher
 from distillctl.models.features import Tapped
 
 MAIN = "main"
@@ -76,7 +76,7 @@ class Experiment:
     head: description of the head that took the place of the student's classifier (`distillctl.models.heads`); None if it was kept.
     digest: of the resolved profile; a checkpoint of another run is refused by it.
     notes: what the user should know of how it was built.
-    teacher_called: the teacher's name and file, for messages.
+    teacher_called: name and file of each teacher, for messages.
     processes: this one among those that train the run together.
     """
 
@@ -92,7 +92,7 @@ class Experiment:
     digest: str
     head: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    teacher_called: str = ""
+    teacher_called: tuple[str, ...] = ()
     processes: ProcessGroup = ALONE
 
     @property
@@ -118,8 +118,18 @@ class Experiment:
 
     @property
     def network(self) -> Tapped | None:
-        """The teacher's network, if one runs in this process."""
-        return self.teacher.network if isinstance(self.teacher, LiveTeacher) else None
+        """The teacher's network, if one runs in this process; of several, all as one (`distillctl.models.ensemble.Ensemble`)."""
+        return self.teacher.network if isinstance(self.teacher, LiveTeacher | LiveTeachers) else None
+
+    @property
+    def networks(self) -> tuple[Tapped, ...]:
+        """The teachers' networks, each by itself."""
+        return self.teacher.networks if isinstance(self.teacher, LiveTeacher | LiveTeachers) else ()
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """Of several teachers; empty where there is one or none."""
+        return self.teacher.names if isinstance(self.teacher, LiveTeachers) else ()
 
     @property
     def main(self) -> Part:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from distillctl.api.method import Batch
 from distillctl.api.task import output
-from distillctl.engine.objective import Looks, Losses
+from distillctl.engine.objective import Looks, Losses, teacher_of
 from distillctl.errors import RunError
 
 _INPUT, _TEACHER, _GRADIENT = "the input", "the teacher's logits", "the gradient of `{}`"
@@ -38,7 +38,7 @@ class FiniteCheck:
 
     parameters: those that are trained, by name.
     watch_gradients: False where a gradient scaler leaves out such steps by itself.
-    teacher: its name and file, for the message.
+    teachers: name and file of each, for the message.
     clipped, precision: what the profile says, so that no hint recommends what is there.
     find: on a GPU, goes through a step again and says whose gradients are not finite; empty if it cannot tell.
 
@@ -52,12 +52,12 @@ class FiniteCheck:
         device: torch.device,
         *,
         watch_gradients: bool,
-        teacher: str = "",
+        teachers: Sequence[str] = (),
         clipped: bool = False,
         precision: str = "fp32",
         find: Callable[[int, Batch], list[str]] = lambda *_: [],
     ) -> None:
-        self._teacher = f"the teacher's logits ({teacher})" if teacher else _TEACHER
+        self._teachers = [f"{_TEACHER} ({teacher})" for teacher in teachers] or [_TEACHER]
         half = precision != "fp32"
         ways = ["lower `optimizer.lr`", "lower the method's `weight`", *([] if clipped else ["set `train.clip_grad_norm`"])]
         self._hints = _Hints(
@@ -85,8 +85,9 @@ class FiniteCheck:
             RunError: something was not finite.
         """
         names, values = [_INPUT], [_sum(batch.images)]
-        for norm, features in teacher.items():
-            names.append(self._teacher if norm == "running" else f"{self._teacher} ({norm} statistics)")
+        for key, features in teacher.items():
+            number, norm = teacher_of(key)
+            names.append(self._teachers[number] if norm == "running" else f"{self._teachers[number]} ({norm} statistics)")
             values.append(_sum_of_all(output(features)))
         for name, value in losses.terms.items():
             names.append(f"the term `{name}`")

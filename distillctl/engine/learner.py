@@ -53,7 +53,7 @@ class Learner:
             named,
             device,
             watch_gradients=not self.scaler.is_enabled(),
-            teacher=experiment.teacher_called,
+            teachers=experiment.teacher_called,
             clipped=settings.clip_grad_norm > 0,
             precision=settings.precision,
             find=find,

@@ -23,6 +23,7 @@ from distillctl.engine.experiment import MAIN, Experiment, Part
 from distillctl.engine.interrupts import Interrupts
 from distillctl.engine.memory import explained_shortage
 from distillctl.engine.meter import Reading, TrainingMeter
+from distillctl.engine.objective import teacher_of
 from distillctl.engine.position import Clock, Position
 from distillctl.engine.state import full_state, position_of, restore, settle_best
 from distillctl.engine.step import Step
@@ -165,12 +166,16 @@ class Loop:
     def _forwards(self, record: Mapping[str, Any]) -> dict[str, int]:
         """How many images went forward through either network in an epoch and its evaluation, over all processes."""
         experiment, learner = self.experiment, self.step.learner
-        images, network = len(experiment.splits.train), experiment.network
+        images = len(experiment.splits.train)
         evaluated = int(sum(record[split].get("count", 0) for split in ("val", "test") if split in record))
         student = images * learner.objective.student_forwards + evaluated
-        if network is None:
+        if experiment.network is None:
             return {"student": student}
-        return {"student": student, "teacher": images * len(learner.objective.teacher_norms) + evaluated * experiment.task.compares}
+        asked = [teacher_of(key).number for key in learner.objective.teacher_norms]
+        looks = evaluated * experiment.task.compares
+        each = [images * asked.count(number) + looks for number in range(len(experiment.networks))]
+        named = {f"teacher.{name}": count for name, count in zip(experiment.teacher_names, each, strict=False)}
+        return {"student": student, "teacher": max(each), **named}
 
     def _report(self, part: Part, epoch: int, done: int, reading: Reading, rate: float) -> StepReport:
         steps = self.experiment.loader.steps

@@ -16,6 +16,7 @@ from distillctl.api.returned import check_metrics, check_relabels, check_terms
 from distillctl.api.specs import Unit
 from distillctl.api.task import Outputs, Seen, Task
 from distillctl.errors import PluginError
+from distillctl.models.ensemble import confidences, mean_logits
 from distillctl.models.features import Tapped
 
 TASK = "task"
@@ -23,7 +24,26 @@ TASK = "task"
 
 Norm = Literal["running", "batch"]
 Looks = Mapping[str, Outputs]
-"""What the teacher saw with either kind of batch normalisation: `running`, `batch`; only those that somebody wants."""
+"""What the teacher saw with either kind of batch normalisation: `running`, `batch`; only those that somebody wants. Of several teachers,
+the second saw `running@1`, and so on."""
+
+
+class Asked(NamedTuple):
+    """Who is asked: the number of a teacher, from 0, and how its batch normalisation works."""
+
+    number: int
+    norm: Norm
+
+    @property
+    def key(self) -> str:
+        """Its key in `Looks`."""
+        return f"{self.norm}@{self.number}" if self.number else self.norm
+
+
+def teacher_of(key: str) -> Asked:
+    """Whom a key of `Looks` means."""
+    norm, _, number = key.partition("@")
+    return Asked(int(number or 0), "batch" if norm == "batch" else "running")
 
 
 @dataclass(frozen=True)
@@ -32,6 +52,8 @@ class Weighted:
 
     gather: compare the images of all processes, not only of this one's share.
     needs_teacher, unit, relabels, passes, teacher_norm: what the method declares (`distillctl.MethodSpec`, `distillctl.Wants`).
+    teachers: numbers of those whom it asks; more than one with `mean` alone.
+    mean: what each of them counts in the mean of their probabilities, or `confidence`; None for the one teacher as it is.
     """
 
     name: str
@@ -44,6 +66,13 @@ class Weighted:
     gather: bool = False
     unit: Unit = "images"
     relabels: bool = False
+    teachers: tuple[int, ...] = (0,)
+    mean: tuple[float, ...] | Literal["confidence"] | None = None
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The keys of what it is given of `Looks`."""
+        return tuple(Asked(number, self.teacher_norm).key for number in self.teachers) if self.needs_teacher else ()
 
 
 class Losses(NamedTuple):
@@ -70,7 +99,7 @@ class Objective(nn.Module):
     task: knows the label loss, and what methods see of a forward.
     student: the tapped student.
     methods: in the order of the profile. A method (or the label loss) of weight 0 is not evaluated.
-    teacher: the network that may be asked about what the student computed; it is not a part of this module.
+    teacher: the network that may be asked about what the student computed, or several; they are not a part of this module.
     frozen: names of the student's modules that are in evaluation mode always. A parameter that needs no gradient is never trained.
     lr_scales: by what the schedule's rate is multiplied for a parameter of the student, by its name; 1 where it says nothing.
     """
@@ -82,14 +111,15 @@ class Objective(nn.Module):
         methods: Sequence[Weighted],
         *,
         task_weight: float,
-        teacher: nn.Module | None = None,
+        teacher: nn.Module | Sequence[nn.Module] | None = None,
         frozen: Sequence[str] = (),
         lr_scales: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.task = task
         self.student = student
-        self._teacher = (teacher,)  # a tuple hides it from `parameters`
+        # a tuple hides them from `parameters`
+        self._teachers = (teacher,) if teacher is None or isinstance(teacher, nn.Module) else tuple(teacher)
         self.weighted = tuple(m for m in methods if m.weight > 0)
         self.methods = nn.ModuleDict({m.name: m.method for m in methods})
         self.task_weight = task_weight
@@ -127,9 +157,9 @@ class Objective(nn.Module):
         return tuple(m for m in self.weighted if m.method.in_main) if self._owner is None else (self._owner,)
 
     @property
-    def teacher_norms(self) -> tuple[Norm, ...]:
-        """How the teacher has to run now; empty if nobody needs it."""
-        return tuple(dict.fromkeys(m.teacher_norm for m in self.active if m.needs_teacher))
+    def teacher_norms(self) -> tuple[str, ...]:
+        """How teachers have to run now, as keys of `Looks`; empty if nobody needs them."""
+        return tuple(dict.fromkeys(key for m in self.active for key in m.asks))
 
     @property
     def passes(self) -> int:
@@ -156,7 +186,8 @@ class Objective(nn.Module):
         if entry is None or self._phase is not None:
             return batch
         with torch.no_grad(), fp32(batch.images.device):
-            guesses = self.task.guesses(self._teacher[0], teacher[entry.teacher_norm], batch)
+            look = teacher[entry.asks[0]] if entry.mean is None else self._mean(entry, [teacher[key] for key in entry.asks], batch)
+            guesses = self.task.guesses(self._teachers[0], look, batch)
             found = entry.method.relabel(guesses, progress)
             check_relabels(found, guesses, f"the method `{entry.name}`")
             return self.task.relabelled(batch, guesses, found._replace(weights=found.weights * _weight(entry, progress)))
@@ -192,9 +223,12 @@ class Objective(nn.Module):
     def _answers(self, student: Outputs, teacher: Looks) -> Looks:
         """What the teacher says to what the student computed, where a method asks for it; otherwise what it saw."""
         asking = [m for m in self.active if m.needs_teacher and not m.relabels]
-        asked = {m.teacher_norm for m in asking if (m.unit == "rows" or not self.task.cuts_rows)}
+        asked = {key for m in asking if (m.unit == "rows" or not self.task.cuts_rows) for key in m.asks}
         with torch.no_grad():
-            return {norm: self.task.answer(self._teacher[0], look, student) if norm in asked else look for norm, look in teacher.items()}
+            return {
+                key: self.task.answer(self._teachers[teacher_of(key).number], look, student) if key in asked else look
+                for key, look in teacher.items()
+            }
 
     def _terms(self, entry: Weighted, batch: Batch, outputs: Outputs, answers: Looks, progress: Progress) -> dict[str, Tensor]:
         """The terms of one method; with more passes than it wants, the mean over the passes."""
@@ -213,7 +247,18 @@ class Objective(nn.Module):
 
     def _teacher_seen(self, entry: Weighted, batch: Batch, answers: Looks) -> Features:
         """What a method is given of the teacher: nothing if it needs none, whatever others want."""
-        return self.task.seen(answers[entry.teacher_norm], batch)[entry.unit].features if entry.needs_teacher else {}
+        seen = [self.task.seen(answers[key], batch)[entry.unit].features for key in entry.asks]
+        if entry.mean is not None:
+            return self._mean(entry, seen, batch)
+        return seen[0] if seen else {}
+
+    def _mean(self, entry: Weighted, seen: Sequence[Features], batch: Batch) -> dict[str, Tensor]:
+        """The logits of several teachers as those of one."""
+        with torch.no_grad(), fp32(batch.images.device):
+            logits = [one[OUTPUT] for one in seen]
+            weights = confidences(logits, batch.labels, batch.soft) if isinstance(entry.mean, str) else entry.mean
+            assert weights is not None
+            return {OUTPUT: mean_logits(logits, weights)}
 
     def _gathered(self, batch: Batch, value: Tensor) -> Tensor:
         """A feature of the student over all processes; of several passes, whose dimension stands first, each."""

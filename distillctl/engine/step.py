@@ -14,7 +14,7 @@ from distillctl.engine.learner import Learner
 from distillctl.engine.memory import explained_shortage
 from distillctl.engine.objective import Looks
 from distillctl.engine.step_graph import StepGraph
-from distillctl.engine.teacher import LiveTeacher
+from distillctl.engine.teacher import LiveTeacher, LiveTeachers
 from distillctl.models.forward_errors import explained_forward
 
 
@@ -40,7 +40,7 @@ class Step:
         self._norms = tuple(dict.fromkeys(norm for learner in self.learners for norm in learner.objective.teacher_norms))
         # The same draws in all processes give every image what it would draw in one; dropout has to differ.
         self._draws = experiment.processes.rank if any(learner.draws for learner in self.learners) else 0
-        if experiment.settings.compiled and isinstance(experiment.teacher, LiveTeacher):
+        if experiment.settings.compiled and isinstance(experiment.teacher, LiveTeacher | LiveTeachers):
             experiment.teacher.compile()
         self._generators = [torch.default_generator]
         if device.type == "cuda":
@@ -82,8 +82,7 @@ class Step:
             MachineError: memory ran out.
         """
         students = [("the student ", one.objective.student.spec, one.objective.student) for one in self.learners]
-        network = self.experiment.network
-        models = students if network is None else [*students, ("the teacher ", network.spec, network)]
+        models = [*students, *(("the teacher ", network.spec, network) for network in self.experiment.networks)]
         # Once a model has worked, and wherever processes talk in the middle of a forward, a RuntimeError is about something else.
         but = () if self._first and self.experiment.processes.count == 1 else (RuntimeError,)
         methods = {name: method for one in self.learners for name, method in one.objective.methods.items()}

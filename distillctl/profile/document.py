@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def parse_edit(text: str) -> Edit:
     if not equals or parts is None:
         message = "an override has the form `KEY=VALUE` with a dotted key"
         raise ProfileError(bounded(message, place, "for example `--set train.epochs=2`"))
-    return Edit(parts, _value(value.strip()), place)
+    return Edit(parts, parse_value(value.strip()), place)
 
 
 def split_key(text: str) -> tuple[str, ...] | None:
@@ -167,7 +167,7 @@ def split_key(text: str) -> tuple[str, ...] | None:
     return None
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """The text as a TOML value, or as a plain string where it is none (`bf16`, a path, a date)."""
     try:
         key_lines(f"v = {text}")
@@ -208,38 +208,69 @@ def edited(document: Document, edit: Edit) -> Document:
 
 def _meant(document: Document, edit: Edit) -> Key:
     """The key that an edit means: `method.kd.weight` is the table of that name, what stands behind `teacher.overrides` is one key."""
-    parts = edit.parts
-    if parts[:2] == ("teacher", "overrides") and len(parts) > 2:
-        return ("teacher", "overrides", ".".join(parts[2:]))
-    methods = document.data.get("method")
-    if parts[0] == "method" and len(parts) == 2 and _names_a_method(methods, parts[1]):
-        message = f"`{dotted(parts)}` is a whole table, and `--set` sets a key of it"
-        hint = f"write `{dotted(parts)}.KEY=VALUE`, such as `{dotted(parts)}.weight=1`; `--method NAME` replaces all methods"
-        raise ProfileError(bounded(message, edit.place, hint))
-    if parts[0] != "method" or len(parts) == 1 or not isinstance(methods, dict | list) or methods == []:
+    key = _in_table(document, edit)
+    at = 3 if len(key) > 1 and isinstance(key[1], int) else 2
+    return (*key[:at], dotted(key[at:])) if key[0] == "teacher" and key[at - 1 : at] == ("overrides",) and len(key) > at else key
+
+
+def _in_table(document: Document, edit: Edit) -> Key:
+    """The key with the number of the table, where there are several."""
+    parts, (name, *_) = edit.parts, edit.parts
+    tables = document.data.get(name)
+    if name not in _SEVERAL or (name == "teacher" and not isinstance(tables, list)):
         return parts
-    if isinstance(methods, dict):
-        named = len(parts) > 2 and parts[1] in ("0", methods.get("name")) and parts[1] not in methods
-        return ("method", *parts[2:]) if named else parts
-    positions = [i for i, table in enumerate(methods) if isinstance(table, dict) and parts[1] in (str(i), table.get("name"))]
+    if len(parts) == 2 and _names_a_table(tables, parts[1]):
+        message = f"`{dotted(parts)}` is a whole table, and `--set` sets a key of it"
+        hint = f"write `{dotted(parts)}.KEY=VALUE`, such as `{dotted(parts)}.{_SEVERAL[name]}; {_REPLACES[name]}"
+        raise ProfileError(bounded(message, edit.place, hint))
+    if len(parts) == 1 or not (isinstance(tables, dict) or (isinstance(tables, list) and any(isinstance(one, dict) for one in tables))):
+        return parts
+    if isinstance(tables, dict):
+        named = len(parts) > 2 and parts[1] in ("0", tables.get("name")) and parts[1] not in tables
+        return (name, *parts[2:]) if named else parts
+    positions = [i for i, table in enumerate(tables) if isinstance(table, dict) and parts[1] in (str(i), *_names_of_table(table))]
     if len(positions) == 1 and len(parts) > 2:
-        return ("method", positions[0], *parts[2:])
-    if len(methods) == 1 and isinstance(methods[0], dict) and not positions:
-        return ("method", 0, *parts[1:])
+        return (name, positions[0], *parts[2:])
+    if len(tables) == 1 and isinstance(tables[0], dict) and not positions:
+        return (name, 0, *parts[1:])
     if len(positions) > 1:
-        message = f"several [[method]] tables are called `{parts[1]}`"
+        message = f"several [[{name}]] tables are called `{parts[1]}`"
     elif parts[1].isdigit():
-        message = f"there is no [[method]] table number {parts[1]}, only 0 to {len(methods) - 1}"
+        message = f"there is no [[{name}]] table number {parts[1]}, only 0 to {len(tables) - 1}"
     else:
-        message = "there are several [[method]] tables, and the key does not say which it means"
-    raise ProfileError(bounded(message, edit.place, "write `method.0.KEY=VALUE` or `method.NAME.KEY=VALUE`"))
+        message = f"there are several [[{name}]] tables, and the key does not say which it means"
+    raise ProfileError(bounded(message, edit.place, f"write `{name}.0.KEY=VALUE` or `{name}.NAME.KEY=VALUE`"))
 
 
-def _names_a_method(methods: Any, name: str) -> bool:
-    """Whether a part of a key is the number or the name of a method's table, and no key of the one that there is."""
-    tables = methods if isinstance(methods, list) else [methods]
-    known = [(str(number), table.get("name")) for number, table in enumerate(tables) if isinstance(table, dict)]
-    return any(name in (number, called) for number, called in known) and not (len(known) == 1 and name in tables[0])
+_SEVERAL = {"method": "weight=1`", "teacher": "image_size=64`", "tracker": "project=birds`"}
+"""Tables of which there may be several, each with an example of a key."""
+_REPLACES = {
+    "method": "`--method NAME` replaces all methods",
+    "teacher": "`--teacher WEIGHTS` replaces all teachers",
+    "tracker": "`--track NAME` adds a tracker",
+}
+
+
+def _names_a_table(tables: Any, name: str) -> bool:
+    """Whether a part of a key is the number or the name of a table, and no key of the one that there is."""
+    tables = tables if isinstance(tables, list) else [tables]
+    known = [(str(number), *_names_of_table(table)) for number, table in enumerate(tables) if isinstance(table, dict)]
+    return any(name in names for names in known) and not (len(known) == 1 and name in tables[0])
+
+
+def _names_of_table(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """By which `--set` finds a table: its name, or for a teacher that has none the file or folder of its weights, without the ending."""
+    name = table.get("name") or next((Path(way).stem for key in WAYS if isinstance(way := table.get(key), str) and way), "")
+    return (name,) if isinstance(name, str) and name else ()
+
+
+def with_one_teacher(document: Document) -> Document:
+    """A single [[teacher]] is the same as [teacher]."""
+    tables = document.data.get("teacher")
+    if not isinstance(tables, list) or len(tables) != 1 or not isinstance(tables[0], dict):
+        return document
+    places = {("teacher", *key[2:]) if key[:2] == ("teacher", 0) else key: place for key, place in document.places.items()}
+    return replace(document, data={**document.data, "teacher": tables[0]}, places=places)
 
 
 def with_method(document: Document, name: str) -> Document:
@@ -247,8 +278,28 @@ def with_method(document: Document, name: str) -> Document:
     return document.stating(("method",), {"name": name}, f"--method {name}")
 
 
+def with_trackers(document: Document, names: Sequence[str]) -> Document:
+    """A [[tracker]] more for each name that has none; what is wrong with those that are there is told when they are read."""
+    for name in names:
+        stated = document.data.get("tracker", [])
+        tables = [stated] if isinstance(stated, dict) else stated
+        if not isinstance(tables, list) or any(isinstance(table, dict) and table.get("name") == name for table in tables):
+            continue
+        places = dict(document.places)
+        if isinstance(stated, dict):
+            places = {("tracker", 0, *key[1:]) if key[0] == "tracker" else key: place for key, place in places.items()}
+        key: Key = ("tracker", len(tables))
+        places |= dict.fromkeys((key, (*key, "name")), f"--track {name}")
+        document = replace(document, data={**document.data, "tracker": [*tables, {"name": name}]}, places=places)
+    return document
+
+
 def with_teacher(document: Document, target: str) -> Document:
-    """The teacher's weights come from elsewhere; what the table says besides stays where it still has an effect."""
+    """The teacher's weights come from elsewhere; what the table says besides stays where it still has an effect.
+
+    Several teachers give way to this one.
+    """
+    document = with_one_teacher(document)
     try:
         path = Path(target).expanduser()
         path.is_dir()

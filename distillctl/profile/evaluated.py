@@ -15,7 +15,7 @@ from distillctl.profile.problems import Problems
 from distillctl.profile.reading import student_of, with_edits
 from distillctl.profile.schema import EvaluateTable, Profile, StudentChoice, StudentTable, TeacherChoice, TeacherTable, TrainTable
 from distillctl.profile.tables import read_core_table, read_dataset, read_optimizer, read_schedule, read_seed
-from distillctl.profile.teacher import Teacher, by_weights, read_teacher
+from distillctl.profile.teacher import Teachers, by_weights, read_teachers
 
 _KEPT = ("seed", "dataset", "evaluate", "train", "teacher")
 _NOT_OURS = ("run", "profile", "overrides", "allow_untrained")
@@ -57,7 +57,7 @@ def load_evaluated(
     train, optimizer, schedule = read_core_table(check, "train", TrainTable), read_optimizer(check), read_schedule(check)
     with_teacher |= dataset is not None and dataset.task in registry.tasks and not registry.tasks.get(dataset.task).labelled
     asked = with_teacher and "teacher" in document.data
-    teacher = read_teacher(check, lambda place, edits: student_of(check, place, edits, (path.resolve(),))) if asked else Teacher()
+    teachers = read_teachers(check, lambda place, edits: student_of(check, place, edits, (path.resolve(),))) if asked else Teachers()
     if problems.found:
         raise ProfileError(problems.found)
     assert choice is not None
@@ -74,7 +74,7 @@ def load_evaluated(
         seed=seed,
         dataset=dataset,
         student=StudentChoice(choice.spec, StudentTable(name=choice.spec.qualified), choice.options),
-        teacher=teacher.choice,
+        teachers=teachers.choices,
         methods=(),
         task_weight=1.0,
         optimizer=optimizer,
@@ -116,4 +116,4 @@ def _read_model(check: Check) -> TeacherChoice | None:
         hint = "`--checkpoint FILE` names a file of weights, `--weights NAME` those that the model knows by a name"
         check.complain(f"the model `{table.name}` {found}", ("model", "weights" if table.weights else "name"), f"one of both: {hint}")
         return None
-    return by_weights(check, "model", table, own, values)
+    return by_weights(check, ("model",), table, own, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ MAX_METHODS = 32
 """[[method]] tables of one profile."""
 
 _CORE = frozenset(MethodTable.model_fields)
-_OUTSIDE = ("weight", "task_weight", "warmup_epochs", "gather")
+_OUTSIDE = ("weight", "task_weight", "warmup_epochs", "gather", "teachers", "teacher_weights")
 """Keys that belong to the whole of a wrapper and what it wraps."""
 
 _INNER = "inner."
@@ -42,11 +43,13 @@ class Methods:
     all_known: whether these are all.
     task_weight, choices: complete if no problem was noted.
     labelled: whether there is a label loss.
+    teachers: how many there are.
     """
 
-    def __init__(self, check: Check, pair: Pair, *, labelled: bool = True) -> None:
+    def __init__(self, check: Check, pair: Pair, *, labelled: bool = True, teachers: int = 1) -> None:
         self.check = check
         self.labelled = labelled
+        self._teachers = teachers
         self.pair = pair
         self.specs: list[tuple[MethodSpec, Key]] = []
         self.all_known = True
@@ -121,12 +124,38 @@ class Methods:
             return None
         if wrapper and steered and "temperature" in own and not _is_default(options, "temperature"):
             check.no_effect((*key, "temperature"), f"under `{wrapper.name}`, which steers the temperature")
+        if not wrapper:
+            table = self._check_teachers(table, spec, wrapped, key)
         if table.gather and not _compares_images(spec, wrapped):
             check.no_effect((*key, "gather"), f"on `{spec.name}`, which looks at each image alone")
         data = check.record(key, [table, options], values, spec, presets=presets, without=idle)
         if inner:
             data["inner"] = inner.data
         return _Method(key, values, MethodChoice(spec, table, options, wrapped), data)
+
+    def _check_teachers(self, table: MethodTable, spec: MethodSpec, inner: MethodChoice | None, key: Key) -> MethodTable:
+        """What the table says of several teachers; without it where the command line left one."""
+        stated = [name for name in ("teachers", "teacher_weights") if getattr(table, name) is not None]
+        for name in stated:
+            if self._teachers < 2:
+                self.check.no_effect((*key, name), "without several [[teacher]] tables", ("teacher",))
+            elif not spec.needs_teacher and (inner is None or not inner.spec.needs_teacher):
+                self.check.no_effect((*key, name), f"on `{spec.name}`, which has no teacher")
+        if self._teachers < 2:
+            return table.model_copy(update=dict.fromkeys(stated))
+        weights, name = table.teacher_weights, dotted((*key, "teacher_weights"))
+        if isinstance(weights, list) and len(weights) != self._teachers:
+            message = f"`{name}` has {len(weights)} numbers for {self._teachers} teachers"
+            self.check.complain(message, (*key, "teacher_weights"), "one for each, in the order of the [[teacher]] tables")
+        elif isinstance(weights, list) and not (min(weights) >= 0 and math.isclose(sum(weights), 1, abs_tol=1e-3)):
+            message = f"`{name}` must have numbers from 0 to 1 that sum to 1, and these sum to {sum(weights):g}"
+            self.check.complain(message, (*key, "teacher_weights"), "for thirds, [0.333, 0.333, 0.334]")
+        if weights == "confidence" and table.teachers == "each":
+            message = "`confidence` weighs each image's answers, and with `each` every teacher has terms of its own"
+            self.check.complain(message, (*key, "teacher_weights"), 'use `teachers = "mean"`, or state a number for each teacher')
+        if weights == "confidence" and not self.labelled:
+            self.check.no_effect((*key, "teacher_weights"), "on images without labels: it asks who is nearer to the label")
+        return table
 
     def _take_inner(self, spec: MethodSpec, key: Key, own: Data, names: Collection[str] | None) -> _Method | None:
         """Takes the table of the wrapped method out of `own` and reads it; only wrappers may have one."""

@@ -22,12 +22,15 @@ from distillctl.profile.document import (
     parse_edit,
     split_key,
     with_method,
+    with_one_teacher,
     with_teacher,
+    with_trackers,
 )
 from distillctl.profile.identity import digest_of
 from distillctl.profile.methods import Methods, check_mixed, check_unlabelled
 from distillctl.profile.presets import Pair, names_of
 from distillctl.profile.problems import Problems
+from distillctl.profile.published_table import read_published
 from distillctl.profile.schema import DatasetChoice, EvaluateTable, Profile, TrainTable
 from distillctl.profile.tables import (
     check_rates,
@@ -38,9 +41,10 @@ from distillctl.profile.tables import (
     read_schedule,
     read_seed,
     read_student,
+    read_sweep,
     read_trackers,
 )
-from distillctl.profile.teacher import Teacher, check_need_of_teacher, is_control, read_teacher
+from distillctl.profile.teacher import Teachers, check_need_of_teacher, is_control, read_teachers
 from distillctl.text import printable
 
 MAX_CHAIN = 8
@@ -55,6 +59,7 @@ def load(
     method: str | None = None,
     teacher: str | Path | None = None,
     seed: int | None = None,
+    track: Sequence[str] = (),
 ) -> Profile:
     """Reads and checks a profile.
 
@@ -62,6 +67,7 @@ def load(
     method: replaces all method tables by this method with its own defaults.
     teacher: replaces the teacher's weights: a run directory, a `.toml` profile, or a file of weights.
     seed: replaces `seed`.
+    track: names of trackers beside those of the profile.
 
     Raises:
         ProfileError: with every problem of the profile, each with its place.
@@ -73,6 +79,7 @@ def load(
         document = with_teacher(document, str(teacher))
     if seed is not None:
         document = document.stating(("seed",), seed, f"--seed {seed}")
+    document = with_trackers(document, track)
     edits: Iterable[Edit | str] = overrides if not isinstance(overrides, Mapping) else [_edit(*item) for item in overrides.items()]
     return _checked(document, edits, registry)
 
@@ -156,7 +163,7 @@ def with_edits(document: Document, edits: Iterable[Edit | str], problems: Proble
             document = edited(document, parse_edit(edit) if isinstance(edit, str) else edit)
         except ProfileError as error:
             problems.add(error.problems[0])
-    return document
+    return with_one_teacher(document)
 
 
 def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
@@ -168,10 +175,10 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     dataset = read_dataset(check)
     student, student_spec = read_student(check)
     has_teacher = "teacher" in document.data and not is_control(check)
-    teacher = read_teacher(check, lambda path, edits: student_of(check, path, edits, chain)) if has_teacher else Teacher()
-    pair = Pair(_names_of_dataset(dataset), _names_of_teacher(check.registry, teacher.name), names_of(student_spec))
+    teachers = read_teachers(check, lambda path, edits: student_of(check, path, edits, chain)) if has_teacher else Teachers()
+    pair = Pair(_names_of_dataset(dataset), _names_of_teachers(check.registry, teachers.names), names_of(student_spec))
     labelled = dataset is None or dataset.task not in check.registry.tasks or check.registry.tasks.get(dataset.task).labelled
-    methods = Methods(check, pair, labelled=labelled)
+    methods = Methods(check, pair, labelled=labelled, teachers=len(teachers.names))
     left_out = check.trusted and "method" not in document.data  # for an evaluation, which may ask the teacher all the same
     if (labelled or methods.teach) and not left_out:
         check_need_of_teacher(check, methods, has_teacher)
@@ -184,6 +191,9 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         check_unlabelled(check, methods, train)
     evaluate = read_core_table(check, "evaluate", EvaluateTable)
     trackers = read_trackers(check)
+    task = check.registry.tasks.get(dataset.task) if dataset is not None and dataset.task in check.registry.tasks else None
+    published = read_published(check, () if task is None else task.figures)
+    sweep = read_sweep(check)
     if check.problems.found:
         return None
     assert dataset is not None
@@ -192,6 +202,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
     assert schedule is not None
     assert train is not None
     assert evaluate is not None
+    assert sweep is not None
     _check_text(check)
     return Profile(
         path=document.path,
@@ -199,7 +210,7 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         seed=seed,
         dataset=dataset,
         student=student,
-        teacher=teacher.choice,
+        teachers=teachers.choices,
         methods=methods.choices,
         task_weight=methods.task_weight,
         optimizer=optimizer,
@@ -210,11 +221,19 @@ def _profile(check: Check, above: tuple[Path, ...]) -> Profile | None:
         origins=check.origins,
         digest=digest_of(check.resolved),
         trackers=trackers,
+        published=published,
+        sweep=sweep,
     )
 
 
 def _names_of_dataset(dataset: DatasetChoice | None) -> tuple[str, ...]:
     return names_of(dataset.spec, dataset.spec.family or getattr(dataset.options, "family", "")) if dataset else ()
+
+
+def _names_of_teachers(registry: Registry, names: Sequence[str]) -> tuple[str, ...]:
+    """By which a preset may mean all of them: several of one model are meant as one is."""
+    first, *others = [_names_of_teacher(registry, name) for name in names] or [()]
+    return tuple(name for name in first if all(name in other for other in others))
 
 
 def _names_of_teacher(registry: Registry, name: str) -> tuple[str, ...]:

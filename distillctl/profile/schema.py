@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from distillctl.api.options import Factor, Options, PathOption
 from distillctl.api.specs import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Spec, TrackerSpec, Unit
+from distillctl.profile.published import Published
 
 S = TypeVar("S", bound=Spec)
 T = TypeVar("T", bound=Options)
 
+MAX_SEED = 2**32 - 1
 WAYS = ("run", "checkpoint", "weights", "profile")
 """How a teacher's weights can be named."""
+MAX_RUNS = 10_000
+"""Combinations of one sweep; more are a slip of the pen."""
 
 
 class DatasetTable(Options):
@@ -32,6 +36,9 @@ class DatasetTable(Options):
     """Name of the data set: `distillctl list-datasets`."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Use only so many training images, the same share of every class, chosen by seed; 0 means all."""
+    split_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    """Carve splits and choose the images of `limit` by this number and not by `seed`: runs of several seeds then have the same images in
+    each split, and a teacher of one of them has seen no other's test images."""
 
 
 class StudentTable(Options):
@@ -51,7 +58,9 @@ class StudentTable(Options):
 
 
 class TeacherTable(Options):
-    """`[teacher]`: exactly one of `run`, `checkpoint`, `weights` or `profile`; other keys are the model's own options."""
+    """`[teacher]`, or several `[[teacher]]`: exactly one of `run`, `checkpoint`, `weights` or `profile`; other keys are the model's own
+    options.
+    """
 
     name: str = ""
     """Name of the model. `run` and `profile` know it already."""
@@ -94,6 +103,13 @@ class MethodTable(Options):
     """The weight grows linearly over so many epochs: in epoch e (from 1) it is multiplied by min(e / warmup_epochs, 1)."""
     gather: bool = False
     """With several processes, for methods that compare images: compare those of all processes, not only of each one's share."""
+    teachers: Literal["mean", "each"] | None = None
+    """With several `[[teacher]]`. `mean`: the method sees one teacher, whose logits are the logarithms of their mean probabilities; the
+    default of methods that read logits alone. `each`: there is one such method for each teacher, and their terms are averaged; the default
+    of methods that read features, and for `kd` what averages softened probabilities."""
+    teacher_weights: Literal["confidence"] | list[float] | None = None
+    """With several `[[teacher]]`: what each counts in that mean, or its terms, in their order: [0.7, 0.3]. They sum to 1; by default all
+    are equal. `confidence`, with `mean`: for each image anew, who is nearer to the label counts more (CA-MKD, Zhang et al. 2022)."""
 
 
 def _other_than_one(value: float) -> float:
@@ -247,6 +263,31 @@ class TrackerTable(Options):
     """Name of the tracker: `distillctl plugins`."""
 
 
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is named twice")
+    return seeds
+
+
+class SweepTable(Options):
+    """`[sweep]`: the runs that `distillctl sweep` makes of the profile. `train` does not read it, and it is not part of what a run is."""
+
+    grid: dict[str, Any] = Field(default_factory=dict)
+    """By dotted key the values that it has in turn, such as `"method.temperature" = [1, 2, 4]`; `method = ["kd", "dkd"]` names methods."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    """Every combination is trained with each of these seeds; by default with the profile's own."""
+    control: bool = False
+    """Whether there are runs on labels alone, too, for every seed."""
+    jobs: Annotated[int, Field(ge=1, le=1024)] = 1
+    """How many runs are trained at once."""
+    random: Annotated[int, Field(ge=1, le=MAX_RUNS)] | None = None
+    """Draw so many combinations instead of taking all; a range such as `"0.1..10 log"` can then stand for a list."""
+    optimize: Annotated[str, Field(min_length=1)] | None = None
+    """The figure on the validation split that Optuna makes better; a range can then stand for a list."""
+    trials: Annotated[int, Field(ge=1, le=MAX_RUNS)] | None = None
+    """With `optimize`: how many combinations are tried."""
+
+
 @dataclass(frozen=True)
 class Choice(Generic[S, T]):
     """What a plugin's table chooses: the spec that `name` means, the core's keys, and the plugin's own."""
@@ -298,11 +339,15 @@ class MethodChoice(Choice[MethodSpec, MethodTable]):
 
 @dataclass(frozen=True)
 class TeacherChoice:
-    """The teacher of a run. `spec` and `options` are None where `run` or `profile` decides them."""
+    """A teacher of a run. `spec` and `options` are None where `run` or `profile` decides them.
+
+    key: its table, as a user writes it: `teacher`, or of several `teacher.0`, `teacher.1`, …
+    """
 
     table: TeacherTable
     spec: ModelSpec | None
     options: Options | None
+    key: str = "teacher"
 
 
 @dataclass(frozen=True)
@@ -318,12 +363,13 @@ class Profile:
     """A checked profile with every value filled in.
 
     path, text: the file and its bytes as given.
+    teachers: all; `teacher` is the first of them, None if there is none.
     task_weight: factor of the label loss.
     resolved: every value as plain TOML data; reading it back gives the same run.
     origins: for each dotted key of `resolved`, where its value comes from: `default`, `profile:12`, `command line`,
         or the source of a preset.
     digest: hash of `resolved`; two runs with the same digest are the same run.
-    trackers: no part of what the run is.
+    trackers, sweep, published: no part of what the run is.
     """
 
     path: Path
@@ -331,7 +377,7 @@ class Profile:
     seed: int
     dataset: DatasetChoice
     student: StudentChoice
-    teacher: TeacherChoice | None
+    teachers: tuple[TeacherChoice, ...]
     methods: tuple[MethodChoice, ...]
     task_weight: float
     optimizer: OptimizerChoice
@@ -342,8 +388,26 @@ class Profile:
     origins: Mapping[str, str]
     digest: str
     trackers: tuple[TrackerChoice, ...] = ()
+    sweep: SweepTable = field(default_factory=SweepTable)
+    published: Published = field(default_factory=Published)
 
     @property
     def name(self) -> str:
         """The file's name without its ending."""
         return self.path.stem
+
+    @property
+    def teacher(self) -> TeacherChoice | None:
+        """The teacher, or the first of several."""
+        return self.teachers[0] if self.teachers else None
+
+    @property
+    def by_teacher(self) -> tuple[Profile, ...]:
+        """The profile as each of its teachers alone has it."""
+        return tuple(replace(self, teachers=(choice,)) for choice in self.teachers)
+
+    @property
+    def split_seed(self) -> int:
+        """By which the data set's splits are carved."""
+        stated = self.dataset.table.split_seed
+        return self.seed if stated is None else stated

@@ -14,6 +14,7 @@ from distillctl.profile.checking import Check
 from distillctl.profile.describe import literal, value_in_words
 from distillctl.profile.problems import nearest, no_file
 from distillctl.profile.schema import (
+    MAX_SEED,
     DatasetChoice,
     DatasetTable,
     EvaluateTable,
@@ -23,6 +24,7 @@ from distillctl.profile.schema import (
     ScheduleTable,
     StudentChoice,
     StudentTable,
+    SweepTable,
     TeacherTable,
     TrackerChoice,
     TrackerTable,
@@ -33,15 +35,14 @@ from distillctl.profile.toml_file import Key
 O = TypeVar("O", bound=Options)  # noqa: E741
 T = TypeVar("T", StudentTable, TeacherTable)
 
-MAX_SEED = 2**32 - 1
 MAX_TRACKERS = 32
 """[[tracker]] tables of one profile."""
 
 _TABLES: dict[str, type[Options]] = {
     "dataset": DatasetTable, "student": StudentTable, "teacher": TeacherTable, "method": MethodTable, "optimizer": OptimizerTable,
-    "schedule": ScheduleTable, "train": TrainTable, "evaluate": EvaluateTable, "tracker": TrackerTable,
+    "schedule": ScheduleTable, "train": TrainTable, "evaluate": EvaluateTable, "tracker": TrackerTable, "sweep": SweepTable,
 }  # fmt: skip
-_KEYS = ("seed", *_TABLES)
+_KEYS = ("seed", *_TABLES, "published")
 _EXAMPLES = {
     "dataset": '[dataset] needs `name = "…"`; `distillctl list-datasets` lists all',
     "student": '[student] needs `name = "…"`; `distillctl list-models` lists all',
@@ -182,6 +183,12 @@ def read_trackers(check: Check) -> tuple[TrackerChoice, ...]:
     if data:
         check.resolved["tracker"] = data
     return tuple(choices)
+
+
+def read_sweep(check: Check) -> SweepTable | None:
+    """`[sweep]`, which is not part of what a run is: nothing of it is resolved."""
+    values = check.stated("sweep")
+    return None if values is None else check.table(SweepTable, values, ("sweep",))
 
 
 def with_known_files(check: Check, table: T, spec: ModelSpec | None, key: Key) -> T:

@@ -61,6 +61,13 @@ class RunDirectory:
         info = self.info()
         return (*info.get("digests", ()), info["digest"])
 
+    @property
+    def id(self) -> str:
+        """The same as long as the run lies somewhere, and of no other run: by what it began as, when and where."""
+        info = self.info()
+        parts = (self.digests[0], *(info.get(key, "") for key in ("name", "created", "directory")))
+        return text_hash("\n".join(parts))[:16]
+
     @classmethod
     def create(cls, path: Path, *, profile: bytes, resolved: str, environment: dict[str, Any], state: dict[str, Any]) -> RunDirectory:
         """Makes the folder. `run.json` is written last: a folder without it is not a run.

@@ -15,7 +15,7 @@ from distillctl.profile.schema import Profile
 class Request:
     """One training.
 
-    profile, overrides, method, teacher, seed, out, device, nproc, accept_change: as `distillctl train` takes them. Of its
+    profile, overrides, method, teacher, seed, out, device, nproc, accept_change, track: as `distillctl train` takes them. Of its
         other options, `--fresh` and `--from-previous` would do their work again whenever the job is requeued.
     digest: of the profile when it was submitted; empty before.
     """
@@ -29,6 +29,7 @@ class Request:
     device: str = "auto"
     nproc: int = 1
     accept_change: bool = False
+    track: tuple[str, ...] = ()
     digest: str = ""
 
     def load(self, registry: Registry) -> Profile:
@@ -37,7 +38,15 @@ class Request:
         Raises:
             ProfileError: it is not right.
         """
-        return load(self.profile, registry=registry, overrides=self.overrides, method=self.method, teacher=self.teacher, seed=self.seed)
+        return load(
+            self.profile,
+            registry=registry,
+            overrides=self.overrides,
+            method=self.method,
+            teacher=self.teacher,
+            seed=self.seed,
+            track=self.track,
+        )
 
     def check_unchanged(self, registry: Registry) -> None:
         """A job may wait for days, and is requeued: what it trains must still be what was submitted.
@@ -58,6 +67,7 @@ class Request:
             "train",
             *(f"--set={override}" for override in self.overrides),
             *(f"--{name}={value}" for name, value in texts.items() if value is not None),
+            *(f"--track={name}" for name in self.track),
             f"--device={self.device}",
             f"--nproc={self.nproc}",
             *(["--accept-change"] if self.accept_change else []),

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -81,22 +81,54 @@ def submit(request: Request, name: str, resources: Resources, *, logs: Path = LO
         ProfileError: there is no time limit, or a name cannot stand in a script of SLURM.
         MachineError: the folder cannot be made or is open to others, or the batch system refuses the job.
     """
+    minutes, delay = _limits(name, resources, logs, local)
+    job = _job(request, delay, patience=0 if local else _PATIENCE)
+    if local:
+        handle = _rehearse(job, logs, minutes, delay, resources.gpus or 0, timeouts)
+        cancel = f"kill {handle.job_id}"
+    else:
+        (handle,) = _send([job], logs, name, minutes, delay, resources.parameters, timeouts)
+        cancel = f"scancel {handle.job_id}"
+    return Submitted(handle.job_id, (handle.paths.stdout, handle.paths.stderr), cancel, handle, local)
+
+
+def submit_array(
+    requests: Sequence[Request], name: str, resources: Resources, *, at_once: int | None = None, logs: Path = LOGS, timeouts: int = 20
+) -> list[Submitted]:
+    """Submits trainings as the jobs of one array.
+
+    Args:
+        requests: what they train, each with the digest of its profile.
+        name: of the array.
+        resources: what each of them asks for.
+        at_once: how many may run at once; None for as many as there is room for.
+        logs: as for `submit`.
+        timeouts: how many times each goes on after its time limit.
+
+    Raises:
+        ProfileError, MachineError: as `submit`.
+    """
+    minutes, delay = _limits(name, resources, logs, local=False)
+    jobs = [_job(request, delay, patience=_PATIENCE) for request in requests]
+    parameters = {**resources.parameters, "array_parallelism": at_once or len(jobs)}
+    handles = _send(jobs, logs, name, minutes, delay, parameters, timeouts)
+    return [Submitted(h.job_id, (h.paths.stdout, h.paths.stderr), f"scancel {h.job_id}", h, False) for h in handles]
+
+
+def _limits(name: str, resources: Resources, logs: Path, local: bool) -> tuple[int, int]:
+    """The time limit in minutes, and the seconds before it at which a training is asked to save; names and the folder are checked."""
     _check_names(name, logs)
     if resources.minutes is None and not local:
         raise ProfileError(
             "the job has no time limit", where=WHERE, hint="`--slurm time=240` gives it four hours; after them it is requeued and goes on"
         )
     minutes = resources.minutes or _YEAR
-    delay = resources.signal_delay or min(_SIGNAL_DELAY, 30 * minutes)
-    job = TrainingJob(request, Path.cwd(), grace=max(delay - _REQUEUE, delay / 2), patience=0 if local else _PATIENCE)
     _make_private(logs)
-    if local:
-        handle = _rehearse(job, logs, minutes, delay, resources.gpus or 0, timeouts)
-        cancel = f"kill {handle.job_id}"
-    else:
-        handle = _send(job, logs, name, minutes, delay, resources.parameters, timeouts)
-        cancel = f"scancel {handle.job_id}"
-    return Submitted(handle.job_id, (handle.paths.stdout, handle.paths.stderr), cancel, handle, local)
+    return minutes, resources.signal_delay or min(_SIGNAL_DELAY, 30 * minutes)
+
+
+def _job(request: Request, delay: int, patience: int) -> TrainingJob:
+    return TrainingJob(request, Path.cwd(), grace=max(delay - _REQUEUE, delay / 2), patience=patience)
 
 
 def _check_names(name: str, logs: Path) -> None:
@@ -139,7 +171,10 @@ def _make_private(logs: Path) -> None:
         )
 
 
-def _send(job: TrainingJob, logs: Path, name: str, minutes: int, delay: int, parameters: dict[str, Any], timeouts: int) -> Job[None]:
+def _send(
+    jobs: Sequence[TrainingJob], logs: Path, name: str, minutes: int, delay: int, parameters: dict[str, Any], timeouts: int
+) -> list[Job[None]]:
+    """Submits jobs, several as one array."""
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -151,8 +186,8 @@ def _send(job: TrainingJob, logs: Path, name: str, minutes: int, delay: int, par
     )
     try:
         # What sbatch says is told once, below; submitit prints it too.
-        with _own_environment(), redirect_stderr(StringIO()):
-            return executor.submit(job)
+        with _own_environment(), redirect_stderr(StringIO()), executor.batch():
+            return [executor.submit(job) for job in jobs]
     except (FailedJobError, FailedSubmissionError) as error:
         raise MachineError(f"SLURM refuses the job: {' '.join(str(error).split())}") from error
 

@@ -58,6 +58,11 @@ def slurm_state(job: str) -> str:
     return answer.stdout.strip() or "COMPLETED"
 
 
+def queued(job: str) -> bool:
+    """Whether a job waits or runs."""
+    return slurm_state(job) not in (*_ENDED, "")
+
+
 def _outcome(job: Submitted, state: str) -> list[Problem]:
     where = f"job {job.id}"
     if not job.handle.paths.result_pickle.exists():

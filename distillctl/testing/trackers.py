@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,7 +76,20 @@ class TrackerContract:
         task, parts, records = make_task(), (("ft.paraphraser", 1), ("main", 2)), RECORDS[:finished]
         resolved = {"seed": 0, "method": {"name": "kd"}}
         return RunStart(
-            folder, "quickstart", resolved, "digits", "resnet8", "kd", parts, 9, "cpu", task.metric, task.names, task.show, records
+            folder,
+            "quickstart",
+            resolved,
+            "digits",
+            "resnet8",
+            "kd",
+            parts,
+            9,
+            "cpu",
+            task.metric,
+            task.names,
+            task.show,
+            records,
+            "0123456789abcdef",
         )
 
     def whole_run(self, tracker: Tracker, folder: Path, finished: int = 0) -> None:
@@ -83,8 +97,8 @@ class TrackerContract:
         tracker.note("teacher: digits_teacher.toml")
         tracker.teacher("test", {"top1": 0.9, "top5": 1.0, "mpa": 0.9, "loss": 0.3, "count": 20}, "90.00%")
         tracker.begin(self.start(folder, finished))
-        tracker.batch(REPORT)
         for record in RECORDS[finished:]:
+            tracker.batch(replace(REPORT, part=record["phase"], epoch=record["epoch"]))
             tracker.epoch(record)
         tracker.end({"split": "test", "chosen_on": "val", "best": {"epoch": 2, "top1": 0.75}})
         tracker.close()

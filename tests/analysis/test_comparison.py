@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from distillctl.analysis.comparison import Comparison, Figure, Group, compare_runs, seeds_text
+from distillctl.analysis.comparison import Comparison, compare_runs
+from distillctl.analysis.groups import Figure, Group, seeds_text, short
 from distillctl.analysis.records import RunRecord
 from distillctl.analysis.statistics import McNemar
 from distillctl.errors import ProfileError
@@ -131,6 +132,15 @@ def test_seeds_that_only_one_side_has_are_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "word"),
+    [("method", "method"), ("method.0.temperature", "temperature"), ("student.name", "student"), ("package torch", "torch")],
+    ids=str,
+)
+def test_keys_in_short(key: str, word: str) -> None:
+    assert short(key) == word
+
+
+@pytest.mark.parametrize(
     ("seeds", "text"), [([3], "seed 3"), ([1, 0], "seeds 0, 1"), ([0, 1, 2, 3, 4, 7], "seeds 0–4, 7"), ([9, 2], "seeds 2, 9")], ids=str
 )
 def test_seeds_in_words(seeds: list[int], text: str) -> None:
@@ -152,6 +162,7 @@ def test_runs_that_differ_in_precision_have_no_control_unless_one_is_named() -> 
         told = compared(runs, **more)
         assert named(told, "kd").against is not None
         assert [one.key for one in told.differing] == [PRECISION]
+        assert told.notes == ["`kd` and `none` differ in `train.precision`, too, which may be why their figures do"]
 
 
 def test_each_setting_has_its_own_control() -> None:
@@ -177,6 +188,16 @@ def test_options_of_a_method_make_groups_and_no_difference_of_their_own() -> Non
     assert found.by == ["method", "method.temperature"]
     assert [group.against is not None for group in found.groups] == [False, True, True]
     assert found.differing == []
+
+
+def test_by_an_option_of_a_method_the_control_is_called_by_its_method() -> None:
+    runs = [*of("none", CONTROL), *of("kd", BETTER, options={"temperature": 4.0})]
+    found = compared(runs, by=["temperature"])
+    assert [(group.name, group.against and group.against.control) for group in found.groups] == [("none", None), ("temperature 4", "none")]
+    assert [one.key for one in found.differing] == ["method"]
+    assert found.notes == [], "that the methods differ is what is compared"
+    mixed = compared([*runs, *of("dkd", BETTER)], by=["temperature"])
+    assert [group.name for group in mixed.groups] == ["temperature 4", "others"]
 
 
 def test_as_few_keys_as_tell_the_groups_apart() -> None:

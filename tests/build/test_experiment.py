@@ -62,7 +62,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry) -
     def make(*overrides: str) -> Experiment:
         profile = load("profile.toml", registry=registry, overrides=overrides)
         task = build_task(profile, registry)
-        teacher = build_teacher(profile, registry, task) if profile.teacher is not None else None
+        teacher = [build_teacher(one, registry, task) for one in profile.by_teacher]
         made.append(assemble(profile, task, teacher, torch.device("cpu")))
         return made[-1]
 
@@ -215,6 +215,42 @@ def test_a_teacher_sees_its_own_normalisation_and_size(build: Any) -> None:
     torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ProfileError, match=r"`teacher\.mean` must have 3 numbers, one for each channel, not 2"):
         build("teacher.mean=[0.5, 0.5]")
+
+
+def test_each_of_several_teachers_sees_its_own_normalisation_and_size(build: Any) -> None:
+    table = 'name="resnet14", checkpoint="teacher.pt", allow_untrained=true'
+    made = build(f"teacher=[{{{table}}}, {{{table}, mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25], image_size=16}}]")
+    told = "the teacher sees images normalised by mean [0.5, 0.5, 0.5] and std [0.25, 0.25, 0.25] and at 16 instead of 8 pixels"
+    assert f"resnet14-2: {told}" in made.notes
+    seen: list[torch.Tensor] = []
+    for network in made.networks:
+        network.model.conv1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    batch = next(iter(made.loader.epoch(0)))
+    looks = made.teacher.look(batch, made.objective.teacher_norms)
+    assert [tuple(one.shape[2:]) for one in seen] == [(8, 8), (16, 16)]
+    assert torch.equal(seen[0], batch.images)
+    data = made.splits
+    pixels = batch.images * torch.tensor(data.std).reshape(1, 3, 1, 1) + torch.tensor(data.mean).reshape(1, 3, 1, 1)
+    expected = F.interpolate((pixels - 0.5) / 0.25, size=(16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(seen[1], expected, rtol=1e-4, atol=1e-4)
+    mean = (looks["running"]["logits"].softmax(1) + looks["running@1"]["logits"].softmax(1)) / 2
+    torch.testing.assert_close(made.network.model(batch.images).softmax(1), mean)  # as evaluations ask them
+    with pytest.raises(ProfileError, match=r"`teacher\.1\.mean` must have 3 numbers, one for each channel, not 2"):
+        build(f"teacher=[{{{table}}}, {{{table}, mean=[0.5, 0.5]}}]")
+
+
+def test_several_teachers_are_compiled_each(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def compile_(module: torch.nn.Module, **_: object) -> torch.nn.Module:
+        compiled.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    table = '{name="resnet14", checkpoint="teacher.pt", allow_untrained=true}'
+    made = build(f"teacher=[{table}, {table}]")
+    made.teacher.compile()
+    assert compiled == list(made.networks)
 
 
 def test_the_weight_of_a_method_and_of_the_labels(build: Any) -> None:

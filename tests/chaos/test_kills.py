@@ -27,9 +27,10 @@ seed = {seed}
 [student]
 name = "{student}"
 {dropout}
-[teacher]
+[[teacher]]
 {teacher}
 allow_untrained = true
+{more}
 {method}
 [optimizer]
 name = "{optimizer}"
@@ -66,6 +67,7 @@ class Case:
     student: str = "resnet8"
     dropout: str = ""
     teacher: str = 'name = "resnet8"\ncheckpoint = "teacher-10.pt"'
+    more: str = ""  # other tables
     optimizer: str = "sgd"
     batch: int = 32
     save_every: str = "0.2s"
@@ -76,7 +78,7 @@ class Case:
         return PROFILE.format(seed=seed, **vars(self))
 
 
-def method(name: str, **options: float) -> str:
+def method(name: str, **options: float | list[float]) -> str:
     return f'[[method]]\nname = "{name}"\n' + "".join(f"{key} = {value}\n" for key, value in options.items())
 
 
@@ -95,6 +97,12 @@ CASES = {
     "ft in a phase, then kd": Case(method("ft", init_epochs=3) + method("kd", task_weight=1.0), epochs=3, train="accumulate = 2"),
     "dot with crd": Case(method("crd", negatives=32), optimizer="dot"),
     "a teacher that is trained first": Case(method("kd"), teacher='profile = "teacher.toml"', epochs=2),
+    "two teachers, one of them trained first": Case(
+        method("kd", teacher_weights=[0.25, 0.75]) + method("ft", init_epochs=2, task_weight=1.0),
+        teacher='profile = "teacher.toml"',
+        more='[[teacher]]\nname = "resnet8"\ncheckpoint = "teacher-10.pt"\nallow_untrained = true',
+        epochs=2,
+    ),
     "large checkpoints all the time": Case(
         method("kd"), student="resnet8x4", epochs=3, save_every="0.001s", dataset=DIGITS.format(limit=100)
     ),

@@ -83,6 +83,7 @@ def test_on_a_narrow_terminal_each_group_is_a_block(monkeypatch: pytest.MonkeyPa
     at = lines.index("method kd")
     assert [line.split(maxsplit=1)[0] for line in lines[at + 1 : at + 6]] == ["n", "top-1", "difference", "95", "p"]
     assert "  difference     +2.01 *" in lines
+    assert "  difference     -0.10" in lines
     table = lines[: lines.index("±: sample standard deviation over seeds")]
     assert max(map(len, table)) <= 44
 
@@ -114,6 +115,7 @@ def test_each_form_has_the_groups_and_marks_what_is_outside_noise() -> None:
     assert latex.count(r"\textbf") == markdown.count("**+") == page.count("<b>") == 1
     for text in (markdown, page):
         assert "bold: outside noise, p below 0.05" in text
+    assert "<li>difference: points, to <code>none</code>, paired over the seeds of both</li>" in page
     assert all(line.startswith(("%", "\\", "method", "none", "kd", "dkd")) for line in latex.splitlines()), "notes are comments"
 
 

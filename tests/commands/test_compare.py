@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,29 @@ def test_the_figures_are_those_of_the_test_split_and_the_chosen_epoch(made: Made
     assert compare(split="val").groups[0].seeds == pytest.approx({0: 0.81, 1: 0.82, 2: 0.83})
     assert compare(metric="loss").groups[0].seeds == pytest.approx({0: 0.2, 1: 0.19, 2: 0.18})
     assert compare(metric="loss").lower
+
+
+def test_a_teacher_that_lies_beside_its_students_is_left_out_unless_it_is_named(made: Made) -> None:
+    teacher = made("teacher", "none", 0, 0.99)
+    made("none", "none", 0, 0.8)
+    made("kd", "kd", 0, 0.9, teacher_run=str(teacher.absolute()))
+    found = compare()
+    assert [group.mean for group in found.groups] == [0.8, 0.9]
+    assert found.notes[0] == "`runs/teacher` left out: the teacher of others; name a run to have it, too"
+    assert compare(["runs/teacher", "runs/kd"]).groups[0].mean == 0.99
+
+
+def test_what_a_sweep_did_not_make_is_named(made: Made) -> None:
+    for seed in range(2):
+        made(f"sweep/kd-{seed}", "kd", seed, 0.9)
+    states = [("kd", 0, "finished"), ("kd", 1, "finished"), ("kd", 2, "failed"), ("dkd", 0, "waiting")]
+    cells = [{"name": name, "seed": seed, "run": f"{name}-{seed}", "state": state} for name, seed, state in states]
+    Path("runs/sweep/sweep.json").write_text(json.dumps({"cells": cells}))
+    told = "2 runs of the sweep `runs/sweep` not there: `kd` (failed), `dkd` (waiting)"
+    assert compare("sweep").notes == [told]
+    for damaged in ("{", "[]", '{"cells": [1]}'):
+        Path("runs/sweep/sweep.json").write_text(damaged)
+        assert compare("sweep").notes == []
 
 
 @pytest.mark.usefixtures("three_seeds")
@@ -157,7 +181,7 @@ def test_single_runs_are_compared_by_the_answers_that_they_left(made: Made) -> N
     assert compare().notes == refused
     answered(other, "....xxxxxxxxxxxxx")
     RunDirectory.open(other).update(data_listing={"test": "17 other images"})
-    assert compare().notes == refused
+    assert compare().notes == ["`kd` and `none` differ in `data: test`, too, which may be why their figures do", *refused]
     RunDirectory.open(other).update(data_listing={})
     answers_file(other, "test").unlink()
     assert "no McNemar's test of `kd`: `runs/kd/predictions/test-best.npz` cannot be read" in compare().notes[0]

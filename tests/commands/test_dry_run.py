@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distillctl.build.data import build_task
-from distillctl.commands.dry_run import _evaluation_seconds, dry_run, stand_in_teacher
+from distillctl.commands.dry_run import _evaluation_seconds, dry_run, stand_in_teachers
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
@@ -30,8 +30,7 @@ def test_a_stand_in_has_statistics_of_the_data(registry: Registry) -> None:
     profile = load("student.toml", registry=registry)
     task = build_task(profile, registry)
     torch.manual_seed(0)
-    teacher = stand_in_teacher(profile, registry, task, Path("runs"), [], torch.device("cpu"))
-    assert teacher is not None
+    (teacher,) = stand_in_teachers(profile, registry, task, Path("runs"), [], torch.device("cpu"))
     norms = [m for m in teacher.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(norm.momentum == 0.1 for norm in norms), "calibrated once, not from then on"
     assert all((norm.running_mean != 0).any() for norm in norms)
@@ -66,7 +65,7 @@ def test_evaluations_are_counted_by_how_many_there_are(registry: Registry, monke
 
     profile = load("student.toml", registry=registry, overrides=["train.epochs=10", "evaluate.every=3"])
     task = build_task(profile, registry)
-    made = assemble(profile, task, stand_in_teacher(profile, registry, task, Path("runs"), [], torch.device("cpu")), torch.device("cpu"))
+    made = assemble(profile, task, stand_in_teachers(profile, registry, task, Path("runs"), [], torch.device("cpu")), torch.device("cpu"))
     lengths = {id(made.splits.val): 1.0, id(made.splits.test): 100.0}
     monkeypatch.setattr(module, "_seconds_of", lambda _, model, images: lengths[id(images)])
     assert _evaluation_seconds(made) == 4 * 1.0 + 3 * 100.0

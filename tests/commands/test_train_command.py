@@ -117,7 +117,7 @@ def test_a_run_leaves_its_directory_and_its_teachers(finished: tuple[Path, Resul
     names = {p.relative_to(result.path).as_posix() for p in result.path.rglob("*") if p.is_file()}
     assert names == {
         "profile.toml", "resolved.toml", "environment.json", "run.json", "metrics.jsonl", "run.lock",
-        "predictions/test-best.npz", "predictions/test-teacher.npz",
+        "predictions/test-best.npz", "predictions/test-teacher.npz", "predictions/differing.npz", "report.html",
         *(f"{name}{end}" for end in ("", ".sha256") for name in (
             "student.safetensors", "model.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt",
         )),
@@ -466,16 +466,36 @@ def test_fp16_is_refused_on_a_cpu(folder: Path, registry: Registry) -> None:
 def test_a_teacher_that_learnt_held_out_images_is_told(folder: Path, registry: Registry) -> None:
     """Another seed splits the digits otherwise; the teacher's profile keeps its own."""
     short = ["train.epochs=1", "dataset.limit=300", "teacher.overrides.dataset.limit=300", "teacher.allow_untrained=true"]
-    first, second, third = Ear(), Ear(), Ear()
+    first, second = Ear(), Ear()
     train(load("student.toml", registry=registry, overrides=short), registry, first, device="cpu")
     assert not [note for note in first.notes if "WARNING" in note]
     train(load("student.toml", registry=registry, overrides=short, seed=1), registry, second, device="cpu")
     warnings = [note for note in second.notes if "WARNING" in note]
     assert [any(f"{split} images, so its figures are too good" in note for note in warnings) for split in ("val", "test")] == [True, True]
-    assert "`--set teacher.overrides.seed=1`" in warnings[0]
-    same = load("student.toml", registry=registry, overrides=[*short, "teacher.overrides.seed=1"], seed=1)
-    train(same, registry, third, device="cpu")
-    assert not [note for note in third.notes if "WARNING" in note]
+    for way in ("dataset.split_seed=0", "teacher.overrides.dataset.split_seed=1"):
+        assert f"`--set {way}`" in warnings[0]
+        third = Ear()
+        same = load("student.toml", registry=registry, overrides=[*short, way], seed=1)
+        train(same, registry, third, device="cpu")
+        assert not [note for note in third.notes if "WARNING" in note]
+
+
+def test_splits_are_those_of_the_split_seed_and_all_else_of_the_seed(folder: Path, registry: Registry) -> None:
+    def images(**more: Any) -> tuple[list[Any], list[int]]:
+        profile = load("student.toml", registry=registry, **more)
+        splits = build_splits(profile)
+        assert splits.test is not None
+        return [splits.train.images, splits.test.images], [profile.seed, profile.split_seed]  # type: ignore[attr-defined]
+
+    (train0, test0), seeds = images()
+    assert seeds == [0, 0]
+    (train1, test1), seeds = images(seed=1, overrides=["dataset.split_seed=0"])
+    assert seeds == [1, 0]
+    assert torch.equal(train0, train1)
+    assert torch.equal(test0, test1)
+    (_, other), seeds = images(seed=1)
+    assert seeds == [1, 1]
+    assert not torch.equal(test0, other)
 
 
 def test_teacher_overrides_merge_keys_and_replace_named_tables(folder: Path, registry: Registry) -> None:

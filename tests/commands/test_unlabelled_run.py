@@ -115,6 +115,21 @@ def test_training_raises_the_agreement(finished: tuple[Path, Result, list[str]])
     assert sum(note.startswith("before training on val: agreement ") for note in notes) == 1
 
 
+def test_several_teachers_answer_together(folder: Path, registry: Registry) -> None:
+    """The student agrees with their mean, and has the k-NN figure of each told."""
+    tables = '[[teacher]]\nprofile = "teacher.toml"\n[[teacher]]\nprofile = "teacher.toml"\noverrides = {"train.epochs" = 4}\n'
+    Path("two.toml").write_text(STUDENT.replace('[teacher]\nprofile = "teacher.toml"\n', tables))
+    display = Notes()
+    result = train(load("two.toml", registry=registry), registry, display, device="cpu")
+    assert result.summary["best"]["agreement"] > result.summary["start"]["agreement"]
+    assert "feature_cosine" not in result.summary["best"], "features of several have no mean"
+    told = [note.partition(" is ")[0] for note in display.notes if note.startswith("the k-NN of")]
+    assert told == ["the k-NN of the teacher resnet8", "the k-NN of the teacher resnet8-2"]
+    report = evaluate_run(result.path, registry, device="cpu")
+    assert report.figures["agreement"] == result.summary["best"]["agreement"]
+    assert read_model_json(result.path)["classes"] == ["blue", "green", "red"]
+
+
 def test_it_is_evaluated_as_it_was_trained(folder: Path, finished: tuple[Path, Result, list[str]], registry: Registry) -> None:
     result = finished[1]
     for checkpoint in ("best", "last"):

@@ -88,6 +88,13 @@ CASES: dict[str, dict[str, Any]] = {
         most=2,
     ),
     "simkd and sp": _case(table("simkd"), table("sp", "gather = true"), most=2),
+    "two teachers": _case(
+        table("kd", "teacher_weights = [0.7, 0.3]"),
+        table("sp", "gather = true"),
+        table("dkd", 'teacher_weights = "confidence"'),
+        teacher="cifar/resnet14 tiny_wide",
+        most=2,
+    ),
     "kd with dot": _case(table("kd"), optimizer="dot"),
     "sp and kd with dot": _case(table("sp", "gather = true"), table("kd"), optimizer="dot", most=2),
     "ft, fsp, ab and kd with dot": _case(*map(table, ("ft", "fsp", "ab", "kd")), optimizer="dot"),

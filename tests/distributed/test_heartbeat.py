@@ -30,6 +30,33 @@ def test_a_process_whose_launcher_is_gone_before_it_looks_ends(tmp_path: Path) -
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")
 
 
+@pytest.mark.posix
+def test_a_run_whose_sweep_is_killed_stops_and_one_that_others_started_does_not(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    run = START + (
+        f"os.chdir({str(tmp_path)!r}); signal.signal(15, lambda *_: (open('said', 'a').write('stopped'), os._exit(0)))\n"
+        "heartbeat.start(); print(flush=True); time.sleep(30)"
+    )
+    for starter, ends in (("str(os.getpid())", True), ("'1'", False)):
+        text = (
+            "import os, subprocess, sys, time\n"
+            f"run = subprocess.Popen([sys.executable, '-c', {run!r}], env=os.environ | {{{heartbeat.STARTER!r}: {starter}}}, stdout=-1)\n"
+            "run.stdout.readline(); print(run.pid, flush=True); time.sleep(30)"
+        )
+        with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE) as sweep:
+            assert sweep.stdout is not None
+            pid = int(sweep.stdout.readline())
+            sweep.kill()
+        deadline = time.monotonic() + (30 if ends else 1)
+        while not said.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert said.exists() == ends
+        if ends:
+            said.unlink()
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("met", "code"), [("", 143), ("heartbeat.met.set(); ", 0)])
 def test_one_that_waits_where_no_signal_is_handled_ends_too(tmp_path: Path, met: str, code: int) -> None:

@@ -122,25 +122,26 @@ class Bench:
         """The profile of a case."""
         path = self.folder / f"profile-{os.getpid()}.toml"
         teacher, weights = "", self.folder / "teacher.pt"
-        if case["teacher"]:
-            teacher = f'[teacher]\nname = "{case["teacher"]}"\ncheckpoint = "{weights}"\nallow_untrained = true'
+        for name in case["teacher"].split():
+            teacher += f'[[teacher]]\nname = "{name}"\ncheckpoint = "{weights}"\nallow_untrained = true\n'
         path.write_text(PROFILE.format(**{**case, "teacher": teacher}))
         return load(path, registry=self.registry)
 
     def experiment(self, case: Found) -> Experiment:
         """An experiment in float64."""
-        experiment = assemble(self.profile(case), make_task(noise()), self._teacher(case["teacher"]), CPU, self.processes)
+        experiment = assemble(self.profile(case), make_task(noise()), self._teachers(case["teacher"]), CPU, self.processes)
         experiment.objective.double()
-        if experiment.network is not None:
-            experiment.network.double()
+        for network in experiment.networks:
+            network.double()
         return experiment
 
-    def _teacher(self, name: str) -> TeacherModel | None:
-        if not name:
-            return None
-        spec = self.registry.models.get(name)
-        torch.manual_seed(1)
-        return TeacherModel(spec, build_model(make_task(CLASSES), spec, options_of(spec)), spec.name, None)
+    def _teachers(self, names: str) -> list[TeacherModel]:
+        found = []
+        for name in names.split():
+            spec = self.registry.models.get(name)
+            torch.manual_seed(1)
+            found.append(TeacherModel(spec, build_model(make_task(CLASSES), spec, options_of(spec)), spec.name, None))
+        return found
 
     def gradients(self, case: Found) -> Found:
         """Of the first step of every part.

@@ -64,6 +64,15 @@ def test_in_a_teachers_logit(experiment: Make, value: float) -> None:
     refused(made, step, first_batch(made), "the teacher's logits")
 
 
+def test_in_a_logit_of_one_of_several_teachers(experiment: Make) -> None:
+    check = FiniteCheck([], torch.device("cpu"), watch_gradients=True, teachers=["`a`", "`b` from `b.pt`"])
+    zero, fine, wrong = torch.zeros(()), {"logits": torch.zeros(2, 4)}, {"logits": torch.full((2, 4), float("nan"))}
+    second, first = {"running": fine, "running@1": wrong}, {"batch": wrong, "running@1": wrong}
+    for looks, shown in ((second, r"\(`b` from `b.pt`\)"), (first, r"\(`a`\) \(batch")):
+        with pytest.raises(RunError, match=f"the teacher's logits {shown}"):
+            check.losses(0, first_batch(experiment()), looks, Losses(zero, zero, {}, None))
+
+
 def test_in_what_a_teacher_gave_that_is_not_a_tensor(experiment: Make) -> None:
     check = FiniteCheck([], torch.device("cpu"), watch_gradients=True)
     zero = torch.zeros(())

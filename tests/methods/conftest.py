@@ -71,34 +71,35 @@ class Bench:
         self.registry = registry
         self.folder = folder
         self.splits = noise()
-        self._teachers: dict[str, TeacherModel] = {}
+        self._teachers: dict[tuple[str, int], TeacherModel] = {}
 
     def profile(
-        self, methods: str, student: str, teacher: str | None, *, extra: str = "", optimizer: str = SGD, train: str = ""
+        self, methods: str, student: str, teacher: str | tuple[str, ...] | None, *, extra: str = "", optimizer: str = SGD, train: str = ""
     ) -> Profile:
-        """A checked profile; `extra` and `train` are more lines of the student's table and of `[train]`."""
+        """A checked profile; `extra` and `train` are more lines of the student's table and of `[train]`. teacher: or several."""
         path = self.folder / "profile.toml"
         weights = self.folder / "teacher.pt"
         weights.touch()
-        table = "" if teacher is None else f'[teacher]\nname = "{teacher}"\ncheckpoint = "{weights}"\nallow_untrained = true'
+        names = (teacher,) if isinstance(teacher, str) else teacher or ()
+        table = "\n".join(f'[[teacher]]\nname = "{name}"\ncheckpoint = "{weights}"\nallow_untrained = true' for name in names)
         path.write_text(PROFILE.format(student=student, extra=extra, teacher=table, methods=methods, optimizer=optimizer, train=train))
         return load(path, registry=self.registry)
 
-    def teacher(self, name: str) -> TeacherModel:
-        """A network with fresh weights, the same one for every method."""
-        if name not in self._teachers:
+    def teacher(self, name: str, number: int = 0) -> TeacherModel:
+        """A network with fresh weights, the same one for every method; another one where it is not the first of several."""
+        if (name, number) not in self._teachers:
             spec = self.registry.models.get(name)
-            torch.manual_seed(1)
-            self._teachers[name] = TeacherModel(spec, build_model(make_task(self.splits), spec, options_of(spec)), spec.name, None)
-        return self._teachers[name]
+            torch.manual_seed(1 + number)
+            model = build_model(make_task(self.splits), spec, options_of(spec))
+            self._teachers[name, number] = TeacherModel(spec, model, spec.name, None)
+        return self._teachers[name, number]
 
     def experiment(self, profile: Profile) -> Experiment:
         """Everything built, on the CPU."""
-        teacher = None
-        if profile.teacher is not None:
-            assert profile.teacher.spec is not None
-            teacher = self.teacher(profile.teacher.spec.qualified)
-        return assemble(profile, make_task(self.splits), teacher, torch.device("cpu"))
+        specs = [choice.spec for choice in profile.teachers if choice.spec is not None]
+        assert len(specs) == len(profile.teachers)
+        teachers = [self.teacher(spec.qualified, number) for number, spec in enumerate(specs)]
+        return assemble(profile, make_task(self.splits), teachers, torch.device("cpu"))
 
     def run(self, profile: Profile, steps: int = 2) -> tuple[Experiment, dict[str, dict[str, float]]]:
         """Some steps of every part; the terms of each part. Whoever calls closes the experiment."""

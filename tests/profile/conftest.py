@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field, model_validator
 
 from distillctl import DatasetSpec, MethodSpec, ModelSpec, OptimizerSpec, Options, PathOption, Preset, WeightsInput, hookimpl
-from distillctl.builtin import methods, optimizers
+from distillctl.builtin import methods, optimizers, trackers
 from distillctl.plugin.catalog import Plugin
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
@@ -183,6 +183,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     registry = Registry()
     registry.add(Plugin("methods", "distillctl", "0"), lambda: methods)
     registry.add(Plugin("optimizers", "distillctl", "0"), lambda: optimizers)
+    registry.add(Plugin("trackers", "distillctl", "0"), lambda: trackers)
     registry.add(Plugin("made", "distillctl-made", "1"), lambda: made)
     registry.add(Plugin("crd", "distillctl-crd", "1"), _break)
     assert [p.name for p in registry.broken] == ["crd"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distillctl import ProfileError
-from distillctl.profile.document import Document, edited, parse_edit, with_method, with_teacher
+from distillctl.profile.document import Document, edited, parse_edit, with_method, with_teacher, with_trackers
 from distillctl.profile.schema import ScheduleTable
 
 TWO = '[[method]]\nname = "dk"\n\n[[method]]\nname = "feat"\nweight = 3'
@@ -146,9 +146,9 @@ def test_overrides_of_several_methods(read, text, override, message):
         ({"dataset": '[[dataset]]\nname = "toy"'}, "dataset.0.name=toy", "`dataset` is not a table"),
         ({"top": "train = 3", "train": None}, "train.epochs=2", "`train` is not a table"),
         ({"top": 'tracker = "csv"'}, "tracker.name=csv", "`tracker` is not a table"),
-        ({"train": 'epochs = 2\n[[tracker]]\nname = "csv"'}, "tracker.name=csv", "`tracker` is not a table"),
-        ({"train": 'epochs = 2\n[[tracker]]\nname = "csv"'}, "tracker.0.name=csv", "`tracker` is not a table"),
-        ({"teacher": '[[teacher]]\nname = "big"'}, "teacher.overrides.seed=2", "`teacher` is not a table"),
+        ({"train": 'epochs = 2\n[[student]]\nname = "small"', "student": None}, "student.name=csv", "`student` is not a table"),
+        ({"train": 'epochs = 2\n[[student]]\nname = "small"', "student": None}, "student.0.name=csv", "`student` is not a table"),
+        ({"top": 'teacher = ["big"]', "teacher": None}, "teacher.overrides.seed=2", "`teacher` is not a table"),
         ({"method": 'name = "wrap"\ninner = [{name = "dk"}]'}, "method.inner.beta=2", "`method.inner` is not a table"),
         ({"method": '[[method]]\nname = "wrap"\ninner = [1]'}, "method.wrap.inner.0.beta=2", "`method.0.inner` is not a table"),
         ({"top": 'method = ["kd", {name = "dk"}]', "method": None}, "method.dk.inner.x.y=2", "must be a table"),
@@ -186,3 +186,34 @@ def test_a_key_of_another_table_is_named(read, override, hint):
     with pytest.raises(ProfileError) as caught:
         read(overrides=[override])
     assert caught.value.problems[0].hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("", [{"name": "csv"}, {"name": "b"}]),
+        ('[tracker]\nname = "csv"\nseparator = ";"', [{"name": "csv", "separator": ";"}, {"name": "b"}]),
+        ('[tracker]\nname = "a"', [{"name": "a"}, {"name": "csv"}, {"name": "b"}]),
+        ('[[tracker]]\nname = "b"\n[[tracker]]\nname = "csv"', [{"name": "b"}, {"name": "csv"}]),
+    ],
+)
+def test_trackers_of_the_command_line_stand_beside_those_of_the_profile(folder, text, stated, expected):
+    (folder / "profile.toml").write_text(f"{text()}\n{stated}\n")
+    document = with_trackers(Document.read(Path("profile.toml")), ["csv", "b", "csv"])
+    tables = document.data["tracker"]
+    assert ([tables] if isinstance(tables, dict) else tables) == expected
+    where = [document.where(("tracker", number, "name")) for number, table in enumerate(expected)]
+    for table, place in zip(expected, where, strict=True):
+        assert place == (f"--track {table['name']}" if f'"{table["name"]}"' not in stated else place)
+        assert place.startswith(("--track", "profile.toml:"))
+
+
+def test_a_tracker_of_the_command_line_has_keys_and_changes_nothing_of_the_run(read):
+    plain, tracked = read(), read(track=["csv"], overrides=["tracker.csv.separator=;"])
+    assert tracked.digest == plain.digest
+    assert tracked.resolved["tracker"] == [{"name": "csv", "separator": ";"}]
+    assert [choice.options.separator for choice in tracked.trackers] == [";"]
+    with pytest.raises(ProfileError, match=r"no tracker is called `cvs`[\s\S]*--track cvs"):
+        read(track=["cvs"])
+    with pytest.raises(ProfileError, match=r"`tracker\.csv` is a whole table"):
+        read(track=["csv"], overrides=["tracker.csv=;"])

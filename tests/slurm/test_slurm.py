@@ -166,14 +166,18 @@ def test_all_that_is_wrong_is_told_together() -> None:
 # -- what is trained ---------------------------------------------------------------------------------------------------
 
 
+SHARED = ("profile", "set_", "method", "teacher", "seed", "track", "out", "device", "nproc", "accept_change")
+
+
 def test_train_understands_the_arguments_of_a_request() -> None:
-    made = Request("-p.toml", ("train.epochs=2", "dataset.name=a b"), "kd", "runs/t", 7, Path("-out"), "cuda:1", 4, True)
+    made = Request("-p.toml", ("train.epochs=2", "dataset.name=a b"), "kd", "runs/t", 7, Path("-out"), "cuda:1", 4, True, ("csv", "-b"))
     command, *arguments = made.arguments()
     context = command_for(command).make_context(command, ["train", *arguments])
     train = context.command.get_command(context, "train")
     values = train.make_context("train", arguments).params
-    assert {name: values[name] for name in ("profile", "set_", "method", "teacher", "seed", "out", "device", "nproc", "accept_change")} == {
+    assert {name: values[name] for name in SHARED} == {
         "profile": "-p.toml",
+        "track": ["csv", "-b"],
         "set_": ["train.epochs=2", "dataset.name=a b"],
         "method": "kd",
         "teacher": "runs/t",

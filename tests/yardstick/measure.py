@@ -38,7 +38,7 @@ _BITS = {"bits", "file_bits"}
 """Hashes that say nothing on another machine."""
 _TIMES = {"seconds", "train_seconds", "evaluation_seconds", "images_per_second", "costs"}
 _LATER = {"macro_precision", "macro_recall", "macro_f1", "ece", "precision", "recall", "f1"}
-_LATER_IN_RECORDS, _LATER_FOLDER = {"agreement", "forwards"}, "predictions"
+_LATER_IN_RECORDS, _LATER_FILES = {"agreement", "forwards"}, {"predictions", "report.html"}
 """What was not told when all was recorded."""
 PROFILE = """
 seed = 5
@@ -295,7 +295,9 @@ def _left(run: Path) -> dict[str, Any]:
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
-        "files": sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and p.parent.name != _LATER_FOLDER),
+        "files": sorted(
+            p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and not {p.name, p.parent.name} & _LATER_FILES
+        ),
         "student": {**_tensors(load_file(run / "student.safetensors")), "file_bits": _hash((run / "student.safetensors").read_bytes())},
         "model.json": _hash((run / "model.json").read_bytes()),
         "resolved": _text_hash((run / "resolved.toml").read_text(encoding="utf-8")),

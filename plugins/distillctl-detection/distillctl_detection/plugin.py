@@ -111,6 +111,7 @@ def register_task() -> TaskSpec:
         name="detection",
         summary="boxes with classes, learnt by the detector's own losses and judged by AP as COCO counts it",
         implementation="distillctl_detection.task:Detection",
+        figures=("map", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     )
 
 

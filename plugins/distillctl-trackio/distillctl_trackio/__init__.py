@@ -1,0 +1,1 @@
+"""Runs in Trackio, a distillctl tracker."""
