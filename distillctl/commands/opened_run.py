@@ -44,7 +44,7 @@ class OpenedRun:
     task: with its data, `task.data`; `spec`: declaration of the student's model.
     records: the lines of `metrics.jsonl` by epoch, counted from 1, without those of phases.
     kept: epochs whose student was kept by `train.keep_every`, in their order.
-    teacher: the run directory of its teacher; None where it has none, or its run is not there.
+    teacher: the run directory of its teacher; None where it has none or several, or its run is not there.
     """
 
     path: Path
@@ -169,9 +169,10 @@ def open_run(run: str | Path, *, device: str = "auto", overrides: Sequence[str] 
 def _teacher(run: RunDirectory, registry: Registry) -> Path | None:
     with suppress(DistillError):  # it may be gone, and its packages with it
         profile = from_resolved(run.check_resolved(), registry, student_only=True, with_teacher=True)
-        if profile.teacher is None:
+        if len(profile.teachers) != 1:
             return None
-        folder = profile.teacher.table.run if profile.teacher.table.profile is None else run_of_teacher(run)
+        table = profile.teachers[0].table
+        folder = table.run if table.profile is None else run_of_teacher(run, 0)
         return folder if folder is not None and (folder / "run.json").is_file() else None
     return None
 

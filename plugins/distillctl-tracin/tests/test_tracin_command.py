@@ -89,6 +89,7 @@ def test_all_against_all_is_the_same_as_some(student, inside):
     assert np.array_equal(loaded, every)
 
 
+@pytest.mark.slow
 def test_a_projection_is_not_exact_and_close(student, inside):
     exact = traced(student, None, inside / "exact", layers=["layer3"]).run.values
     near = traced(student, None, inside / "near", layers=["layer3"], project=4096).run.values
@@ -145,7 +146,13 @@ def test_what_is_printed_and_written(student, teacher, inside, capsys):
     assert {path.name for path in out.glob("*.png")} == {"images.png", "distributions.png"}
 
 
-def test_json_is_all_that_is_printed(inside, capsys):
+@pytest.fixture
+def unplotted(monkeypatch):
+    """Plots take most of the time of a command; one test draws them."""
+    monkeypatch.setattr("distillctl_tracin.pictures.write_distributions", lambda path, traced, names: None)
+
+
+def test_json_is_all_that_is_printed(inside, unplotted, capsys):
     assert run(RUN, "--train", "17", "--test", "8", "--topk", "3", "--json", "--out", str(inside)) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((inside / "tracin.json").read_text())
@@ -154,7 +161,7 @@ def test_json_is_all_that_is_printed(inside, capsys):
         assert [line["test"] for line in csv.DictReader(file)] == ["0", "5", "10", "15", "20", "25", "30", "35"]
 
 
-def test_a_run_without_a_teacher_is_not_compared(teacher, inside, capsys):
+def test_a_run_without_a_teacher_is_not_compared(teacher, inside, unplotted, capsys):
     assert run(str(teacher.path), "--train", "17", "--out", str(inside)) == 0
     out = capsys.readouterr().out
     assert "by chance" not in out
@@ -185,7 +192,7 @@ def test_a_run_without_checkpoints_is_refused(bare, capsys):
     assert not Path(RUN, "tracin").exists()
 
 
-def test_a_teacher_without_checkpoints_is_said_and_left_out(student, bare, inside, capsys, monkeypatch):
+def test_a_teacher_without_checkpoints_is_said_and_left_out(student, bare, inside, unplotted, capsys, monkeypatch):
     monkeypatch.setattr("distillctl.commands.opened_run._teacher", lambda run, registry: bare)
     assert run(RUN, "--train", "17", "--out", str(inside / "out")) == 0
     out = capsys.readouterr().out
@@ -207,7 +214,7 @@ def test_values_that_are_not_finite_are_refused(student, inside, monkeypatch):
         traced(student, None, inside)
 
 
-def test_changed_images_are_refused(student, inside, capsys, monkeypatch):
+def test_changed_images_are_refused(student, inside, unplotted, capsys, monkeypatch):
     """As `eval` refuses them."""
     monkeypatch.setattr("distillctl.commands.resume_check.content_hash", lambda images: "0" * 12)
     assert run(RUN, "--train", "17", "--out", str(inside)) == 1
