@@ -31,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["sweep/*-0", "alone"], {"kd-0", "none-0", "alone"}),
         (["sweep", "runs/sweep/kd-0"], {"kd-0", "kd-1", "none-0"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)),
 )
 def test_folders_runs_patterns_and_names_below_runs(root: Path, names: list[str], found: set[str]) -> None:
     runs = named_runs(names, root).runs
