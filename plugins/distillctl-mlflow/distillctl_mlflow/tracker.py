@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ TAG = "distillctl.id"
 """Holds what tells a run from all others."""
 MOST = 100
 """Parameters and metrics that MLflow takes at once."""
+_ODD = re.compile(r"[^\w/. :-]+")
 LONGEST = 6000
 """Characters of a parameter."""
 
@@ -36,7 +38,7 @@ class MLflowTracker(SeriesTracker):
             self._client.set_terminated(self._id, "RUNNING")
             return int(found[0].data.metrics.get("step", -1))
         self._id = self._client.create_run(experiment, run_name=run.path.name, tags={TAG: run.id}).info.run_id
-        for params in _portions([Param(name, str(value)[:LONGEST]) for name, value in config.items()]):
+        for params in _portions([Param(legal(name), str(value)[:LONGEST]) for name, value in config.items()]):
             self._client.log_batch(self._id, params=params)
         return -1
 
@@ -52,7 +54,7 @@ class MLflowTracker(SeriesTracker):
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         now = round(time.time() * 1000)
-        for metrics in _portions([Metric(name, value, now, step) for name, value in {**values, "step": step}.items()]):
+        for metrics in _portions([Metric(legal(name), value, now, step) for name, value in {**values, "step": step}.items()]):
             self._client.log_batch(self._id, metrics=metrics)
 
     def summarise(self, step: int, values: Mapping[str, float]) -> None:
@@ -63,6 +65,11 @@ class MLflowTracker(SeriesTracker):
 
     def shut(self) -> None:
         self._client.set_terminated(self._id, self._ended)
+
+
+def legal(name: str) -> str:
+    """The name with a `.` for whatever MLflow takes in none: terms of one of several teachers have brackets."""
+    return _ODD.sub(".", name).rstrip(".")
 
 
 def _portions(items: list[Any]) -> Iterator[list[Any]]:

@@ -88,6 +88,14 @@ def test_an_experiment_that_another_run_makes_at_the_same_time(client: MagicMock
     assert client.create_run.call_args.args == ("7",)
 
 
+def test_names_of_several_teachers_terms_are_such_as_mlflow_takes(client: MagicMock, tmp_path: Path) -> None:
+    """It takes letters, digits and `_-./: `, and refuses a whole portion for one name that has others."""
+    from distillctl_mlflow.tracker import legal
+
+    names = ["terms/at[vgg8]", "terms/at[resnet8-2]", "method.0.temperature", "terms/kd"]
+    assert [legal(name) for name in names] == ["terms/at.vgg8", "terms/at.resnet8-2", "method.0.temperature", "terms/kd"]
+
+
 PROGRAM = """
 import json
 from pathlib import Path
