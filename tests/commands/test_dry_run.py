@@ -72,6 +72,7 @@ def test_evaluations_are_counted_by_how_many_there_are(registry: Registry, monke
     made.close()
 
 
+@pytest.mark.slow
 def test_what_will_hardly_be_meant_is_told(registry: Registry) -> None:
     plan = dry_run(load("student.toml", registry=registry, overrides=["method.warmup_epochs=30"]), registry, device="cpu")
     assert any("never passes 10%" in note for note in plan.notes)

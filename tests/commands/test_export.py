@@ -34,6 +34,8 @@ from distillctl.models.pixel_input import PixelInput
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
+pytestmark = pytest.mark.slow
+
 PROFILE = """
 [dataset]
 name = "digits"

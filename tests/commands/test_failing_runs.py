@@ -90,6 +90,7 @@ def test_a_teacher_of_another_size_is_told_where_it_is_judged(registry: Registry
     assert f"{spec.input_size} pixels" in caught.value.problems[0].hint
 
 
+@pytest.mark.slow
 def test_a_student_at_chance_is_told_at_the_end(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "control.toml", "--device", "cpu", "--out", "one"]) == 0
     assert "warning    the student is no better than chance, which reaches" in capsys.readouterr().out

@@ -31,6 +31,8 @@ from distillctl.profile.reading import load
 from distillctl.rundir.directory import RunDirectory, text_hash
 from distillctl.testing.trees import write_image, write_tree
 
+pytestmark = pytest.mark.slow
+
 PROFILE = """
 [dataset]
 name = "imagefolder"

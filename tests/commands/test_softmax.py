@@ -24,6 +24,8 @@ from distillctl.errors import DataError, ProfileError
 from distillctl.rundir.answers import answers_file, read_answers
 from distillctl.rundir.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 TEACHER = """
 [dataset]
 name = "digits"

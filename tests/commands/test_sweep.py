@@ -323,6 +323,7 @@ def test_jobs_run_at_once_and_share_the_cores(folder: Path, monkeypatch: pytest.
     assert json.loads((alone.cells[0].path / "environment.json").read_text())["threads"] is None
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_else_trains_is_waited_for(folder: Path) -> None:
     made = planned("optimizer.lr=0.1,0.2")
     events: list[Event] = []
@@ -497,6 +498,7 @@ def test_a_trial_that_failed_stays_open(folder: Path) -> None:
     assert found == {"3": ("RUNNING", None), "0.2": ("COMPLETE", pytest.approx(1 / 1.3))}
 
 
+@pytest.mark.slow
 def test_runs_do_not_outlive_an_error_of_the_sweep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAUSE", "0.3")
     made = planned("optimizer.lr=0.1", jobs=2)

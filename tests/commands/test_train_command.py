@@ -199,6 +199,7 @@ def test_eval_asks_the_teacher_that_a_profile_made(finished: tuple[Path, Result]
         evaluate_run(run.path, registry, against_teacher=True, device="cpu")
 
 
+@pytest.mark.slow
 def test_eval_gives_the_number_of_a_run_in_bf16_to_the_last_digit(folder: Path, registry: Registry) -> None:
     """Training lays the networks out in another memory format, which must not reach the figures."""
     result = train(
@@ -385,6 +386,7 @@ def test_a_teacher_with_the_same_classes_in_another_order_is_refused(folder: Pat
         train(load("student.toml", registry=registry, overrides=cut, teacher=str(teacher)), registry, Ear(), device="cpu")
 
 
+@pytest.mark.slow
 def test_a_teacher_that_learnt_the_classes_in_another_order_is_refused(folder: Path, registry: Registry) -> None:
     teacher = train(load("teacher.toml", registry=registry), registry, Ear(), device="cpu").path
     weights = load_file(teacher / "student.safetensors")

@@ -217,6 +217,7 @@ BOXES = torch.tensor([[2, 5, 11, 30], [3, 1, 900, 20], [-4, 2, 18, 17], [0, 0, 1
 
 @pytest.mark.parametrize("cache", ["none", "ram", "disk"])
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_boxes_are_cut_out_before_anything_else(files, tmp_path, cache, workers):
     """As if files had been cut before, in training and in evaluation; what lies beyond the picture is not there."""
     boxed = FileImages(files.paths, files.labels, boxes=BOXES)

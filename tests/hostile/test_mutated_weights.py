@@ -123,6 +123,7 @@ def answers(tmp_path_factory, request):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_mutants_are_refused_or_read_as_they_were(form, answers):
     told = dict(answers[form])
     whole = told.pop(f"{form}-whole")["state"]

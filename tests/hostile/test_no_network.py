@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from distillctl.cli.app import COMMANDS
 
 # Notes every socket and look-up, and whatever a library may start to do it in another process.
@@ -76,6 +78,7 @@ def test_the_command_line(tmp_path):
     assert events(COMMAND_LINE, tmp_path, json.dumps(calls)) == []
 
 
+@pytest.mark.slow
 def test_every_public_name_and_method(tmp_path):
     assert [event for event in events(EVERYTHING, tmp_path) if event != "subprocess.Popen"] == []  # torch asks the machine what it is
 

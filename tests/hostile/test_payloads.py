@@ -311,6 +311,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 """
 
 
+@pytest.mark.slow
 def test_every_payload_runs_if_it_is_believed(written):
     """The tests above can fail."""
     stored, markers = written

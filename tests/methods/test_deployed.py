@@ -17,6 +17,8 @@ from distillctl.models import deploy
 from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 
+pytestmark = pytest.mark.slow
+
 PROFILE = """
 [dataset]
 name = "digits"

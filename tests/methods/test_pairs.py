@@ -32,7 +32,7 @@ PAIRS: Mapping[str, tuple[str, str]] = {
     "ViT → ViT": ("tiny_vit", "tiny_vit"),
 }
 """Kind → student and teacher."""
-KINDS = [kind if kind in ("wider", "CNN → ViT") else pytest.param(kind, marks=pytest.mark.slow) for kind in PAIRS]
+KINDS = [kind if kind == "wider" else pytest.param(kind, marks=pytest.mark.slow) for kind in PAIRS]
 
 METHODS = tuple(spec.name for spec in Registry.load().methods if spec.name != "none" and not spec.relabels)
 _found: dict[tuple[str, str], str] = {}

@@ -14,6 +14,8 @@ from distillctl.models.onnx_files import OnnxModel, add_metadata, needs, quantis
 from distillctl.models.pixel_input import PixelInput
 from distillctl.testing.tiny_models import TinyCNN
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 16, 16)
 
 

@@ -27,6 +27,8 @@ from distillctl.plugin.registry import Registry
 from distillctl.profile.reading import load
 from distillctl.testing import TaskContract
 
+pytestmark = pytest.mark.slow
+
 STRANGERS = Path(__file__).parent / "strangers"
 TEACHER = """
 seed = 3

@@ -450,6 +450,7 @@ def register_method():
         ("import no_such_module", "", "No module named 'no_such_module'"),
     ],
 )
+@pytest.mark.slow
 def test_a_heavy_plugin_module_is_caught(tmp_path, monkeypatch, imports, options, message):
     (tmp_path / "heavy.py").write_text(DECLARES.format(imports=imports, options=options))
     (tmp_path / "heavy_options.py").write_text("import torch\n")

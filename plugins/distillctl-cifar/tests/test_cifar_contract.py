@@ -8,6 +8,8 @@ from distillctl.testing.models import ModelContract
 from distillctl_cifar.models import create
 from distillctl_cifar.zoo import SPECS
 
+pytestmark = pytest.mark.slow
+
 WHOLE = (
     "resnet8", "resnet8x4", "wrn_16_1", "wrn_16_2", "vgg8", "vgg11", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet18", "ResNet50",
 )  # fmt: skip

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from distillctl.plugin.registry import Registry, load
 from distillctl.testing.docs import options_table
 from distillctl_cifar import plugin
@@ -40,6 +42,7 @@ def test_declaring_imports_no_torch():
     assert not imported("import distillctl_cifar.options", "torch")
 
 
+@pytest.mark.slow
 def test_the_models_need_nothing_of_distillctl():
     assert not imported("from distillctl_cifar.models import resnet8x4", "distillctl")
 

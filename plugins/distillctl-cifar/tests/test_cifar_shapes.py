@@ -7,6 +7,8 @@ from distillctl.models.features import Tapped, evaluating
 from distillctl_cifar.models import MODELS, create
 from distillctl_cifar.zoo import SPECS
 
+pytestmark = pytest.mark.slow
+
 BY_NAME = {spec.name: spec for spec in SPECS}
 
 # parameters and entries of the state dict at 100 classes, dimensions of the pooled feature

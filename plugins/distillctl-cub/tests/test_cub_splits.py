@@ -85,6 +85,7 @@ def sizes_like_the_real_ones():
     return [*reached[loss], *[60] * (200 - len(reached[loss]))]
 
 
+@pytest.mark.slow
 def test_the_seeded_split_has_the_published_totals():
     counts = sizes_like_the_real_ones()
     assert (len(counts), sum(counts), min(counts) >= 41, max(counts)) == (200, 11788, True, 60)

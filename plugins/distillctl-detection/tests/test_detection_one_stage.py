@@ -29,6 +29,8 @@ from distillctl_detection.options import FasterRCNNOptions, FCOSOptions, RetinaN
 from distillctl_detection.shapes import build as build_shapes
 from distillctl_detection.task import Detection
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 CLASSES = 3
 ALL = ("retinanet", "fcos", "ssdlite")

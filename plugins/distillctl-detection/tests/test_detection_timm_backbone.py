@@ -30,6 +30,7 @@ def test_stages_have_the_strides_of_their_numbers(name: str, one_stage: bool) ->
         assert maps[stage].shape[-1] == 128 // 2 ** int(stage[1]), stage
 
 
+@pytest.mark.slow
 def test_the_backbone_is_that_of_timm_with_the_weights_of_a_file() -> None:
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for name in ("resnet10t", "lcnet_035", "convnext_atto"):  # the last one's names are joined by timm

@@ -45,6 +45,7 @@ def ours(run, layers):
     return values
 
 
+@pytest.mark.slow
 def test_of_the_last_layer(student):
     fast = captums(student, TracInCPFast, final_fc_layer="fc", loss_fn=nn.CrossEntropyLoss(reduction="sum"))
     assert len(student.kept) == 2
