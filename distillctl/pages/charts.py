@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from distillctl.analysis.curves import Curve, Panel
 from distillctl.pages.markup import Markup, data_block, element, join
@@ -13,20 +13,22 @@ _COLOURS = {"student": 0, "training": 0, "val": 1, "test": 1, "teacher": 1, "con
 """Numbers of colours of lines that many charts have."""
 
 
-def chart(panel: Panel, *, x: str = "epoch", x_percent: bool = False, diagonal: bool = False) -> Markup:
+def chart(panel: Panel, *, x: str = "epoch", x_percent: bool = False, diagonal: bool = False, names: Sequence[str] = ()) -> Markup:
     """A chart of lines; an area around a line that has a spread. The values under the pointer are told, and a drag zooms.
 
     x: what the horizontal axis counts. x_percent: as shares. diagonal: a line where both axes are equal, from 0 to 1.
+    names: lines of several charts, which have the same colour in all of them.
     """
-    lines = [_line(one, _COLOURS.get(one.name, i)) for i, one in enumerate(panel.curves)]
+    known = {name: number for number, name in enumerate(names)} or _COLOURS
+    lines = [_line(one, known.get(one.name, i)) for i, one in enumerate(panel.curves)]
     data = {"title": panel.title, "x": x, "percent": panel.percent, "xPercent": x_percent, "log": panel.log, "diagonal": diagonal}
     inner = [element("figcaption", panel.title), element("div", "", class_="plot"), element("div", "", class_="legend")]
     return element("figure", join([*inner, data_block({**data, "lines": lines})]), class_="chart")
 
 
-def charts(panels: Iterable[Panel]) -> Markup:
-    """Charts beside each other, as many as fit."""
-    made = [chart(panel) for panel in panels]
+def charts(panels: Iterable[Panel], names: Sequence[str] = ()) -> Markup:
+    """Charts beside each other, as many as fit. names: as for `chart`."""
+    made = [chart(panel, names=names) for panel in panels]
     return element("div", join(made), class_="charts") if made else Markup()
 
 

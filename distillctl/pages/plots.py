@@ -46,7 +46,9 @@ def write_plots(folder: Path, runs: Sequence[RunRecord], control: RunRecord | No
     else:
         metric = runs[0].metric
         same = [group for group in groups(runs) if all(run.metric == metric for run in group.runs)]
-        drawn = [(panel.title, _lines(panel)) for panel in group_panels(with_curves(best_first(same, metric)), runs[0])]
+        shown = with_curves(best_first(same, metric))
+        names = [group.name for group in shown]
+        drawn = [(panel.title, _lines(panel, names)) for panel in group_panels(shown, runs[0])]
         drawn += [(f"{one.method} {one.row} {one.column}", _heat(one, runs[0])) for one in heat_maps(same, metric)]
     files: dict[Path, Any] = {}
     for name, figure in drawn:
@@ -90,12 +92,14 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _lines(panel: Panel) -> Any:
+def _lines(panel: Panel, names: Sequence[str] = ()) -> Any:
+    """The lines of a chart. names: lines of several charts, which have the same colour in all of them."""
     made = figure()
     axes = made.subplots()
     for one in panel.curves:
         y = [math.nan if value is None else value for value in one.y]
-        (line,) = axes.plot(one.x, y, label=plain(one.name), linewidth=1.2)
+        colour = {"color": f"C{names.index(one.name) % 10}"} if one.name in names else {}
+        (line,) = axes.plot(one.x, y, label=plain(one.name), linewidth=1.2, **colour)
         if one.spread:
             low, high = ([v + sign * s for v, s in zip(y, one.spread, strict=True)] for sign in (-1, 1))
             axes.fill_between(one.x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)

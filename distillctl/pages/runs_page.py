@@ -98,7 +98,7 @@ def _curves(found: Sequence[Group], first: RunRecord) -> list[Markup]:
     left = len(found) - len(drawn)
     note = [paragraph(f"The {len(drawn)} best groups; {counted(left, 'more group')} would crowd the charts.")] if left > 0 else []
     found_panels = group_panels(drawn, first)
-    return [*note, charts(found_panels)] if found_panels else [paragraph("No epoch is finished yet.")]
+    return [*note, charts(found_panels, [group.name for group in drawn])] if found_panels else [paragraph("No epoch is finished yet.")]
 
 
 def _runs(runs: Sequence[RunRecord]) -> Markup:

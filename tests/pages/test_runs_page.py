@@ -59,6 +59,21 @@ def test_their_curves_together(runs: list[RunRecord]) -> None:
     assert lines[-1]["spread"][-1] == pytest.approx(statistics.stdev([0.5, 0.6]), rel=1e-5)
 
 
+def test_a_group_has_one_colour_in_all_charts(make_run: Make, tmp_path: Path) -> None:
+    """The control is better than one group, and has no line in the chart of agreement with the teacher."""
+    made = [
+        make_run(tmp_path / f"{method}-{t}", top1=top1, seed=0, answers=False, method=method, temperature=t)
+        for method, t, top1 in (("kd", 1.0, 0.9), ("none", 1.0, 0.7), ("kd", 4.0, 0.5))
+    ]
+    page = runs_page("all", [RunRecord.read(path) for path in made])
+    colours: dict[str, set[int]] = {}
+    for data in map(json.loads, re.findall(r'<script type="application/json">(.*?)</script>', page)):
+        for line in data["lines"]:
+            colours.setdefault(line["name"], set()).add(line["colour"])
+    assert len(colours) == 3
+    assert sorted(colours.values(), key=min) == [{0}, {1}, {2}]
+
+
 def test_damaged_and_unfinished_runs_are_told(make_run: Make, tmp_path: Path) -> None:
     going = RunRecord.read(make_run(tmp_path / "going", finished=False, seed=1))
     done = RunRecord.read(make_run(tmp_path / "done"))
