@@ -21,6 +21,7 @@ _TRAIN = "tests/commands/test_train_command.py"
 _LOOP = "tests/engine/test_loop.py"
 _CIFAR = "plugins/distillctl-cifar/"
 _DETECTION = "plugins/distillctl-detection/"
+_TRACIN = "plugins/distillctl-tracin/"
 _COCO = "plugins/distillctl-coco/"
 
 
@@ -601,4 +602,9 @@ MUTANTS = (
     Mutant("a sweep trains finished runs again", "distillctl/commands/sweep_runner.py", "            if not cell.finished:\n                return cell\n            self._finish(cell, told=False)\n",
            "            return cell\n", "tests/commands/test_sweep.py"),
     Mutant("a sweep is part of what a run is", "distillctl/profile/reading.py", "    sweep = read_sweep(check)\n", "    sweep = read_sweep(check)\n    check.resolved[\"sweep\"] = dict(check.document.data.get(\"sweep\", {}))\n", "tests/profile/test_sweep.py"),
+    # TracIn.
+    Mutant("tracin: learning rates count for nothing", _TRACIN + "distillctl_tracin/influence.py", "+= rate * dot_products", "+= dot_products", _TRACIN + "tests"),
+    Mutant("tracin: opponents rank first", _TRACIN + "distillctl_tracin/ranks.py", "np.argsort(-values, kind", "np.argsort(values, kind", _TRACIN + "tests"),
+    Mutant("tracin: chance as if one ranking were random items", _TRACIN + "distillctl_tracin/ranks.py", "expected = k * k / pool", "expected = k / pool", _TRACIN + "tests"),
+    Mutant("tracin: a projection without signs", _TRACIN + "distillctl_tracin/sketch.py", "(part * signs).double()", "part.double()", _TRACIN + "tests"),
 )  # fmt: skip
