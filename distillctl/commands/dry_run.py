@@ -129,15 +129,17 @@ def dry_run(profile: Profile, registry: Registry, *, out: Path | None = None, de
             for role, side in sides(experiment)
         )
         _, step, batch = tried[-1]
+        evaluations = _evaluation_seconds(experiment)
+        methods = method_costs(step, batch)  # the last of all, since it changes statistics
         plan = Plan(
             path=path,
             data=task.data.overview,
             sides=networks,
-            methods=method_costs(step, batch),
+            methods=methods,
             steps_per_epoch=experiment.loader.steps,
             parts=tuple(part for part, _, _ in tried),
             memory=peak_memory(chosen),
-            evaluation_seconds=_evaluation_seconds(experiment),
+            evaluation_seconds=evaluations,
             notes=(*notes, *advice(profile, 1), *average_advice(profile, experiment.loader.steps), *experiment.notes),
         )
     del experiment, teachers, tried, step, batch  # their memory

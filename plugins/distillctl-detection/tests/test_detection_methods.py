@@ -60,10 +60,13 @@ train = 8
 val = 2
 test = 2
 image_size = 64
+[optimizer]
+lr = 1e-6
 [train]
 epochs = 1
 batch_size = 4
 """
+"""At a usual rate the sum of all methods at once leads to weights beyond all numbers in two steps."""
 _P4 = 'student_stage = "p4"\nteacher_stage = "p4"'
 _BLOCKS = '["backbone.body.3", "backbone.body.8"]'
 _LEVELS = 'student_stages = ["p3", "p4"]\nteacher_stages = ["p3", "p4"]'
