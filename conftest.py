@@ -49,7 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runs", type=int, default=0, help="how often the tests in tests/chaos repeat their accident; 0: a few times")
-    parser.addoption("--share", type=int, default=1, help="every N-th slow test of a family, others each day")
+    parser.addoption(
+        "--share", type=int, default=1, help="every N-th slow test of a family, half of the other slow ones"
+    )
     parser.addoption("--write", action="store_true", help="write the table of pairs into plugins/README.md")
 
 
@@ -61,13 +63,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of slow tests that repeat one thing for a whole family, takes the N-th part that `--share N` asks for: another each day."""
+    """Of slow tests that repeat one thing for a whole family, takes the N-th part that `--share N` asks for, and of the other slow ones
+    half: others each day.
+    """
     share, today = config.getoption("--share"), datetime.date.today().toordinal()
-    left = [item for item in items if _repeats(item) and (zlib.crc32(item.nodeid.encode()) + today) % share]
+    left = [item for item in items if (zlib.crc32(item.nodeid.encode()) + today) % _one_in(item, share)]
     if left:
         config.hook.pytest_deselected(items=left)
         gone = set(left)
         items[:] = [item for item in items if item not in gone]
+
+
+def _one_in(item: pytest.Item, share: int) -> int:
+    return share if _repeats(item) else min(share, 2) if item.get_closest_marker("slow") is not None else 1
 
 
 def _repeats(item: pytest.Item) -> bool:
