@@ -49,9 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runs", type=int, default=0, help="how often the tests in tests/chaos repeat their accident; 0: a few times")
-    parser.addoption(
-        "--share", type=int, default=1, help="every N-th slow test of a family, half of the other slow ones"
-    )
+    parser.addoption("--share", type=int, default=1, help="every N-th slow test of a family, half of the other slow ones")
     parser.addoption("--write", action="store_true", help="write the table of pairs into plugins/README.md")
 
 
