@@ -8,7 +8,7 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
-from distillctl.analysis.records import RunRecord
+from distillctl.analysis.records import MAIN, RunRecord
 
 BACKWARD = 2
 """A backward pass costs as much as two forwards: gradients of inputs and of weights are a product each."""
@@ -72,7 +72,7 @@ def best_within(run: RunRecord, metric: str, budget: float, *, lower: bool) -> t
     found: tuple[int, float] | None = None
     for line, macs in zip(run.history, spent, strict=True):
         value = _table(line, "val").get(metric)
-        if line.get("phase", "main") != "main" or value is None or macs > budget * (1 + _ROUNDING):
+        if line.get("phase", MAIN) != MAIN or value is None or macs > budget * (1 + _ROUNDING):
             continue
         if found is None or (value < found[1] if lower else value > found[1]):
             found = (int(line.get("epoch", 0)), float(value))

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillctl.analysis.records import RunRecord
-from distillctl.errors import DataError
+from distillctl.analysis.records import RunRecord, record_in
 from distillctl.profile.identity import identity
 from distillctl.rundir.directory import runs_in
 
@@ -23,11 +22,10 @@ LABELS_ALONE = "none"
 
 def control_beside(path: Path) -> RunRecord | None:
     """The newest control in the folder of a run; None if there is none, or the run cannot be read."""
-    try:
-        run = RunRecord.read(path)
-    except DataError:
+    run = record_in(path)
+    if run is None:
         return None
-    return control_of(run, (record for other in runs_in(path.parent) if (record := _record(other.path)) is not None))
+    return control_of(run, (record for other in runs_in(path.parent) if (record := record_in(other.path)) is not None))
 
 
 def control_of(run: RunRecord, among: Iterable[RunRecord]) -> RunRecord | None:
@@ -69,10 +67,3 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _without_teaching(run: RunRecord) -> dict[str, Any]:
     """What a run was asked to do, without what it should distil."""
     return identity({name: table for name, table in run.resolved.items() if name not in _DISTILLS})
-
-
-def _record(path: Path) -> RunRecord | None:
-    try:
-        return RunRecord.read(path)
-    except DataError:
-        return None

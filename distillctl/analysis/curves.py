@@ -7,10 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distillctl.analysis.records import RunRecord
-
-MAIN = "main"
-"""The part of a run that trains the student; others are phases of its methods."""
+from distillctl.analysis.records import MAIN, RunRecord
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,7 @@ def number(value: object) -> float | None:
 def meaningful(run: RunRecord, name: str, value: object) -> float | None:
     """A figure of a run; None where it means nothing, as a share below 0 by which COCO says that there is no object of a size."""
     found = number(value)
-    return None if found is not None and found < 0 and is_share(run, name) else found
-
-
-def is_share(run: RunRecord, name: str) -> bool:
-    """Whether a figure is told in percent."""
-    return run.show(name, 0.5).endswith("%")
+    return None if found is not None and found < 0 and run.is_share(name) else found
 
 
 def curve(name: str, lines: Iterable[Mapping[str, Any]], *keys: str) -> Curve | None:
@@ -70,11 +62,6 @@ def curve(name: str, lines: Iterable[Mapping[str, Any]], *keys: str) -> Curve | 
     return Curve(name, x, y) if x else None
 
 
-def part(run: RunRecord, name: str = MAIN) -> list[Mapping[str, Any]]:
-    """The lines of one part of a run."""
-    return [line for line in run.history if line.get("phase", MAIN) == name]
-
-
 def evaluated_on(lines: Sequence[Mapping[str, Any]]) -> str:
     """The split on which the epochs of a run were evaluated; empty if they were not."""
     return next((split for split in ("val", "test") if any(isinstance(line.get(split), Mapping) for line in lines)), "")
@@ -85,7 +72,7 @@ def panels(run: RunRecord, control: RunRecord | None = None) -> list[Panel]:
     found: list[tuple[Panel, ...]] = []
     phases = dict.fromkeys(str(line.get("phase", MAIN)) for line in run.history)
     for name in phases:
-        lines = part(run, name)
+        lines = run.part(name)
         where = "" if name == MAIN else f" in the phase {name}"
         terms = curve("total", lines, "total"), *(curve(term, lines, "terms", term) for term in _names(lines, "terms"))
         found.append(_panel(f"Loss{where}", terms, log=True))
@@ -106,13 +93,13 @@ _SECONDS = {"seconds": "whole", "train_seconds": "steps", "evaluation_seconds": 
 def _figures(run: RunRecord, lines: Sequence[Mapping[str, Any]], control: RunRecord | None) -> list[tuple[Panel, ...]]:
     """The figure that chooses the best epoch first; the others after it, by themselves."""
     split = evaluated_on(lines)
-    beside = [] if control is None else part(control)
+    beside = [] if control is None else control.part()
     found = []
     for name, words in run.names.items():
         curves = [curve("training", lines, f"train_{name}"), curve(split, lines, split, name), curve("control", beside, split, name)]
         kept = [one for one in curves if one is not None and any(meaningful(run, name, value) is not None for value in one.y)]
         if kept and (len(kept) > 1 or kept[0].name == split):
-            found.append(_panel(f"{words} on {split}" if len(kept) == 1 else words, kept, percent=is_share(run, name)))
+            found.append(_panel(f"{words} on {split}" if len(kept) == 1 else words, kept, percent=run.is_share(name)))
     return found
 
 

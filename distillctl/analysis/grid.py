@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillctl.analysis.control import LABELS_ALONE
-from distillctl.analysis.curves import Curve, Panel, curve, evaluated_on, is_share, mean_curve, meaningful, number, part, thinned
+from distillctl.analysis.curves import Curve, Panel, curve, evaluated_on, mean_curve, meaningful, number, thinned
 from distillctl.analysis.records import RunRecord
 from distillctl.analysis.settings import METHOD, Facts, differing, text_of, value_of
+from distillctl.analysis.statistics import mean, sample_sd
 
 DRAWN = 24
 """Groups whose curves are drawn: more lines can no longer be told apart."""
@@ -83,17 +84,15 @@ def heat_maps(found: Sequence[Group], figure: str) -> list[Heat]:
         means: dict[tuple[float, float], float] = {}
         for group in same:
             if values := group.figures(figure):
-                means[float(group.values[row]), float(group.values[column])] = math.fsum(values) / len(values)
+                means[float(group.values[row]), float(group.values[column])] = mean(values)
         maps.append(Heat(method, row, column, rows, columns, [[means.get((r, c), math.nan) for c in columns] for r in rows]))
     return maps
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """The mean and the sample's standard deviation (n − 1), which is NaN of one value."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    spread = sample_sd(values)
+    return mean(values), math.nan if spread is None else spread
 
 
 def best_first(found: Sequence[Group], figure: str) -> list[Group]:
@@ -112,8 +111,8 @@ def group_panels(found: Sequence[Group], first: RunRecord) -> list[Panel]:
 
     first: the run that says how figures are shown.
     """
-    lines = [(group.name, [part(run) for run in group.runs]) for group in found]
-    panels = [_panel(f"{words}, evaluated", lines, name, percent=is_share(first, name)) for name, words in first.names.items()]
+    lines = [(group.name, [run.part() for run in group.runs]) for group in found]
+    panels = [_panel(f"{words}, evaluated", lines, name, percent=first.is_share(name)) for name, words in first.names.items()]
     panels.append(_panel("Loss in training", lines, "total", log=True))
     panels.append(_panel("Agreement with the teacher", lines, "agreement", percent=True))
     panels.append(_panel("Learning rate", lines, "lr"))

@@ -37,12 +37,13 @@ def named_runs(names: Sequence[str | Path], root: Path = ROOT) -> Found:
 def _places(name: str, root: Path) -> Iterator[Path]:
     for place in (Path(name), root / name):
         meant = [Path(one) for one in sorted(glob.glob(str(place)))] if set("*?[") & set(name) else [place]
-        if found := [one for one in meant if _is_folder(one)]:
+        if found := [one for one in meant if is_folder(one)]:
             yield from found
             return
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether a name is that of a folder."""
     try:
         return path.is_dir()
     except (OSError, ValueError):  # a name that no folder can have
@@ -58,7 +59,7 @@ def _no_runs(name: str, found: Sequence[Path], root: Path) -> Problem:
         return Problem(f"there is no run in `{found[0]}`", hint="`distillctl train PROFILE` makes one")
     message, hint = no_file(Path(name))
     if message.startswith("there is no file"):
-        known = [entry.name for entry in root.iterdir() if entry.is_dir()] if _is_folder(root) else []
+        known = [entry.name for entry in root.iterdir() if entry.is_dir()] if is_folder(root) else []
         message, hint = f"there is no run `{name}`", nearest(name, known) or f"`{root}` holds {len(known)} folders"
     return Problem(message, hint=hint)
 

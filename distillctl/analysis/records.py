@@ -25,6 +25,8 @@ _CLASSIFICATION = {
 """How figures of runs are shown that do not say it themselves, since they are older."""
 
 At = Literal["best", "last"]
+MAIN = "main"
+"""The part of a run that trains the student; others are phases of its methods."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,15 @@ class RunRecord:
 
     def show(self, name: str, value: float) -> str:
         """A figure as text: `73.12%`, `0.8123`."""
-        return f"{value:.2%}" if name in self._shown["percent"] else f"{value:.4f}"
+        return f"{value:.2%}" if self.is_share(name) else f"{value:.4f}"
+
+    def is_share(self, name: str) -> bool:
+        """Whether a figure is told in percent."""
+        return name in self._shown["percent"]
+
+    def part(self, name: str = MAIN) -> list[Mapping[str, Any]]:
+        """The lines of `history` of one part of the run."""
+        return [line for line in self.history if line.get("phase", MAIN) == name]
 
     def figures(self, split: str, at: At = "best") -> Mapping[str, float]:
         """The figures on a split, of the chosen epoch or of the last one; empty where they are not known.
@@ -190,7 +200,7 @@ class RunRecord:
         """
         if split == self.split and isinstance(found := self.result.get(at), dict):
             return {name: value for name, value in found.items() if name != "epoch"}
-        lines = [line for line in self.history if isinstance(line.get(split), dict) and line.get("phase", "main") == "main"]
+        lines = [line for line in self.part() if isinstance(line.get(split), dict)]
         if at == "best":
             lines = [line for line in lines if line.get("epoch") == self.best_epoch]
         return dict(lines[-1][split]) if lines else {}
@@ -209,6 +219,14 @@ class RunRecord:
     def _name(self, table: str) -> str:
         found = self.resolved.get(table)
         return str(found.get("name", "")) if isinstance(found, dict) else ""
+
+
+def record_in(path: Path) -> RunRecord | None:
+    """The run in a directory; None where there is none, or it cannot be read."""
+    try:
+        return RunRecord.read(path)
+    except DataError:
+        return None
 
 
 class Found(NamedTuple):

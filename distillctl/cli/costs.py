@@ -35,8 +35,13 @@ def print_costs(info: Mapping[str, Any]) -> None:
         render.words(f"{line}{'  ' if more else ''}{', '.join(more)}", _INDENT + _LABEL)
     methods: Mapping[str, int] = told.get("methods", {})
     if any(methods.values()):
-        counted = f", {magnitude(methods['macs'])} MACs an image" if "macs" in methods else ""
-        render.words(f"{'methods':<{_INDENT}}{methods['parameters']:,} parameters{counted}, in training alone", _INDENT)
+        told = f"{methods['parameters']:,} parameters{macs_told(methods.get('macs'))}"
+        render.words(f"{'methods':<{_INDENT}}{told}, in training alone", _INDENT)
+
+
+def macs_told(macs: int | None) -> str:
+    """What stands behind a number of parameters; nothing where multiply-accumulates could not be counted."""
+    return "" if macs is None else f", {magnitude(macs)} MACs an image"
 
 
 def _ratio(costs: Mapping[str, Mapping[str, Any]], key: str, words: str) -> str:

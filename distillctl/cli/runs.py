@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from distillctl.analysis.control import controls_among
+from distillctl.analysis.places import is_folder
 from distillctl.analysis.records import Found, RunRecord, find_runs
 from distillctl.cli import completion, options, render
 from distillctl.errors import ProfileError
@@ -107,8 +108,8 @@ def _state(run: RunRecord) -> str:
 
 def _found(words: Sequence[str]) -> tuple[Sequence[RunRecord], Found]:
     """All runs in the places that are named, and those that are meant."""
-    folders = [Path(word) for word in words if Path(word).is_dir()]
-    patterns = [word for word in words if not Path(word).is_dir()]
+    folders = [Path(word) for word in words if is_folder(Path(word))]
+    patterns = [word for word in words if not is_folder(Path(word))]
     found = find_runs(folders or [ROOT])
     if not found.runs and not found.damaged:
         where = " and ".join(f"`{folder}`" for folder in folders or [ROOT])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distillctl.cli import options, render
-from distillctl.cli.costs import print_costs
+from distillctl.cli.costs import macs_told, print_costs
 from distillctl.distributed import heartbeat
 from distillctl.errors import MachineError, ProfileError
-from distillctl.text import counted, duration, magnitude
+from distillctl.text import counted, duration
 
 if TYPE_CHECKING:
     from distillctl.commands.dry_run import Plan
@@ -212,10 +212,6 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _counted(macs: int | None) -> str:
-    return "" if macs is None else f", {magnitude(macs)} MACs an image"
-
-
 def print_plan(plan: Plan) -> None:
     """What a dry run found."""
     from distillctl.api.method import OUTPUT
@@ -225,14 +221,14 @@ def print_plan(plan: Plan) -> None:
     _say(f"data       {plan.data}")
     outputs = {side.taps[OUTPUT] for side in plan.sides}
     for side in plan.sides:
-        _say(f"{side.role:<10} {side.name}: {side.parameters:,} parameters{_counted(side.macs)}")
+        _say(f"{side.role:<10} {side.name}: {side.parameters:,} parameters{macs_told(side.macs)}")
         for name, shape in side.taps.items():
             if name == OUTPUT and len(outputs) == 1:
                 continue
             render.line(f"             {name:<14} {_shape(shape)}")
     if len(outputs) == 1:
         _say(f"logits     {_shape(*outputs)}")
-    _say(f"methods    {plan.methods['parameters']:,} parameters beside the student{_counted(plan.methods.get('macs'))}")
+    _say(f"methods    {plan.methods['parameters']:,} parameters beside the student{macs_told(plan.methods.get('macs'))}")
     for part in plan.parts:
         name = "" if part.name == "main" else f"{part.name}: "
         steps = plan.steps_per_epoch * part.epochs

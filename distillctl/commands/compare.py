@@ -105,12 +105,11 @@ def _figure(runs: Sequence[RunRecord], metric: str, at: At, split: str) -> tuple
     if missing := [str(run.path) for run in runs if run.path not in kept]:
         notes.append(f"{counted(len(missing), 'run')} left out, without `{name}` on {chosen}: {some(missing)}")
     first = having[0]
-    percent = first.show(name, 0.5).endswith("%")
 
     def of(run: RunRecord) -> float | None:
         return run.figures(chosen, at).get(name)
 
-    return Figure(name, first.names.get(name, name), percent, chosen, at, of), having, notes
+    return Figure(name, first.names.get(name, name), first.is_share(name), chosen, at, of), having, notes
 
 
 def _no_figure(runs: Sequence[RunRecord], name: str, at: At, splits: Sequence[str]) -> ProfileError:
@@ -156,14 +155,14 @@ def _mcnemar(figure: Figure, first: RunRecord, second: RunRecord) -> McNemar | s
         return "answers are kept of the chosen epoch alone"
     if len({str(run.info.get("data_listing", {}).get(figure.split)) for run in (first, second)}) > 1:
         return _OTHER_IMAGES
-    from numpy import array_equal  # imported where it is needed: it takes a tenth of a second
-
+    # With numpy, which is imported where it is needed: it takes a tenth of a second.
+    from distillctl.analysis.per_class import same_images
     from distillctl.rundir.answers import answers_file, read_answers
 
     try:
         mine, theirs = (read_answers(answers_file(run.path, figure.split)) for run in (first, second))
     except DataError as error:
         return error.problems[0].message
-    if not (array_equal(mine.index, theirs.index) and array_equal(mine.label, theirs.label)):
+    if not same_images(mine, theirs):
         return _OTHER_IMAGES
     return mcnemar_of(int((mine.right & ~theirs.right).sum()), int((theirs.right & ~mine.right).sum()))

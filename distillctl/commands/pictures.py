@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from distillctl.analysis.per_class import same_images
 from distillctl.api.data import Images
 from distillctl.api.task import Task
 from distillctl.data import eval_loader
+from distillctl.data.pixels import unnormalised
 from distillctl.rundir.answers import Answers
 
 SIDE = 96
@@ -36,11 +36,8 @@ def pixels(task: Task, images: Images, places: Sequence[int]) -> list[Tensor]:
     """Images at these places as an evaluation shows them, before they are normalised: uint8, (C, height, width) each."""
     if not places:
         return []
-    channels = task.data.channels
-    # With this mean and deviation, normalised images are the pixels themselves.
-    plain = replace(task.data, mean=(0.0,) * channels, std=(1 / 255,) * channels)
     chosen = images.subset(torch.tensor(places))
-    with closing(eval_loader(plain, chosen, batch_size=len(places), device=torch.device("cpu"), workers=0)) as loader:
+    with closing(eval_loader(unnormalised(task.data), chosen, batch_size=len(places), device=torch.device("cpu"), workers=0)) as loader:
         return [image for batch in loader for image in batch.images.round().clamp(0, 255).to(torch.uint8)]
 
 

@@ -118,7 +118,7 @@ def reproduce(
     others = [] if exact else ["options that were not published"]
     others += [f"`{run.path}` went on after an accepted change" for _, run in runs if run.info.get("changes")]
     first = runs[0][1]
-    percent = first.show(figure.name, 1.0).endswith("%")
+    percent = first.is_share(figure.name)
     words, unit = first.names.get(figure.name, figure.name), " %" if percent else ""
     reached = tuple(_reached(seed, run, figure, 100 if percent else 1) for seed, run in runs)
     return Reproduction(figure, words, unit, profile.published.teacher, reached, tuple(others))

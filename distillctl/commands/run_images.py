@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from distillctl.build.data import build_task, evaluation_loader
 from distillctl.commands.evaluate import with_data_found
 from distillctl.data import EvalLoader
 from distillctl.data.order import epoch_order
+from distillctl.data.pixels import unnormalised
 from distillctl.engine.evaluate import evaluate
 from distillctl.errors import ProfileError
 from distillctl.plugin.registry import Registry
@@ -82,10 +83,7 @@ class RunImages:
                 yield batch.images.to(torch.uint8)
 
     def _loader(self, images: Images) -> EvalLoader:
-        # With this mean and deviation, normalised images are the pixels themselves.
-        channels = self.task.data.channels
-        plain = replace(self.task.data, mean=(0.0,) * channels, std=(1 / 255,) * channels)
-        return evaluation_loader(self.profile, type(self.task)(plain), images, _CPU)
+        return evaluation_loader(self.profile, type(self.task)(unnormalised(self.task.data)), images, _CPU)
 
 
 class _Bytes(nn.Module):

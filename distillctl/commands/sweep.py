@@ -14,7 +14,7 @@ from typing import Any
 
 from distillctl.analysis.comparison import lower_is_better
 from distillctl.analysis.control import LABELS_ALONE
-from distillctl.analysis.records import RunRecord
+from distillctl.analysis.records import RunRecord, record_in
 from distillctl.errors import DataError, Problem, ProfileError
 from distillctl.files import read_json, write_json
 from distillctl.plugin.registry import Registry
@@ -66,10 +66,7 @@ class Cell:
     @property
     def record(self) -> RunRecord | None:
         """The run, as far as it is; None if it has not begun."""
-        try:
-            return RunRecord.read(self.path)
-        except DataError:
-            return None
+        return record_in(self.path)
 
 
 @dataclass(frozen=True)

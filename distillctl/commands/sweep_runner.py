@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 
 from distillctl.commands.sweep import Book, Cell, Plan
 from distillctl.distributed import heartbeat
+from distillctl.distributed.cores import usable_cores
 from distillctl.distributed.stop_signals import SIGNALS, exit_code
 from distillctl.errors import Problem, RunError, StoppedError
 from distillctl.rundir.lock import BusyError, held, locked
@@ -192,7 +193,7 @@ class Runner:
 
     def _environment(self) -> dict[str, str]:
         """That of a run: cores are shared out, lines of its log are not cut to a terminal's width, and it ends when we are gone."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         made = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         if self.plan.sweep.jobs > 1:
             made.setdefault("OMP_NUM_THREADS", str(max(1, cores // self.plan.sweep.jobs)))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+
+from distillctl.api.data import Splits
 
 
 class Normalise:
@@ -34,3 +37,8 @@ class Normalise:
         rows = images.permute(0, 2, 3, 1).to(torch.float32, memory_format=torch.contiguous_format).view(b, h, w * c)
         rows.mul_(self._scale.repeat(w)).add_(self._shift.repeat(w))
         return rows.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def unnormalised(data: Splits) -> Splits:
+    """Data whose normalised images are the pixels themselves, from 0 to 255."""
+    return replace(data, mean=(0.0,) * data.channels, std=(1 / 255,) * data.channels)

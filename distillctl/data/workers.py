@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from distillctl.data.batches import Workers
+from distillctl.distributed.cores import usable_cores
 from distillctl.distributed.stop_signals import SIGNALS
 from distillctl.errors import MachineError, RunError
 
@@ -30,7 +31,7 @@ _NO_SHARED_MEMORY = re.compile(r"Bus error|out of shared memory|\(shm\)|shared m
 
 def available_cores() -> int:
     """Cores for this process: its affinity mask and the quota of its container, shared with the others that train the same run."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     sharing = os.environ.get("LOCAL_WORLD_SIZE", "1")  # processes that train together on this machine
     return max(1, min(cores, _quota() or cores) // max(1, int(sharing) if sharing.isdigit() else 1))
 

@@ -24,6 +24,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from distillctl.distributed import heartbeat
+from distillctl.distributed.cores import usable_cores
 from distillctl.distributed.stop_signals import SIGNALS, exit_code
 from distillctl.errors import LostProcessError, RunError
 
@@ -180,7 +181,7 @@ def launcher(count: int, arguments: Sequence[str], say: Callable[[str], object],
     elastic.addHandler(logging.NullHandler())
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="distillctl-") as folder:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         os.environ |= {heartbeat.GROUP: folder, heartbeat.LAUNCHER: str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"}
         if sys.platform == "linux":
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host's own name may lead nowhere

@@ -19,7 +19,7 @@ from distillctl.pages.charts import chart, charts
 from distillctl.pages.markup import Markup, details, element, join, paragraph, preformatted, section, table
 from distillctl.pages.page import image, page
 from distillctl.rundir.answers import Answers, answers_file, read_answers
-from distillctl.text import counted, magnitude, milliseconds
+from distillctl.text import counted, duration, magnitude, milliseconds
 
 PAIRS = 20
 """Pairs of classes that are told."""
@@ -258,7 +258,7 @@ def _costs(run: RunRecord) -> Markup:
         "images forward": [_number(forwards, side, "{:,.0f}") for side in sides],
     }
     rows = [(name, *cells) for name, cells in values.items() if any(cells)]
-    facts = [f"{_time(run.seconds)} of training and evaluations"] if run.seconds else []
+    facts = [f"{duration(run.seconds)} of training and evaluations"] if run.seconds else []
     if (images := number(costs.get("images"))) is not None:
         facts.append(f"{images:,.0f} training images seen")
     if (peak := number(costs.get("peak_memory"))) is not None:
@@ -273,11 +273,6 @@ def _costs(run: RunRecord) -> Markup:
 def _number(values: Mapping[str, Any], key: str, form: str) -> str:
     found = number(values.get(key))
     return "" if found is None else form.format(found)
-
-
-def _time(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"
 
 
 def _resolved(run: RunRecord) -> str:

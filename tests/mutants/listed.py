@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant("versions are not compared", _ANALYSIS + "settings.py", "environment.get(key)) for _, facts in having}) > 1", "environment.get(key)) for _, facts in having}) > 9", "tests/analysis/test_settings.py"),
     Mutant("splits of several seeds are other data", _ANALYSIS + "settings.py", "same = [one for one in taught if one[0].seed == seed]", "same = taught", "tests/analysis/test_settings.py"),
     Mutant("a budget of compute is not kept", _ANALYSIS + "compute.py", "macs > budget * (1 + _ROUNDING)", "False", "tests/analysis/test_compute.py"),
-    Mutant("answers to other images are compared", "distillctl/commands/compare.py", "array_equal(mine.label, theirs.label)", "True", "tests/commands/test_compare.py"),
+    Mutant("answers to other images are compared", "distillctl/analysis/per_class.py", "np.array_equal(one.label, other.label)", "True", "tests/commands/test_compare.py"),
     Mutant("TF32 stays off after an evaluation", _ENGINE + "precision.py", "convolutions.fp32_precision = before", "del before", "tests/engine/test_evaluate.py"),
     Mutant("cuDNN tries nothing", _ENGINE + "determinism.py", "cudnn.benchmark = not deterministic", "cudnn.benchmark = False", "tests/engine/test_determinism.py"),
     Mutant("cells of a pool are all of one size", "distillctl/api/pooling.py", "/ (end - begin)", "* cells / length", "tests/api/test_pooling.py"),
@@ -441,7 +441,7 @@ MUTANTS = (
     # The terminal.
     Mutant('the gain is told to chance with three standard deviations', 'distillctl/commands/train.py', '"chance": task.chance(images)', '"chance": task.floor(images)', 'tests/commands/test_failing_runs.py'),
     Mutant('the limit of images is chosen by the seed of the run', 'distillctl/build/data.py', 'choice.table.limit, profile.split_seed)', 'choice.table.limit, profile.seed)', 'tests/commands/test_train_command.py'),
-    Mutant('a phase of a run is its last epoch', 'distillctl/analysis/records.py', 'line.get("phase", "main") == "main"', 'True', 'tests/analysis/test_records.py'),
+    Mutant('a phase of a run is its last epoch', 'distillctl/analysis/records.py', 'line.get("phase", MAIN) == name', 'True', 'tests/analysis/test_records.py'),
     Mutant('answers of two processes stay in their order', 'distillctl/engine/kept_answers.py', 'value[order] for name', 'value for name', 'tests/engine/test_kept_answers.py'),
     Mutant('kept classes are ordered by rounded shares', 'distillctl/builtin/classification_task.py', 'logits.topk(min(KEPT, logits.shape[1]), dim=1)', 'shares.topk(min(KEPT, logits.shape[1]), dim=1)', 'tests/engine/test_kept_answers.py'),
     Mutant('forwards of evaluations are not counted', 'distillctl/engine/loop.py', 'learner.objective.student_forwards + evaluated', 'learner.objective.student_forwards', 'tests/commands/test_train_command.py'),
