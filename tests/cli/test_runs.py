@@ -98,6 +98,11 @@ def test_which_runs_and_in_which_order(
     assert [line.split()[0] for line in lines(capsys, *arguments)[1:-1]] == names
 
 
+def test_a_name_that_no_folder_can_have_is_a_pattern(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "x" * 300]) == 2
+    assert "no run fits `xxx" in " ".join(capsys.readouterr().err.split())  # the message is wrapped
+
+
 def test_one_that_is_trained_now_is_running(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with locked(place / "runs" / "three"):
         assert "running at 2" in "\n".join(lines(capsys))
